@@ -1,0 +1,91 @@
+"""The fields that DeNS adds to a PyG batch, in one place.
+
+The names are those of the authors' code, so that code written for it keeps working:
+
+=========================  =========  ======  ====================================================
+``noise_mask``             (N,)       bool    atom is corrupted
+``noise_vec``              (N, 3)     float   noise added to its position, Angstrom; 0 elsewhere
+``sigmas``                 (N, 1)     float   standard deviation of that noise, Angstrom; 0 elsewhere
+``denoising_pos_forward``  --         bool    the batch carries the fields above
+``forces``                 (N, 3)     float   DFT forces of the *original* structure, eV/Angstrom
+``md``                     (B,)       int     1: from molecular dynamics (All+MD), never corrupted
+=========================  =========  ======  ====================================================
+
+N atoms, B structures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What was done to a batch.
+
+    Attributes:
+        noise_mask: (N,) bool, corrupted atoms.
+        noise_vec: (N, 3) noise in Angstrom, zero where ``noise_mask`` is False.
+        sigmas: (N, 1) standard deviation of the noise in Angstrom, zero where ``noise_mask`` is
+            False.
+        structure_mask: (B,) bool, structures with at least one corrupted atom.
+    """
+
+    noise_mask: torch.Tensor
+    noise_vec: torch.Tensor
+    sigmas: torch.Tensor
+    structure_mask: torch.Tensor
+
+
+def attach(batch: Batch, corruption: Corruption) -> None:
+    """Move the corrupted atoms of ``batch`` and write the fields of the table above into it.
+
+    ``batch.pos`` becomes a new tensor; the old one is left as it was. Positions are not wrapped.
+    """
+    batch.pos = batch.pos + corruption.noise_vec.to(batch.pos.dtype)
+    batch.noise_mask = corruption.noise_mask
+    batch.noise_vec = corruption.noise_vec
+    batch.sigmas = corruption.sigmas
+    batch.denoising_pos_forward = True
+
+
+def carries_corruption(batch: Batch) -> bool:
+    """Whether :func:`attach` (or the authors' code) has written into ``batch``."""
+    return bool(batch.get("denoising_pos_forward", False))
+
+
+def read(batch: Batch) -> Corruption:
+    """The corruption of a batch: what :func:`attach` wrote, or an empty one.
+
+    A batch with ``denoising_pos_forward`` and no ``noise_mask`` is read as the authors' code reads
+    it: every atom is corrupted.
+    """
+    num_atoms, device = batch.pos.shape[0], batch.pos.device
+    denoising = carries_corruption(batch)
+    mask = batch.get("noise_mask", None)
+    if not denoising:
+        mask = torch.zeros(num_atoms, dtype=torch.bool, device=device)
+    elif mask is None:
+        mask = torch.ones(num_atoms, dtype=torch.bool, device=device)
+    noise = batch.get("noise_vec", None) if denoising else None
+    sigmas = batch.get("sigmas", None) if denoising else None
+    return Corruption(
+        noise_mask=mask,
+        noise_vec=torch.zeros_like(batch.pos) if noise is None else noise,
+        sigmas=batch.pos.new_zeros(num_atoms, 1) if sigmas is None else sigmas,
+        structure_mask=any_in_structure(mask, batch.batch, batch.natoms.numel()),
+    )
+
+
+def any_in_structure(
+    atom_mask: torch.Tensor, structure_of_atom: torch.Tensor, num_structures: int
+) -> torch.Tensor:
+    """(B,) bool: whether any atom of the structure is set in ``atom_mask`` (N,) bool."""
+    count = torch.zeros(num_structures, dtype=torch.long, device=atom_mask.device)
+    return count.index_add_(0, structure_of_atom, atom_mask.long()) > 0

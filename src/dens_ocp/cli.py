@@ -1,0 +1,108 @@
+"""Command lines: ``dens-ocp``, and a ``fairchem`` that knows this plugin.
+
+Our ``fairchem`` is fairchem-core's with two things more: it imports :mod:`dens_ocp` first, so
+short names work (``trainer: dens``), and it takes the word ``main`` in front
+(``fairchem main --mode train ...``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from dens_ocp.errors import DensError
+
+_MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
+
+
+def fairchem_main(argv: list[str] | None = None) -> int:
+    """The ``fairchem`` script: arguments of fairchem-core's, optionally after the word ``main``.
+
+    Returns:
+        0, or 2 after a mistake of the user's, which is printed without a stack trace.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["main"]:
+        argv = argv[1:]
+    from fairchem.core.common.flags import flags
+
+    parser = flags.get_parser()
+    parser.prog = "fairchem main"
+    args, overrides = parser.parse_known_args(argv)
+    try:
+        _check_arguments(args, overrides)
+        import fairchem.core._cli as fairchem_cli
+
+        import dens_ocp  # noqa: F401 (registers)
+
+        fairchem_cli.main(args, [*overrides, *_dotted_trainer(args.config_yml, overrides)])
+    except DensError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check_arguments(args: argparse.Namespace, overrides: list[str]) -> None:
+    if args.mode is None:
+        raise DensError("--mode is missing: train, validate, predict or run-relaxations")
+    if not Path(args.config_yml).is_file():
+        raise DensError(f"--config-yml: {args.config_yml} does not exist")
+    if args.mode != "train" and not args.checkpoint:
+        raise DensError(f"--checkpoint is missing: --mode {args.mode} needs a trained model")
+    for override in overrides:
+        if not override.startswith("--") or override.count("=") != 1:
+            raise DensError(
+                f"{override!r} is not an option of fairchem; settings of the config file are "
+                "overridden with --section.option=value, for example --optim.lr_initial=0.0004"
+            )
+
+
+def _dotted_trainer(config_yml: Path, overrides: list[str]) -> list[str]:
+    """Processes started by fairchem (ranks, SLURM jobs) import the trainer by its dotted name."""
+    from fairchem.core.common.utils import load_config
+
+    from dens_ocp.registration import TRAINER_NAMES
+    from dens_ocp.trainer import DOTTED_NAME
+
+    try:
+        trainer = load_config(config_yml)[0].get("trainer")
+    except yaml.YAMLError as error:
+        raise DensError(f"--config-yml: {config_yml} is not valid YAML: {error}") from None
+    for override in overrides:
+        if override.startswith("--trainer="):
+            trainer = override.partition("=")[2]
+    return [f"--trainer={DOTTED_NAME}"] if trainer in TRAINER_NAMES else []
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The ``dens-ocp`` script."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["main"]:
+        return fairchem_main(argv)
+    from dens_ocp.demo import run as demo
+
+    parser = argparse.ArgumentParser(
+        prog="dens-ocp",
+        description="DeNS (denoising non-equilibrium structures) for fairchem/OCP.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands.add_parser("main", help=_MAIN_HELP, add_help=False)
+    demo_parser = commands.add_parser(
+        "demo",
+        help="make a small OC20-like data set, train on it, evaluate, draw",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_arguments(demo_parser)
+    args = parser.parse_args(argv)
+    try:
+        return demo.run(args)
+    except DensError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""The options of DeNS: one typed source for defaults, bounds, units and documentation.
+
+Two spellings are read from a fairchem config's ``optim`` section and give the same
+:class:`DeNSConfig`:
+
+Ours::
+
+    optim:
+      dens:
+        p: 0.5            # share of DeNS structures
+        r: 0.5            # share of their free atoms that is corrupted
+        sigma: 0.1        # Angstrom
+        coefficient: 10   # lambda_DeNS
+
+The authors' (their published YAML files run as they are)::
+
+    optim:
+      use_denoising_pos: True
+      denoising_pos_params: {prob: 0.5, fixed_noise_std: True, std: 0.1, corrupt_ratio: 0.5}
+      denoising_pos_coefficient: 10
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dens_ocp.errors import DensError, nearest
+
+OFFICIAL_KEYS = ("use_denoising_pos", "denoising_pos_params", "denoising_pos_coefficient")
+
+
+class MultiScaleSigma(BaseModel):
+    """A schedule of noise levels: each DeNS structure draws one of ``num_steps`` values that are
+    evenly spaced in the logarithm between ``low`` and ``high``. The noise target is divided by
+    ``high``, as in the authors' code."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float = Field(gt=0, allow_inf_nan=False, description="smallest sigma, Angstrom")
+    high: float = Field(gt=0, allow_inf_nan=False, description="largest sigma, Angstrom")
+    num_steps: int = Field(default=50, ge=1, description="number of noise levels")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MultiScaleSigma:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) must not be larger than high ({self.high})")
+        return self
+
+
+class DeNSConfig(BaseModel):
+    """Options of denoising non-equilibrium structures (arXiv 2403.09549, Algorithm 1).
+
+    Raises:
+        DensError: through :func:`parse_dens_config`, for an unknown option (with the nearest
+            name) or a value out of bounds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(default=True, description="false: train the same model without DeNS")
+    p: float = Field(
+        default=0.5, ge=0, le=1, description="p_DeNS: probability that a structure is denoised"
+    )
+    r: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="r_DeNS: probability that a free atom of a DeNS structure is corrupted; "
+        "1 corrupts all of them (full corruption)",
+    )
+    sigma: Union[float, MultiScaleSigma] = Field(  # noqa: UP007 (pydantic on Python 3.10)
+        default=0.1,
+        description="standard deviation of the noise, Angstrom; or {low, high, num_steps} for "
+        "multi-scale noise",
+    )
+    coefficient: float = Field(
+        default=10.0, ge=0, allow_inf_nan=False, description="lambda_DeNS: weight of the noise loss"
+    )
+    coefficient_decay: Literal["constant", "linear"] = Field(
+        default="constant",
+        description="linear: lambda_DeNS falls to 0 over the training run (MD17 of the paper)",
+    )
+    choice: Literal["structure", "batch"] = Field(
+        default="structure",
+        description="who tosses the coin p: each structure (Algorithm 1), or the whole batch of a "
+        "rank (the authors' OC20/OC22 code)",
+    )
+    energy: bool = Field(
+        default=True, description="train on the energy of the original structure in DeNS structures"
+    )
+    all_atoms: bool = Field(
+        default=False, description="corrupt fixed atoms too (they then enter the loss)"
+    )
+    strict_max_ratio: Union[float, None] = Field(  # noqa: UP007
+        default=None,
+        gt=0,
+        le=1,
+        description="no DeNS for a structure in which more than this share of the atoms that may be "
+        "corrupted was picked (EquiformerV3's trainer)",
+    )
+    max_force_norm: Union[float, None] = Field(  # noqa: UP007
+        default=None,
+        gt=0,
+        description="no DeNS for a structure with a larger force on an atom that may be corrupted, "
+        "eV/Angstrom (EquiformerV3's trainer)",
+    )
+    min_num_atoms: Union[int, None] = Field(  # noqa: UP007
+        default=None, ge=1, description="no DeNS for a structure with fewer atoms "
+        "(EquiformerV3's trainer)"
+    )
+
+    @field_validator("sigma")
+    @classmethod
+    def _positive_sigma(cls, sigma: float | MultiScaleSigma) -> float | MultiScaleSigma:
+        if isinstance(sigma, float) and not 0 < sigma < math.inf:
+            raise ValueError("it must be larger than 0 (Angstrom)")
+        return sigma
+
+    @property
+    def active(self) -> bool:
+        """Whether any structure can be corrupted."""
+        return self.enabled and self.p > 0 and self.r > 0
+
+    @property
+    def noise_scale(self) -> float:
+        """What the noise is divided by to become the target of the noise head, Angstrom."""
+        return self.sigma.high if isinstance(self.sigma, MultiScaleSigma) else self.sigma
+
+    def coefficient_at(self, step: int, total_steps: int) -> float:
+        """lambda_DeNS at training step ``step`` (first step: 1) of ``total_steps``."""
+        if self.coefficient_decay == "constant" or total_steps <= 0:
+            return self.coefficient
+        return self.coefficient * max(0.0, 1.0 - (step - 1) / total_steps)
+
+
+class _OfficialParams(BaseModel):
+    """``optim.denoising_pos_params`` of the authors' code, with its defaults; the last three are
+    EquiformerV3's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prob: float = Field(default=0.0, ge=0, le=1)
+    fixed_noise_std: bool = False
+    std: Union[float, None] = None  # noqa: UP007
+    num_steps: Union[int, None] = None  # noqa: UP007
+    std_low: Union[float, None] = None  # noqa: UP007
+    std_high: Union[float, None] = None  # noqa: UP007
+    corrupt_ratio: Union[float, None] = Field(default=None, ge=0, le=1)  # noqa: UP007
+    all_atoms: bool = False
+    strict_max_ratio: Union[float, None] = None  # noqa: UP007
+    max_force_norm: Union[float, None] = None  # noqa: UP007
+    min_num_atoms: Union[int, None] = None  # noqa: UP007
+
+
+def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
+    """Read the DeNS options of a fairchem config.
+
+    Args:
+        optim: the config's ``optim`` section.
+
+    Returns:
+        The options, or None when the section says nothing of DeNS.
+
+    Raises:
+        DensError: unknown or misspelt option, value out of bounds, both spellings at once.
+    """
+    for key in optim:
+        if key not in ("dens", *OFFICIAL_KEYS):
+            hint = nearest(key, ("dens", *OFFICIAL_KEYS))
+            if hint and ("denois" in str(key).lower() or str(key).lower() in ("den", "denss")):
+                raise DensError(f"unknown option optim.{key}{hint}")
+    official = [key for key in OFFICIAL_KEYS if key in optim]
+    if "dens" in optim:
+        if official:
+            raise DensError(
+                f"optim.dens and optim.{official[0]} are both given; they say the same thing: "
+                "keep optim.dens and remove the others"
+            )
+        block = optim["dens"]
+        if not isinstance(block, Mapping):
+            raise DensError(
+                f"optim.dens: {block!r} is not a block of options; write for example "
+                "dens: {p: 0.5, r: 0.5, sigma: 0.1, coefficient: 10}"
+            )
+        return _validated(DeNSConfig, block, "optim.dens")
+    if not official:
+        return None
+    return _from_official(optim)
+
+
+def _from_official(optim: Mapping[str, Any]) -> DeNSConfig:
+    if not optim.get("use_denoising_pos", True):
+        return DeNSConfig(enabled=False)
+    block = optim.get("denoising_pos_params") or {}
+    where = "optim.denoising_pos_params"
+    params = _validated(_OfficialParams, block, where)
+    if params.fixed_noise_std:
+        needed = {"std": params.std}
+    else:
+        needed = {"std_low": params.std_low, "std_high": params.std_high}
+    for name, value in needed.items():
+        if value is None:
+            raise DensError(
+                f"{where}.{name} is missing: with fixed_noise_std: {params.fixed_noise_std} it "
+                "gives the standard deviation of the noise in Angstrom, for example 0.1"
+            )
+        if not 0 < value < math.inf:
+            raise DensError(f"{where}.{name}: {value} must be larger than 0 (Angstrom)")
+    coefficient = optim.get("denoising_pos_coefficient")
+    if coefficient is None:
+        raise DensError(
+            "optim.denoising_pos_coefficient is missing: the weight of the noise loss "
+            "(lambda_DeNS), for example 10"
+        )
+    sigma: Any = params.std
+    if not params.fixed_noise_std:
+        sigma = {
+            "low": params.std_low,
+            "high": params.std_high,
+            "num_steps": 50 if params.num_steps is None else params.num_steps,
+        }
+    return _validated(
+        DeNSConfig,
+        {
+            "p": params.prob,
+            "r": 1.0 if params.corrupt_ratio is None else params.corrupt_ratio,
+            "sigma": sigma,
+            "coefficient": coefficient,
+            "choice": "batch",
+            **params.model_dump(
+                include={"all_atoms", "strict_max_ratio", "max_force_norm", "min_num_atoms"}
+            ),
+        },
+        "optim.denoising_pos_*",
+    )
+
+
+def _validated(model: type[BaseModel], block: Any, where: str) -> Any:
+    """Validate ``block``; a pydantic report becomes one message naming option, value and fix."""
+    if not isinstance(block, Mapping):
+        raise DensError(f"{where}: {block!r} is not a block of options")
+    for key in block:
+        if key not in model.model_fields:
+            raise DensError(
+                f"unknown option {where}.{key}{nearest(key, model.model_fields)} "
+                f"(known: {', '.join(model.model_fields)})"
+            )
+    block = dict(block)
+    if model is DeNSConfig and isinstance(block.get("sigma"), Mapping):
+        block["sigma"] = _validated(MultiScaleSigma, block["sigma"], f"{where}.sigma")
+    try:
+        return model.model_validate(block)
+    except ValidationError as error:
+        reports = {}
+        for entry in error.errors():
+            names = [str(part) for part in entry["loc"][:1]]
+            shown = "" if isinstance(entry["input"], Mapping) else f": {entry['input']!r}"
+            text = entry["msg"].removeprefix("Value error, ")
+            reports.setdefault(tuple(names), f"{'.'.join([where, *names])}{shown} is not valid: {text}")
+        raise DensError("; ".join(reports.values())) from None

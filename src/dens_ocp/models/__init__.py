@@ -1,0 +1,1 @@
+"""fairchem backbones with force encoding and a noise head."""

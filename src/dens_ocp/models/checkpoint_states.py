@@ -1,0 +1,94 @@
+"""Fits the state dict of a checkpoint to a DeNS model: names, fine-tuning starts, mismatches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dens_ocp.errors import DensError
+from dens_ocp.models.parameter_names import is_dens, translated
+
+
+@dataclass(frozen=True)
+class FittedState:
+    """Attributes:
+    state_dict: under the model's names, complete.
+    initialised: names that the checkpoint lacks; they keep the model's initial values.
+    """
+
+    state_dict: dict[str, torch.Tensor]
+    initialised: tuple[str, ...]
+
+
+def fit(
+    model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
+) -> FittedState:
+    """Bring a checkpoint's state dict into the model's form.
+
+    Args:
+        model: the model, not wrapped in DDP.
+        state_dict: of the authors' code, of fairchem's flat or hydra models, or our own.
+        origin: the file's name, for messages.
+
+    Raises:
+        DensError: the checkpoint is of another architecture.
+    """
+    own = model.state_dict()
+    given = {translated(name): value for name, value in state_dict.items()}
+    missing = [name for name in own if name not in given]
+    unexpected = [name for name in given if name not in own]
+    foreign = [name for name in missing if not is_dens(name)]
+    shapes = [
+        f"{name}: {tuple(given[name].shape)} in the checkpoint, {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in given and given[name].shape != own[name].shape
+    ]
+    if foreign or unexpected or shapes:
+        found = [f"{name} is missing in the checkpoint" for name in foreign[:1]]
+        found += [f"{name} is unknown to the model" for name in unexpected[:1]]
+        raise DensError(
+            f"checkpoint: {origin} is of another architecture than the config's model "
+            f"({len(foreign)} parameters missing, {len(unexpected)} unknown, {len(shapes)} of "
+            f"another shape; first: {(shapes + found)[0]}); make the `model` section equal to the "
+            "one the checkpoint was trained with"
+        )
+    return FittedState(
+        state_dict={name: given.get(name, value) for name, value in own.items()},
+        initialised=tuple(missing),
+    )
+
+
+def averaged(
+    model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | None
+) -> FittedState:
+    """The state with its parameters replaced by the averaged ones (EMA) of the checkpoint.
+
+    fairchem stores the average as a list in the order of the trainable parameters of the model
+    that was trained; parameters which that model lacked are not in it.
+
+    Args:
+        model: the model, not wrapped in DDP.
+        state: from :func:`fit`.
+        ema: the checkpoint's ``ema`` entry, or None.
+    """
+    if not ema or "shadow_params" not in ema:
+        return state
+    names = [
+        name
+        for name in (
+            # a state dict does not name the wrappers of activation checkpointing
+            name.replace("_checkpoint_wrapped_module.", "")
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        )
+        if name not in state.initialised
+    ]
+    shadow = ema["shadow_params"]
+    if [p.shape for p in shadow] != [state.state_dict[name].shape for name in names]:
+        raise DensError(
+            f"the checkpoint's averaged weights (EMA) do not belong to its model: {len(shadow)} "
+            f"tensors for {len(names)} parameters; remove its `ema` entry to use the plain weights"
+        )
+    return FittedState({**state.state_dict, **dict(zip(names, shadow))}, state.initialised)

@@ -1,0 +1,148 @@
+"""What every DeNS model shares: force encoding in, noise out, names of parameters."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dens_ocp.batch import read
+from dens_ocp.errors import DensError, nearest
+from dens_ocp.models.parameter_names import translated
+from dens_ocp.nn.force_encoding import ForceEncoding
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
+
+
+class DeNSModel(torch.nn.Module, ABC):
+    """Mixin in front of a fairchem backbone class.
+
+    A subclass sets ``energy_head``, ``force_head`` and ``noise_head`` (fairchem heads that take
+    ``(data, emb)``) and says with :meth:`injected` where an embedding is added.
+
+    In training mode the batch may carry the fields of :mod:`dens_ocp.batch`; all three heads are
+    computed. In evaluation mode none of these fields is looked at (``forces`` neither) and the
+    noise head is not computed.
+    """
+
+    def __init__(
+        self,
+        *,
+        use_force_encoding: bool = True,
+        use_noise_schedule_sigma_encoding: bool = False,
+        use_denoising_energy: bool = True,
+        **backbone_options: Any,
+    ) -> None:
+        """Build the backbone and the force encoding.
+
+        Args:
+            use_force_encoding: False: ablation, forces are never encoded.
+            use_noise_schedule_sigma_encoding: add Linear(1 -> channels) of the atom's sigma
+                (Angstrom; 0 for uncorrupted atoms) to its l = 0 part.
+            use_denoising_energy: False: ablation, the trainer puts no energy loss on DeNS
+                structures (the authors' model option; ``optim.dens.energy`` says the same).
+            backbone_options: the fairchem backbone's own options.
+
+        Raises:
+            DensError: unknown option, or one that DeNS cannot work with.
+        """
+        _check_options(type(self), backbone_options)
+        super().__init__(**backbone_options)
+        self.use_force_encoding = use_force_encoding
+        self.use_denoising_energy = use_denoising_energy
+        # parameters are created in the authors' order (heads of the original task first): an
+        # averaged model (EMA) is stored as a list in this order
+        self.build_heads()
+        self.force_embedding = ForceEncoding(self.sphere_channels, max(self.lmax_list))
+        self.noise_schedule_sigma_embedding = (
+            torch.nn.Linear(1, self.sphere_channels) if use_noise_schedule_sigma_encoding else None
+        )
+        self.build_noise_head()
+        self._register_load_state_dict_pre_hook(_translate_names)
+
+    @abstractmethod
+    def build_heads(self) -> None:
+        """Set ``energy_head`` and ``force_head``."""
+        
+    @abstractmethod
+    def build_noise_head(self) -> None:
+        """Set ``noise_head`` and initialise the DeNS modules."""
+        
+    @abstractmethod
+    def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
+        """A context in which the backbone's initial node embedding is larger by ``embedding``."""
+        
+    def forward(self, data: Batch) -> dict[str, torch.Tensor]:
+        """:meth:`denoise` in training mode, :meth:`predict` in evaluation mode."""
+        return self.denoise(data) if self.training else self.predict(data)
+
+    def predict(self, data: Batch) -> dict[str, torch.Tensor]:
+        """The original task.
+
+        Returns:
+            ``energy`` (B,) and ``forces`` (N, 3), normalised.
+        """
+        embedding = self.force_embedding.without_forces(data.pos.shape[0])
+        sigmas = embedding.new_zeros(data.pos.shape[0], 1)
+        return self._original_task(data, self._backbone(data, embedding, sigmas))
+
+    def denoise(self, data: Batch) -> dict[str, torch.Tensor]:
+        """Energy, forces and noise of a batch, parts of which may be corrupted.
+
+        Returns:
+            ``energy`` (B,) and ``forces`` (N, 3), normalised; ``noise`` (N, 3) in units of sigma.
+            Which rows of ``forces`` and ``noise`` count is the business of the loss.
+        """
+        corruption = read(data)
+        encoded = corruption.noise_mask & self.use_force_encoding
+        forces = data.forces if "forces" in data else torch.zeros_like(data.pos)
+        embedding = self.force_embedding(forces.to(data.pos.dtype), encoded)
+        emb = self._backbone(data, embedding, corruption.sigmas)
+        outputs = self._original_task(data, emb)
+        outputs["noise"] = self.noise_head(data, emb)["forces"]
+        return outputs
+
+    def _backbone(
+        self, data: Batch, embedding: torch.Tensor, sigmas: torch.Tensor
+    ) -> dict[str, Any]:
+        if self.noise_schedule_sigma_embedding is not None:
+            scalars = self.noise_schedule_sigma_embedding(sigmas)[:, None, :]
+            embedding = torch.cat([embedding[:, :1] + scalars, embedding[:, 1:]], dim=1)
+        with self.injected(embedding):
+            return super().forward(data)
+
+    def _original_task(self, data: Batch, emb: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {**self.energy_head(data, emb), **self.force_head(data, emb)}
+
+
+def _check_options(cls: type, options: dict[str, Any]) -> None:
+    backbone = next(
+        base for base in cls.__mro__ if base.__module__.startswith("fairchem.") and "__init__" in vars(base)
+    )
+    known = {name for name in inspect.signature(backbone.__init__).parameters if name != "self"}
+    known |= set(inspect.signature(DeNSModel.__init__).parameters) - {"self", "backbone_options"}
+    for name in options:
+        if name not in known:
+            raise DensError(f"unknown option model.{name}{nearest(name, known)}")
+    if not options.get("regress_forces", True):
+        raise DensError(
+            "model.regress_forces: False: DeNS needs a model that predicts forces; remove the option"
+        )
+    if len(options.get("lmax_list") or [6]) != 1:
+        raise DensError(
+            f"model.lmax_list: {options['lmax_list']} has several resolutions; force encoding is "
+            "defined for one, for example [6]"
+        )
+
+
+def _translate_names(
+    state_dict: dict[str, torch.Tensor], prefix: str, *_: Any
+) -> None:
+    """Rename the keys of a state dict to ours before it is loaded (a load_state_dict pre-hook)."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        value = state_dict.pop(key)
+        state_dict[prefix + translated(key.removeprefix(prefix))] = value

@@ -1,0 +1,76 @@
+"""EquiformerV2 with DeNS: fairchem's backbone and heads, force encoding, a noise head."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from fairchem.core.models.equiformer_v2.equiformer_v2 import EquiformerV2Backbone
+from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead, EqV2VectorHead
+from fairchem.core.models.equiformer_v2.weight_initialization import eqv2_init_weights
+
+from dens_ocp.errors import DensError
+from dens_ocp.models.dens_model import DeNSModel
+from dens_ocp.nn.injection import added_to_output
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
+
+
+class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
+    """``model: name: equiformer_v2_dens``, with the options of the authors' model.
+
+    The noise head is one more equivariant graph attention block, as the force head is
+    (fairchem's ``EqV2VectorHead``): l = 1 of one output channel, no attention dropout.
+
+    Options: those of fairchem's ``EquiformerV2Backbone`` and of
+    :class:`~dens_ocp.models.dens_model.DeNSModel`. Example::
+
+        model:
+          name: equiformer_v2_dens
+          max_neighbors: 20
+          max_radius: 12.0
+          num_layers: 12
+          lmax_list: [6]
+          mmax_list: [2]
+          use_force_encoding: True
+    """
+
+    def __init__(self, *, use_tp_reparam: bool = False, **options: Any) -> None:
+        """
+        Args:
+            use_tp_reparam: an option of the authors' YAML files; only False exists in fairchem.
+            options: see the class.
+        """
+        if use_tp_reparam:
+            raise DensError(
+                "model.use_tp_reparam: True: fairchem's EquiformerV2 has no tensor product "
+                "re-parametrisation; set it to False (every published model does)"
+            )
+        super().__init__(**options)
+
+    def build_heads(self) -> None:
+        self.energy_head = EqV2ScalarHead(self)
+        self.force_head = EqV2VectorHead(self)
+
+    def build_noise_head(self) -> None:
+        self.noise_head = EqV2VectorHead(self)
+        for module in (self.force_embedding, self.noise_schedule_sigma_embedding):
+            if module is not None:
+                module.apply(partial(eqv2_init_weights, weight_init=self.weight_init))
+
+    def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
+        return added_to_output(self.edge_degree_embedding, embedding)
+
+    def _original_task(self, data: Batch, emb: dict[str, Any]) -> dict[str, torch.Tensor]:
+        outputs = super()._original_task(data, emb)
+        if self.use_energy_lin_ref:
+            # fairchem's flat EquiformerV2 does this; its backbone, which we build on, only holds
+            # the parameter
+            references = self.energy_lin_ref[data.atomic_numbers.long()]
+            outputs["energy"] = outputs["energy"].to(references.dtype).index_add(
+                0, data.batch, references
+            )
+        return outputs

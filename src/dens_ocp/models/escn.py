@@ -1,0 +1,56 @@
+"""eSCN with DeNS: fairchem's backbone and heads, force encoding, a noise head."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from fairchem.core.models.escn.escn import (
+    LayerBlock,
+    eSCNBackbone,
+    eSCNEnergyHead,
+    eSCNForceHead,
+)
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    apply_activation_checkpointing,
+)
+
+from dens_ocp.models.dens_model import DeNSModel
+from dens_ocp.nn.injection import added_to_input
+
+
+class eSCNDeNS(DeNSModel, eSCNBackbone):  # noqa: N801 (fairchem's spelling)
+    """``model: name: escn_dens``, with the options of the authors' model.
+
+    The noise head is a second force output block. The force encoding starts small,
+    U(-0.001, 0.001), as in the authors' code.
+
+    Options: those of fairchem's ``eSCN`` and of :class:`~dens_ocp.models.dens_model.DeNSModel`.
+    """
+
+    def __init__(self, *, use_grid: bool = True, activation_checkpoint: bool = False, **options: Any) -> None:
+        """
+        Args:
+            use_grid: an option of the authors' model, without effect there as here.
+            activation_checkpoint: recompute the layer blocks in the backward pass (fairchem's
+                eSCN backbone knows the option and ignores it).
+            options: see the class.
+        """
+        super().__init__(**options)
+        self.activation_checkpoint = activation_checkpoint
+        if activation_checkpoint:
+            apply_activation_checkpointing(
+                self.layer_blocks, check_fn=lambda module: isinstance(module, LayerBlock)
+            )
+
+    def build_heads(self) -> None:
+        self.energy_head = eSCNEnergyHead(self)
+        self.force_head = eSCNForceHead(self)
+
+    def build_noise_head(self) -> None:
+        self.noise_head = eSCNForceHead(self)
+        torch.nn.init.uniform_(self.force_embedding.weight, -0.001, 0.001)
+
+    def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
+        return added_to_input(self.layer_blocks[0], embedding)

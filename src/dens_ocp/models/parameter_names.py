@@ -1,0 +1,44 @@
+"""Names of parameters: the authors', fairchem's flat and hydra models', and ours.
+
+Ours are those of the fairchem backbone, plus ``energy_head``, ``force_head``, ``noise_head`` and
+``force_embedding``. Everything else is translated on loading.
+"""
+
+from __future__ import annotations
+
+import re
+
+_WRAPPERS = re.compile(r"^(?:module\.)*(?:backbone\.|output_heads\.[^.]+\.)?")
+
+_HEADS = {
+    # authors' and fairchem's flat models, and the heads of fairchem's hydra models
+    "energy_block": "energy_head.energy_block",
+    "force_block": "force_head.force_block",
+    "denoising_pos_block": "noise_head.force_block",
+    # the heads of fairchem's own DeNS model
+    "scalar_block": "energy_head.energy_block",
+    "vector_block": "force_head.force_block",
+}
+
+DENS_MODULES = ("force_embedding.", "noise_head.", "noise_schedule_sigma_embedding.")
+"""What a model without DeNS does not have."""
+
+
+def translated(name: str) -> str:
+    """Our name of a parameter or buffer.
+
+    >>> translated("module.module.denoising_pos_block.proj.weight")
+    'noise_head.force_block.proj.weight'
+    >>> translated("backbone.blocks.0.norm_1.affine_weight")
+    'blocks.0.norm_1.affine_weight'
+    >>> translated("output_heads.forces.force_block.proj.bias")
+    'force_head.force_block.proj.bias'
+    """
+    name = _WRAPPERS.sub("", name)
+    head, dot, rest = name.partition(".")
+    return _HEADS.get(head, head) + dot + rest
+
+
+def is_dens(name: str) -> bool:
+    """Whether (our) ``name`` belongs to a module that only DeNS has."""
+    return name.startswith(DENS_MODULES)

@@ -1,0 +1,1 @@
+"""Force encoding and its way into a fairchem backbone."""

@@ -1,0 +1,142 @@
+"""Corruption: which atoms, how much, and from which random numbers."""
+
+import pytest
+import torch
+
+from dens_ocp.batch import attach, carries_corruption, read
+from dens_ocp.config import DeNSConfig
+from dens_ocp.corruption.corrupt import corrupt, step_generator
+from dens_ocp.corruption.noise import sigma_levels
+
+
+def many(num_structures=2000, natoms=6, num_fixed=2, seed=0, **options):
+    """Corrupt many equal structures; returns (corruption, fixed, batch)."""
+    n = num_structures * natoms
+    fixed = torch.tensor([1] * num_fixed + [0] * (natoms - num_fixed)).repeat(num_structures)
+    batch = torch.arange(num_structures).repeat_interleave(natoms)
+    extra = {key: options.pop(key) for key in ("md", "forces") if key in options}
+    corruption = corrupt(
+        **{
+            "pos": torch.zeros(n, 3),
+            "forces": torch.zeros(n, 3),
+            "fixed": fixed,
+            "batch": batch,
+            "natoms": torch.full((num_structures,), natoms),
+            "config": DeNSConfig(**options),
+            "generator": step_generator(seed, 0, 1),
+            **extra,
+        }
+    )
+    return corruption, fixed, batch
+
+
+def test_shares_and_noise_are_those_of_algorithm_1():
+    corruption, fixed, batch = many(20000, p=0.3, r=0.25, sigma=0.2)
+    free = fixed == 0
+    # P(at least one of 4 free atoms is picked) = 1 - 0.75^4
+    expected = 0.3 * (1 - 0.75**4)
+    assert corruption.structure_mask.float().mean() == pytest.approx(expected, abs=0.01)
+    assert corruption.noise_mask[free].float().mean() == pytest.approx(0.3 * 0.25, abs=0.005)
+    noise = corruption.noise_vec[corruption.noise_mask]
+    assert noise.std() == pytest.approx(0.2, rel=0.02)
+    assert noise.mean() == pytest.approx(0, abs=0.005)
+    assert torch.equal(corruption.sigmas[corruption.noise_mask].unique(), torch.tensor([0.2]))
+
+
+def test_fixed_atoms_and_unpicked_ones_are_never_touched():
+    corruption, fixed, _ = many(p=1, r=1)
+    assert torch.equal(corruption.noise_mask, fixed == 0)
+    assert (corruption.noise_vec[fixed == 1] == 0).all()
+    assert (corruption.sigmas[fixed == 1] == 0).all()
+    everything, _, _ = many(p=1, r=1, all_atoms=True)
+    assert everything.noise_mask.all()
+
+
+def test_md_structures_are_never_corrupted():
+    md = (torch.arange(2000) % 2).int()
+    corruption, _, batch = many(p=1, r=1, md=md)
+    assert torch.equal(corruption.structure_mask, md == 0)
+    assert not corruption.noise_mask[md.bool()[batch]].any()
+
+
+def test_choice_per_structure_mixes_a_batch_and_per_batch_does_not():
+    mixed, _, _ = many(p=0.5, r=1)
+    assert 0.4 < mixed.structure_mask.float().mean() < 0.6
+    shares = {
+        many(16, p=0.5, r=1, choice="batch", seed=seed)[0].structure_mask.float().mean().item()
+        for seed in range(20)
+    }
+    assert shares == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("options", [{"p": 0}, {"r": 0}])
+def test_nothing_at_p_or_r_zero(options):
+    corruption, _, _ = many(**options)
+    assert not corruption.noise_mask.any() and (corruption.noise_vec == 0).all()
+
+
+def test_multi_scale_draws_one_level_per_structure():
+    corruption, _, batch = many(p=1, r=1, sigma={"low": 0.01, "high": 1.0, "num_steps": 3})
+    levels = torch.tensor([0.01, 0.1, 1.0])
+    assert torch.allclose(sigma_levels(DeNSConfig(sigma={"low": 0.01, "high": 1.0, "num_steps": 3}).sigma), levels)
+    mask = corruption.noise_mask
+    for structure in range(5):
+        own = corruption.sigmas[mask & (batch == structure)]
+        assert len(own.unique()) == 1
+    for level in levels:
+        chosen = mask & torch.isclose(corruption.sigmas[:, 0], level)
+        assert chosen.float().sum() / mask.sum() == pytest.approx(1 / 3, abs=0.05)
+        assert corruption.noise_vec[chosen].std() == pytest.approx(level.item(), rel=0.05)
+
+
+def test_limits_of_force_size_and_ratio():
+    forces = torch.zeros(12000, 3)
+    forces[2] = torch.tensor([3.0, 4.0, 0.0])  # structure 0, free
+    forces[6] = torch.tensor([30.0, 40.0, 0.0])  # structure 1, fixed: does not count
+    limited, _, _ = many(p=1, r=1, forces=forces, max_force_norm=4.99)
+    assert not limited.structure_mask[0] and limited.structure_mask[1:].all()
+    assert many(p=1, r=1, forces=forces, max_force_norm=5.0)[0].structure_mask.all()
+    assert not many(p=1, r=1, min_num_atoms=7)[0].structure_mask.any()
+    assert many(p=1, r=1, min_num_atoms=6)[0].structure_mask.all()
+    strict, _, batch = many(p=1, r=0.5, strict_max_ratio=0.5)
+    picked = torch.zeros(2000).index_add_(0, batch, strict.noise_mask.float())
+    assert picked.max() == 2 and set(picked.tolist()) == {0, 1, 2}
+
+
+def test_random_numbers_come_from_seed_rank_and_step_alone():
+    def draw(seed, rank, step):
+        return torch.rand(4, generator=step_generator(seed, rank, step)).tolist()
+
+    torch.manual_seed(0)
+    first = draw(0, 0, 1)
+    torch.rand(100)
+    assert draw(0, 0, 1) == first
+    others = [draw(0, 1, 1), draw(0, 0, 2), draw(1, 0, 1), draw(1, 1, 0), draw(0, 1, 0)]
+    assert len({tuple(values) for values in [first, *others]}) == 6
+    state = torch.get_rng_state()
+    many(10)
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+
+
+def test_attach_and_read(batch):
+    before = batch.pos.clone()
+    original = batch.pos
+    assert not carries_corruption(batch) and not read(batch).noise_mask.any()
+    corruption = corrupt(
+        pos=batch.pos, forces=batch.forces, fixed=batch.fixed, batch=batch.batch,
+        natoms=batch.natoms, config=DeNSConfig(p=1, r=0.5), generator=step_generator(0, 0, 1),
+    )
+    attach(batch, corruption)
+    assert torch.equal(original, before), "positions were changed in place"
+    assert torch.equal(batch.pos - before != 0, corruption.noise_vec != 0)
+    again = read(batch)
+    assert torch.equal(again.noise_vec, corruption.noise_vec)
+    assert torch.equal(again.structure_mask, corruption.structure_mask)
+    assert carries_corruption(batch)
+
+
+def test_one_atom_and_no_free_atom():
+    single, _, _ = many(1, natoms=1, num_fixed=0, p=1, r=1)
+    assert single.noise_mask.tolist() == [True]
+    none, _, _ = many(3, natoms=2, num_fixed=2, p=1, r=1)
+    assert not none.structure_mask.any()

@@ -1,0 +1,89 @@
+"""Options: both spellings, bounds, messages."""
+
+import pytest
+
+from dens_ocp.config import DeNSConfig, MultiScaleSigma, parse_dens_config
+from dens_ocp.errors import DensError
+
+OFFICIAL = {
+    "use_denoising_pos": True,
+    "denoising_pos_params": {
+        "prob": 0.125,
+        "fixed_noise_std": True,
+        "std": 0.15,
+        "num_steps": 50,
+        "std_low": 0.01,
+        "std_high": 0.5,
+        "corrupt_ratio": 0.25,
+    },
+    "denoising_pos_coefficient": 15,
+}
+
+
+def official(**params):
+    return {**OFFICIAL, "denoising_pos_params": {**OFFICIAL["denoising_pos_params"], **params}}
+
+
+def test_both_spellings_say_the_same():
+    ours = {"p": 0.125, "r": 0.25, "sigma": 0.15, "coefficient": 15, "choice": "batch"}
+    assert parse_dens_config({"dens": ours, "lr_initial": 1e-3}) == parse_dens_config(OFFICIAL)
+
+
+def test_official_multi_scale_schedule():
+    config = parse_dens_config(official(fixed_noise_std=False))
+    assert config.sigma == MultiScaleSigma(low=0.01, high=0.5, num_steps=50)
+    assert config.noise_scale == 0.5
+
+
+def test_official_without_corrupt_ratio_corrupts_all_free_atoms():
+    assert parse_dens_config(official(corrupt_ratio=None)).r == 1.0
+
+
+def test_no_word_of_dens_is_none_and_off_is_off():
+    assert parse_dens_config({"batch_size": 4}) is None
+    assert not parse_dens_config({"use_denoising_pos": False}).active
+    assert not parse_dens_config({"dens": {"enabled": False}}).active
+    assert not parse_dens_config({"dens": {"p": 0}}).active
+
+
+@pytest.mark.parametrize(
+    ("optim", "words"),
+    [
+        ({"dens": {"p": 1.5}}, ["optim.dens.p", "1.5", "less than or equal to 1"]),
+        ({"dens": {"r": -0.1}}, ["optim.dens.r", "-0.1"]),
+        ({"dens": {"sigma": 0}}, ["optim.dens.sigma", "0", "larger than 0"]),
+        ({"dens": {"sigma": float("nan")}}, ["optim.dens.sigma", "nan"]),
+        ({"dens": {"sigma": {"low": 1, "high": 0.1}}}, ["optim.dens.sigma", "1.0", "0.1"]),
+        ({"dens": {"sigma": {"low": 0.1}}}, ["optim.dens.sigma.high", "required"]),
+        ({"dens": {"simga": 0.1}}, ["optim.dens.simga", "did you mean 'sigma'"]),
+        ({"dens": {"choice": "atom"}}, ["optim.dens.choice", "'structure' or 'batch'"]),
+        ({"dens": 0.5}, ["optim.dens", "0.5"]),
+        ({"denss": {}}, ["optim.denss", "'dens'"]),
+        ({"use_denoising_poss": True}, ["'use_denoising_pos'"]),
+        ({**OFFICIAL, "dens": {}}, ["both"]),
+        (official(prob=2), ["denoising_pos_params.prob", "2"]),
+        (official(std=0), ["denoising_pos_params.std", "0"]),
+        (official(std=None), ["denoising_pos_params.std", "missing"]),
+        (official(fixed_noise_std=False, std_high=None), ["std_high", "missing"]),
+        (official(corupt_ratio=0.5), ["corupt_ratio", "'corrupt_ratio'"]),
+        (
+            {key: value for key, value in OFFICIAL.items() if key != "denoising_pos_coefficient"},
+            ["denoising_pos_coefficient", "missing"],
+        ),
+    ],
+)
+def test_mistakes_name_option_value_and_fix(optim, words):
+    with pytest.raises(DensError) as error:
+        parse_dens_config(optim)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_linear_decay_reaches_zero_after_the_last_step():
+    config = DeNSConfig(coefficient=8.0, coefficient_decay="linear")
+    assert [config.coefficient_at(step, 4) for step in (1, 2, 3, 4, 5)] == [8, 6, 4, 2, 0]
+    assert DeNSConfig(coefficient=8.0).coefficient_at(4, 4) == 8
+
+
+def test_every_option_is_described():
+    assert all(field.description for field in DeNSConfig.model_fields.values())
