@@ -6,11 +6,9 @@ Every value is a fairchem statistic, ``{"metric", "total", "numel"}``, so that f
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
-from fairchem.core.modules.evaluator import Evaluator
 from torch_geometric.data import Batch
 
 from dens_ocp.batch import Corruption
@@ -82,16 +80,3 @@ def select_structures(
     selected.batch = number[selected.batch]
     return selected, {name: cut(value) for name, value in outputs.items()}
 
-
-def evaluator_of_systems(evaluator: Evaluator, output_targets: dict[str, Any]) -> Evaluator:
-    """``evaluator`` reduced to the targets with a value per structure.
-
-    For a batch without an atom that counts, where fairchem's atom metrics divide by zero.
-    """
-    reduced = copy.copy(evaluator)
-    reduced.target_metrics = {
-        name: functions
-        for name, functions in evaluator.target_metrics.items()
-        if output_targets.get(name, {}).get("level") == "system"
-    }
-    return reduced

@@ -6,6 +6,10 @@ from typing import Any
 
 from fairchem.core.modules.evaluator import Evaluator
 
+KEY_MAPPING = {"y": "energy", "force": "forces", "y_relaxed": "energy_relaxed"}
+"""Names of labels in OC20/OC22 LMDBs and in fairchem. Without it labels are not found (validation)
+or metrics silently left out (relaxations)."""
+
 
 def evaluation_metrics(configured: dict[str, Any] | None, outputs: dict[str, Any]) -> dict[str, Any]:
     """``evaluation_metrics`` with ``metrics`` and ``primary_metric``.

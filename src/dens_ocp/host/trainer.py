@@ -1,0 +1,261 @@
+"""fairchem's EquiformerV2 trainer with its traps removed; knows nothing of DeNS.
+
+Each override says which trap of fairchem-core 1.10.0 it removes; the work is done by the other
+modules of this package.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairchem.core.common import distutils
+from fairchem.core.models.equiformer_v2.trainers.forces_trainer import EquiformerV2ForcesTrainer
+from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
+
+from dens_ocp.datasets.checks import (
+    LabelCheckingCollater,
+    check_dataset_paths,
+    check_first_record,
+)
+from dens_ocp.errors import DensError
+from dens_ocp.host import checkpoint_files, defaults, schedule, timestamps, wandb_login
+
+TRAINING_STATE = (
+    "epoch", "step", "best_val_metric", "primary_metric", "optimizer", "scheduler", "ema",
+)  # fmt: skip
+"""Entries of a checkpoint that belong to a run and not to its weights."""
+
+_SPLITS = {
+    "train": "dataset",
+    "val": "val_dataset",
+    "test": "test_dataset",
+    "relax": "relax_dataset",
+}
+
+
+class HostTrainer(EquiformerV2ForcesTrainer):
+    """Cosine and multistep schedules in epochs (fairchem's EquiformerV2 trainer), for any model.
+
+    Raises:
+        DensError: a mistake in config, data or checkpoint, before work is lost.
+    """
+
+    @staticmethod
+    def _get_timestamp(device: torch.device, suffix: str | None) -> str:
+        return timestamps.unique_timestamp(device, suffix)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        if not options.get("is_debug", False):
+            wandb_login.check(options.get("logger", "wandb"))
+        super().__init__(*args, **options)
+
+    def load(self, inference_only: bool) -> None:
+        self.train_loader = None
+        self._saved_step = self._validated_step = None
+        super().load(inference_only)
+
+    def load_task(self) -> None:
+        self.config["evaluation_metrics"] = defaults.evaluation_metrics(
+            self.config.get("evaluation_metrics"), self.config["outputs"]
+        )
+        super().load_task()
+        for target in self.output_targets.values():
+            if target.get("level") == "atom":
+                target.setdefault("train_on_free_atoms", True)
+                target.setdefault("eval_on_free_atoms", True)
+
+    def load_datasets(self) -> None:
+        for split, name in _SPLITS.items():
+            section = self.config[name]
+            if not section.get("src"):
+                continue
+            inherits = split != "train" and section.get("use_train_settings", True)
+            base = self.config["dataset"] if inherits else {}
+            if not section.get("key_mapping") and not base.get("key_mapping"):
+                section["key_mapping"] = dict(defaults.KEY_MAPPING)
+            check_dataset_paths({**base, **section}, f"dataset.{split}")
+        # fairchem's collater asks the config, not the model, whether graphs are built on the fly,
+        # and warns at every batch if in doubt
+        self.config["model"].setdefault(
+            "otf_graph", getattr(self._unwrapped_model, "otf_graph", True)
+        )
+        super().load_datasets()
+        if self.train_dataset is not None:
+            check_first_record(self.train_dataset, self._labels(), "dataset.train")
+
+    def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
+        plain = self.collater
+        if dataset is self.train_dataset or dataset is self.val_dataset:
+            name = "dataset.train" if dataset is self.train_dataset else "dataset.val"
+            self.collater = LabelCheckingCollater(plain, self._labels(), name)
+        self.config["optim"].setdefault("num_workers", 0)
+        try:
+            return super().get_dataloader(dataset, sampler, workers)
+        finally:
+            self.collater = plain
+
+    def _labels(self) -> dict[str, str]:
+        """Level of each target that the loss needs in every record."""
+        return {
+            target: self.output_targets[target]["level"]
+            for loss in self.config["loss_functions"]
+            for target in loss
+            if target in self.output_targets
+        }
+
+    def load_optimizer(self) -> None:
+        if self.train_loader is None:
+            self.optimizer = None
+        else:
+            super().load_optimizer()
+
+    def load_extras(self) -> None:
+        if self.train_loader is None:
+            # evaluation: the averaged weights are put into the model when a checkpoint is loaded
+            self.scheduler = self.clip_grad_norm = self.ema_decay = self.ema = None
+            return
+        optim = self.config["optim"]
+        if "scheduler_params" not in optim:
+            raise DensError(
+                "optim.scheduler_params is missing; write for example scheduler: LambdaLR and "
+                "scheduler_params: {lambda_type: cosine, warmup_factor: 0.2, warmup_epochs: 0.1, "
+                "lr_min_factor: 0.01}"
+            )
+        in_epochs = copy.deepcopy(optim["scheduler_params"])
+        optim["scheduler_params"] = schedule.with_a_warmup_step(in_epochs, len(self.train_loader))
+        super().load_extras()
+        # fairchem turned epochs into steps in place; checkpoints keep what the user wrote
+        optim["scheduler_params"] = in_epochs
+
+    # ---- metrics ---------------------------------------------------------------------------
+
+    @contextmanager
+    def with_output_targets(self, targets: dict[str, Any]) -> Iterator[None]:
+        """fairchem's ``_forward`` and ``_compute_metrics`` see ``targets`` and no others."""
+        own = self.output_targets
+        self.output_targets = targets
+        try:
+            yield
+        finally:
+            self.output_targets = own
+
+    def _compute_metrics(
+        self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any, metrics: Any = None
+    ) -> dict[str, Any]:
+        """fairchem's; a batch without a free atom has metrics of its structures only."""
+        if bool((batch.fixed == 0).any()):
+            return super()._compute_metrics(out, batch, evaluator, metrics)
+        systems = {
+            name: target for name, target in self.output_targets.items()
+            if target["level"] == "system"
+        }  # fmt: skip
+        restricted = copy.copy(evaluator)
+        restricted.target_metrics = {
+            name: functions
+            for name, functions in evaluator.target_metrics.items()
+            if name in systems
+        }
+        with self.with_output_targets(systems):
+            return super()._compute_metrics(out, batch, restricted, metrics)
+
+    def _aggregate_metrics(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """fairchem's; it adds up over ranks name by name, so all ranks need the same names."""
+        if distutils.get_world_size() > 1:
+            names: list[Any] = [None] * distutils.get_world_size()
+            torch.distributed.all_gather_object(names, list(metrics))
+            nothing = {"metric": None, "total": 0.0, "numel": 0}
+            everywhere = dict.fromkeys(name for rank in names for name in rank)
+            metrics = {name: metrics.get(name, nothing) for name in everywhere}
+        return super()._aggregate_metrics(metrics)
+
+    # ---- a run -----------------------------------------------------------------------------
+
+    def train(self, disable_eval_tqdm: bool = False) -> None:
+        """fairchem's loop; then what it leaves undone: the last validation and checkpoint."""
+        max_steps = len(self.train_loader) * self.config["optim"]["max_epochs"]
+        if self.step >= max_steps:
+            logging.warning(
+                "Nothing to train: the checkpoint is at step %d and optim.max_epochs: %s ends at "
+                "step %d",
+                self.step,
+                self.config["optim"]["max_epochs"],
+                max_steps,
+            )
+            return
+        super().train(disable_eval_tqdm)
+        if self.val_loader is not None and self._validated_step != self.step:
+            val_metrics = self.validate(split="val", disable_tqdm=disable_eval_tqdm)
+            primary_metric = self.primary_metric or self.evaluation_metrics["primary_metric"]
+            self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_eval_tqdm)
+        if self._saved_step != self.step:
+            self.save(checkpoint_file="checkpoint.pt", training_state=True)
+
+    def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
+        if split == "val":
+            self._validated_step = self.step
+        return super().validate(split, disable_tqdm)
+
+    # ---- checkpoints -----------------------------------------------------------------------
+
+    def save(
+        self,
+        metrics: Any = None,
+        checkpoint_file: str = "checkpoint.pt",
+        training_state: bool = True,
+    ) -> str | None:
+        if training_state:
+            self._saved_step = self.step
+        temporary = super().save(metrics, f".{checkpoint_file}.{os.getpid()}", training_state)
+        if temporary is None:
+            return None
+        final = Path(temporary).with_name(checkpoint_file)
+        checkpoint_files.replace(temporary, final)
+        return str(final)
+
+    def fitted_checkpoint(
+        self, checkpoint: dict[str, Any], path: str, evaluation: bool
+    ) -> dict[str, Any]:
+        """The checkpoint in the form of this trainer's model."""
+        return checkpoint
+
+    def load_checkpoint(
+        self,
+        checkpoint_path: str,
+        checkpoint: dict[str, Any] | None = None,
+        inference_only: bool = False,
+    ) -> None:
+        """Load a checkpoint; without a training set, its weights only.
+
+        In evaluation the averaged weights (EMA), if there are any, are put into the model (fairchem's
+        ``OCPCalculator`` uses the plain ones). In training the average is kept when the file has
+        none (fairchem drops it for good), and the learning rate goes on where it was.
+
+        Raises:
+            DensError: no such file, damaged, or of another architecture.
+        """
+        if checkpoint is None:
+            logging.info("Loading checkpoint from: %s", checkpoint_path)
+            map_location = torch.device("cpu") if self.cpu else self.device
+            checkpoint = checkpoint_files.read(checkpoint_path, map_location)
+        evaluation = inference_only or self.train_loader is None
+        checkpoint = {"normalizers": {}, "amp": None, **checkpoint}
+        checkpoint = self.fitted_checkpoint(checkpoint, checkpoint_path, evaluation)
+        ema = self.ema
+        super().load_checkpoint(checkpoint_path, checkpoint, inference_only=evaluation)
+        if evaluation:
+            if checkpoint.get("ema"):
+                average = ExponentialMovingAverage(self.model.parameters(), 0.0)
+                average.load_state_dict(checkpoint["ema"])
+                average.copy_to()
+            return
+        if self.ema is None and ema is not None:
+            self.ema = ExponentialMovingAverage(self.model.parameters(), self.ema_decay)
+        if "scheduler" in checkpoint and self.scheduler.scheduler_type != "Null":
+            schedule.catch_up(self.scheduler.scheduler, self.step)

@@ -1,0 +1,45 @@
+"""Command lines, and users' mistakes as they are shown."""
+
+import pytest
+
+from tests.runs import dens_ocp, run, small_config, write_config
+
+
+def error_of(done) -> str:
+    assert done.returncode == 2, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "Traceback" not in done.stderr + done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config-yml", "c.yml"], ["--mode"]),
+        (["--mode", "train", "--config-yml", "nowhere.yml"], ["nowhere.yml", "does not exist"]),
+        (["--mode", "validate", "--config-yml", "c.yml"], ["--checkpoint"]),
+        (["--mode", "train", "--config-yml", "c.yml", "--optim.lr", "3"], ["--optim.lr", "="]),
+        (["--mode", "train", "--config-yml", "broken.yml"], ["broken.yml", "YAML"]),
+        (["--mode", "train", "--config-yml", "c.yml", "--optim.dens.p=3"], ["optim.dens.p", "3"]),
+        (["--mode", "train", "--config-yml", "c.yml", "--dataset.train.src=nowhere"],
+         ["dataset.train.src", "nowhere"]),
+    ],
+)  # fmt: skip
+def test_mistakes_on_the_command_line(data, tmp_path, arguments, words):
+    write_config(tmp_path / "c.yml", small_config(data))
+    (tmp_path / "broken.yml").write_text("a: [1, 2\nb: {")
+    line = error_of(dens_ocp("main", *arguments, "--cpu", cwd=tmp_path, check=False))
+    for word in words:
+        assert word in line
+
+
+def test_overrides_reach_the_dens_block(data, tmp_path):
+    config = write_config(tmp_path / "c.yml", small_config(data, max_epochs=1))
+    log = run("train", config, "--optim.dens.p=1", "--optim.dens.r=1", cwd=tmp_path).stdout
+    assert log.count("dens_corrupted_atoms: 1.00e+00") == 4
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["main", "--help"], ["demo", "--help"]])
+def test_help(tmp_path, arguments):
+    shown = dens_ocp(*arguments, cwd=tmp_path).stdout
+    assert "usage:" in shown and "DeNS" in shown + "DeNS" * ("--mode" in shown)

@@ -1,0 +1,232 @@
+"""The trainer: steps, metrics, set-up; in this process, on real LMDBs."""
+
+import copy
+
+import pytest
+import torch
+
+from dens_ocp.errors import DensError
+from dens_ocp.models.parameter_names import translated
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
+from tests.lmdbs import s2ef_records, write_lmdb
+from tests.runs import DENS, make_trainer, small_config, write_data
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+def first_batch(trainer):
+    return next(iter(trainer.train_loader))
+
+
+def loss_of_a_step(trainer, batch, step=1):
+    trainer.step = step
+    trainer.model.train()
+    torch.manual_seed(0)
+    outputs = trainer._forward(batch)
+    return outputs, trainer._compute_loss(outputs, batch)
+
+
+def stock_config(data):
+    """fairchem's hydra EquiformerV2 with the same options, and its own trainer."""
+    config = small_config(data, dens=None)
+    backbone = {key: value for key, value in SMALL_EQUIFORMER.items() if key != "name"}
+    config["model"] = {
+        "name": "hydra",
+        "pass_through_head_outputs": True,
+        "backbone": {"model": "equiformer_v2_backbone", **backbone},
+        "heads": {
+            "energy": {"module": "equiformerV2_scalar_head"},
+            "forces": {"module": "equiformerV2_vector_head"},
+        },
+    }
+    return config
+
+
+def test_at_p_zero_a_step_equals_stock_fairchem(data, tmp_path):
+    """With SGD, as Adam's first step blows the rounding of tiny gradients up to full steps."""
+    sgd = {"optimizer": "SGD", "optimizer_params": {}, "lr_initial": 0.01}
+    ours = make_trainer(small_config(data, dens={"p": 0}, **sgd), tmp_path)
+    stock_settings = stock_config(data)
+    stock_settings["optim"].update(sgd)
+    stock = make_trainer(stock_settings, tmp_path, name="equiformerv2_forces")
+    weights = copy.deepcopy(stock._unwrapped_model.state_dict())
+    ours._unwrapped_model.load_state_dict(weights, strict=False)
+    _, our_loss = loss_of_a_step(ours, first_batch(ours))
+    _, stock_loss = loss_of_a_step(stock, first_batch(stock))
+    assert our_loss.item() == pytest.approx(stock_loss.item(), rel=1e-6)
+    for trainer, loss in ((ours, our_loss), (stock, stock_loss)):
+        trainer._backward(loss)
+    after = dict(ours._unwrapped_model.named_parameters())
+    moved = 0
+    for name, parameter in stock._unwrapped_model.named_parameters():
+        assert torch.allclose(after[translated(name)], parameter, atol=1e-6), name
+        moved += int(not torch.equal(weights[name], parameter))
+    assert moved > 50
+
+
+@pytest.mark.parametrize("model", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+def test_dens_step_corrupts_learns_and_measures(data, tmp_path, model):
+    dens = {"p": 1, "r": 0.5, "sigma": 0.1}
+    trainer = make_trainer(small_config(data, model=model, dens=dens), tmp_path)
+    batch = first_batch(trainer)
+    before = batch.pos.clone()
+    outputs, loss = loss_of_a_step(trainer, batch)
+    assert set(outputs) == {"energy", "forces", "noise"}
+    assert torch.equal(batch.pos != before, batch.noise_vec != 0)
+    assert not batch.noise_mask[batch.fixed == 1].any() and batch.noise_mask.any()
+    metrics = trainer._compute_metrics(outputs, batch, trainer.evaluator, {})
+    assert "noise" in outputs, "the caller's outputs were changed"
+    mask = batch.noise_mask
+    noise_error = (outputs["noise"] * 0.1 - batch.noise_vec).abs()[mask].mean().item()
+    assert metrics["dens_noise_mae"]["metric"] == pytest.approx(noise_error, rel=1e-5)
+    free = batch.fixed == 0
+    force_error = (outputs["forces"] * 1.7 - batch.forces).abs()[free & ~mask & structures(batch)]
+    assert metrics["dens_forces_mae"]["metric"] == pytest.approx(force_error.mean().item(), rel=1e-5)
+    share = mask[free].float().mean().item()
+    assert metrics["dens_corrupted_atoms"]["metric"] == pytest.approx(share)
+    trainer._backward(loss)
+    heads = dict(trainer._unwrapped_model.noise_head.named_parameters())
+    assert any(p.grad.abs().sum() > 0 for p in heads.values())
+
+
+def structures(batch):
+    from dens_ocp.batch import read
+
+    return read(batch).structure_mask[batch.batch]
+
+
+def test_metrics_of_clean_structures_are_fairchems_of_a_clean_batch(data, tmp_path):
+    trainer = make_trainer(small_config(data, dens={"p": 0.5, "r": 1}), tmp_path)
+    batch = first_batch(trainer)
+    for step in range(1, 30):
+        mixed = batch.clone()
+        outputs, _ = loss_of_a_step(trainer, mixed, step)
+        dens = [i for i in range(3) if mixed.noise_mask[mixed.batch == i].any()]
+        if len(dens) == 1:
+            break
+    metrics = trainer._compute_metrics(outputs, mixed, trainer.evaluator, {})
+    clean = torch.tensor([i for i in range(3) if i not in dens])
+    atoms = torch.isin(mixed.batch, clean) & (mixed.fixed == 0)
+    forces = (outputs["forces"] * 1.7 - mixed.forces)[atoms].abs().mean().item()
+    assert metrics["forces_mae"]["metric"] == pytest.approx(forces, rel=1e-5)
+    energy = (outputs["energy"][:, 0] * 1.4 - 0.3 - mixed.energy).abs()
+    assert metrics["energy_mae"]["metric"] == pytest.approx(energy[clean].mean().item(), rel=1e-5)
+    assert metrics["dens_energy_mae"]["metric"] == pytest.approx(energy[dens].mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("p", [0, 1])
+@pytest.mark.parametrize("fixed", ["all", "none"])
+def test_batches_without_free_atoms_or_with_all_corrupted(tmp_path, p, fixed):
+    records = s2ef_records(3)
+    for record in records:
+        record.fixed = torch.ones_like(record.fixed) * int(fixed == "all")
+    write_lmdb(tmp_path / "train" / "data.lmdb", records)
+    write_lmdb(tmp_path / "val" / "data.lmdb", records)
+    config = small_config(tmp_path, dens={"p": p, "r": 1}, load_balancing=None)
+    trainer = make_trainer(config, tmp_path / "run")
+    batch = first_batch(trainer)
+    outputs, loss = loss_of_a_step(trainer, batch)
+    assert loss.isfinite()
+    metrics = trainer._compute_metrics(outputs, batch, trainer.evaluator, {})
+    trainer._backward(loss)
+    assert all(value["metric"] == value["metric"] for value in metrics.values())
+    assert trainer.validate(disable_tqdm=True)["energy_mae"]["metric"] >= 0
+
+
+def test_single_atoms(tmp_path):
+    records = s2ef_records(3)
+    for record in records:
+        for name in ("pos", "force", "atomic_numbers", "fixed", "tags"):
+            record[name] = record[name][-1:]
+        record.natoms = 1
+    write_lmdb(tmp_path / "train" / "data.lmdb", records)
+    config = small_config(tmp_path, dens={"p": 1, "r": 1}, load_balancing=None)
+    config["dataset"].pop("val")
+    config["model"]["max_radius"] = 12.0  # an atom sees its images
+    trainer = make_trainer(config, tmp_path / "run")
+    batch = first_batch(trainer)
+    outputs, loss = loss_of_a_step(trainer, batch)
+    assert loss.isfinite() and batch.noise_mask.all()
+    trainer._compute_metrics(outputs, batch, trainer.evaluator, {})
+
+
+def test_draws_differ_by_step_and_repeat_after_a_restart(data, tmp_path):
+    def noise(step):
+        trainer = make_trainer(small_config(data, dens={"p": 1, "r": 1}), tmp_path)
+        batch = first_batch(trainer)
+        loss_of_a_step(trainer, batch, step)
+        return batch.noise_vec
+
+    assert torch.equal(noise(7), noise(7))
+    assert not torch.equal(noise(7), noise(8))
+
+
+def test_validation_sees_neither_forces_nor_noise(data, tmp_path):
+    trainer = make_trainer(small_config(data, dens={"p": 1, "r": 1}), tmp_path)
+    seen = []
+    trainer._unwrapped_model.noise_head.register_forward_hook(lambda *_: seen.append("noise"))
+    trainer._unwrapped_model.force_embedding.register_forward_hook(lambda *_: seen.append("f"))
+    metrics = trainer.validate(disable_tqdm=True)
+    assert seen == [] and set(metrics) == {
+        "energy_mae", "forces_mae", "forces_cosine_similarity", "loss"
+    }  # fmt: skip
+
+
+def test_primary_metric_and_metrics_have_defaults(data, tmp_path):
+    config = small_config(data)
+    config["evaluation_metrics"] = {}
+    trainer = make_trainer(config, tmp_path)
+    assert trainer.evaluation_metrics["primary_metric"] == "forces_mae"
+    config["evaluation_metrics"] = {"metrics": {"energy": ["mae"]}}
+    assert make_trainer(config, tmp_path).evaluation_metrics["primary_metric"] == "energy_mae"
+
+
+def test_checkpoints_keep_schedules_in_epochs_and_name_the_trainer(data, tmp_path):
+    trainer = make_trainer(small_config(data), tmp_path)
+    assert trainer.config["optim"]["scheduler_params"]["warmup_epochs"] == 0.25
+    assert trainer.config["trainer"] == "dens_ocp.trainer.DeNSTrainer"
+    # 8 steps: half of the warm-up step's rise, then the cosine
+    assert trainer.scheduler.get_lr() == pytest.approx(0.001 * 0.2)
+
+
+def without(config, *path):
+    config = copy.deepcopy(config)
+    section = config
+    for key in path[:-1]:
+        section = section[key]
+    del section[path[-1]]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: without(c, "optim", "dens"), ["optim.dens", "add"]),
+        (lambda c: without(c, "dataset", "train", "transforms", "normalizer", "forces"),
+         ["normalizer.forces", "DeNS"]),
+        (lambda c: without(c, "outputs", "forces") | {"loss_functions": c["loss_functions"][:1]},
+         ["outputs", "forces"]),
+        (lambda c: without(c, "optim", "scheduler_params"), ["optim.scheduler_params"]),
+        (lambda c: c | {"logger": None}, ["logger"]),
+    ],
+)  # fmt: skip
+def test_configs_that_cannot_work(data, tmp_path, change, words):
+    config = change(small_config(data))
+    with pytest.raises(DensError) as error:
+        make_trainer(config, tmp_path, is_debug=config["logger"] is not None)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_model_without_noise_head(data, tmp_path):
+    config = {**stock_config(data)}
+    config["optim"]["dens"] = DENS
+    with pytest.raises(DensError, match="no noise head"):
+        make_trainer(config, tmp_path)
+    config["optim"]["dens"] = {"enabled": False}
+    trainer = make_trainer(config, tmp_path)
+    _, loss = loss_of_a_step(trainer, first_batch(trainer))
+    assert loss.isfinite()
