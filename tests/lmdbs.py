@@ -14,9 +14,10 @@ from tests.conftest import slab
 def write_lmdb(path: Path, records: list) -> Path:
     """Write ``records`` (PyG Data) to the file ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with lmdb.open(
-        str(path), map_size=1 << 28, subdir=False, meminit=False, map_async=True
-    ) as env, env.begin(write=True) as transaction:
+    with (
+        lmdb.open(str(path), map_size=1 << 28, subdir=False, meminit=False, map_async=True) as env,
+        env.begin(write=True) as transaction,
+    ):
         for index, record in enumerate(records):
             transaction.put(f"{index}".encode("ascii"), pickle.dumps(record, protocol=-1))
         transaction.put(b"length", pickle.dumps(len(records), protocol=-1))

@@ -120,7 +120,13 @@ def environment(**variables: str) -> dict[str, str]:
         if not name.startswith(("WANDB", "SLURM", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER"))
     }
     path = os.pathsep.join([str(root / "src"), kept.get("PYTHONPATH", "")])
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONWARNINGS": "ignore", **variables}
+    return {
+        **kept,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": path,
+        "PYTHONWARNINGS": "ignore",
+        **variables,
+    }
 
 
 def dens_ocp(*arguments: str | Path, cwd: Path, check: bool = True, **variables: str):
@@ -135,7 +141,9 @@ def dens_ocp(*arguments: str | Path, cwd: Path, check: bool = True, **variables:
     return done
 
 
-def run(mode: str, config: Path, *arguments: str | Path, cwd: Path, check: bool = True, **variables):
+def run(
+    mode: str, config: Path, *arguments: str | Path, cwd: Path, check: bool = True, **variables
+):
     """Run ``dens-ocp main --mode MODE`` on the CPU, printing every step."""
     return dens_ocp(
         "main", "--mode", mode, "--config-yml", config, "--cpu", "--print-every", "1",

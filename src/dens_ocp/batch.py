@@ -5,7 +5,7 @@ The names are those of the authors' code, so that code written for it keeps work
 =========================  =========  ======  ====================================================
 ``noise_mask``             (N,)       bool    atom is corrupted
 ``noise_vec``              (N, 3)     float   noise added to its position, Angstrom; 0 elsewhere
-``sigmas``                 (N, 1)     float   standard deviation of that noise, Angstrom; 0 elsewhere
+``sigmas``                 (N, 1)     float   its standard deviation, Angstrom; 0 elsewhere
 ``denoising_pos_forward``  --         bool    the batch carries the fields above
 ``forces``                 (N, 3)     float   DFT forces of the *original* structure, eV/Angstrom
 ``md``                     (B,)       int     1: from molecular dynamics (All+MD), never corrupted

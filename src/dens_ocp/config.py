@@ -109,8 +109,9 @@ class DeNSConfig(BaseModel):
         "eV/Angstrom (EquiformerV3's trainer)",
     )
     min_num_atoms: Union[int, None] = Field(  # noqa: UP007
-        default=None, ge=1, description="no DeNS for a structure with fewer atoms "
-        "(EquiformerV3's trainer)"
+        default=None,
+        ge=1,
+        description="no DeNS for a structure with fewer atoms (EquiformerV3's trainer)",
     )
 
     @field_validator("sigma")
@@ -260,5 +261,7 @@ def _validated(model: type[BaseModel], block: Any, where: str) -> Any:
             names = [str(part) for part in entry["loc"][:1]]
             shown = "" if isinstance(entry["input"], Mapping) else f": {entry['input']!r}"
             text = entry["msg"].removeprefix("Value error, ")
-            reports.setdefault(tuple(names), f"{'.'.join([where, *names])}{shown} is not valid: {text}")
+            reports.setdefault(
+                tuple(names), f"{'.'.join([where, *names])}{shown} is not valid: {text}"
+            )
         raise DensError("; ".join(reports.values())) from None

@@ -79,4 +79,3 @@ def select_structures(
     number = torch.cumsum(keep.long(), 0) - 1
     selected.batch = number[selected.batch]
     return selected, {name: cut(value) for name, value in outputs.items()}
-

@@ -110,9 +110,7 @@ class DeNSTrainer(HostTrainer):
         total_steps = 0
         if self.train_loader is not None:
             total_steps = len(self.train_loader) * self.config["optim"].get("max_epochs", 0)
-        return NoiseTarget(
-            self.dens.noise_scale, self.dens.coefficient_at(self.step, total_steps)
-        )
+        return NoiseTarget(self.dens.noise_scale, self.dens.coefficient_at(self.step, total_steps))
 
     def _compute_loss(self, out: dict[str, torch.Tensor], batch: Any) -> torch.Tensor:
         self._loss_terms = {}

@@ -78,7 +78,9 @@ def test_nothing_at_p_or_r_zero(options):
 def test_multi_scale_draws_one_level_per_structure():
     corruption, _, batch = many(p=1, r=1, sigma={"low": 0.01, "high": 1.0, "num_steps": 3})
     levels = torch.tensor([0.01, 0.1, 1.0])
-    assert torch.allclose(sigma_levels(DeNSConfig(sigma={"low": 0.01, "high": 1.0, "num_steps": 3}).sigma), levels)
+    assert torch.allclose(
+        sigma_levels(DeNSConfig(sigma={"low": 0.01, "high": 1.0, "num_steps": 3}).sigma), levels
+    )
     mask = corruption.noise_mask
     for structure in range(5):
         own = corruption.sigmas[mask & (batch == structure)]
@@ -123,8 +125,13 @@ def test_attach_and_read(batch):
     original = batch.pos
     assert not carries_corruption(batch) and not read(batch).noise_mask.any()
     corruption = corrupt(
-        pos=batch.pos, forces=batch.forces, fixed=batch.fixed, batch=batch.batch,
-        natoms=batch.natoms, config=DeNSConfig(p=1, r=0.5), generator=step_generator(0, 0, 1),
+        pos=batch.pos,
+        forces=batch.forces,
+        fixed=batch.fixed,
+        batch=batch.batch,
+        natoms=batch.natoms,
+        config=DeNSConfig(p=1, r=0.5),
+        generator=step_generator(0, 0, 1),
     )
     attach(batch, corruption)
     assert torch.equal(original, before), "positions were changed in place"

@@ -100,7 +100,7 @@ def test_official_checkpoint(shared, trained, tmp_path):
     script.write_text(OFFICIAL_PREDICTION)
     subprocess.run(
         [sys.executable, str(script), str(reference), str(trained.data)], cwd=tmp_path, check=True,
-        env=environment(PYTHONPATH_EXTRA=""), timeout=300,
+        env=environment(), timeout=300,
     )  # fmt: skip
 
 
@@ -115,15 +115,15 @@ path = sys.argv[1] + "/official_style_checkpoint.pt"
 config = torch.load(path, weights_only=False)["config"]
 trainer = registry.get_trainer_class("denoising_forces")(
     task={}, model={"name": config["model"], **config["model_attributes"]}, outputs=config["outputs"],
-    dataset={}, optimizer={}, loss_functions={}, evaluation_metrics={}, identifier="", local_rank=0,
-    is_debug=True, cpu=True, inference_only=True)
+    dataset={}, optimizer={}, loss_functions=[{"energy": {"fn": "mae", "coefficient": 1}}],
+    evaluation_metrics={"primary_metric": "energy_mae"}, identifier="", local_rank=0, is_debug=True, cpu=True, inference_only=True)
 trainer.load_checkpoint(path, inference_only=True)
 expected = torch.load(sys.argv[1] + "/official_style_checkpoint_prediction.pt", weights_only=False)
 batch = Batch(**torch.load(sys.argv[1] + "/equiformer_v2_dens.pt", weights_only=False)["batch"])
 torch.manual_seed(expected["seed_before_forward"])
 prediction = trainer.predict(batch, per_image=False, disable_tqdm=True)
 for name in ("energy", "forces"):
-    ours, theirs = prediction[name].view(-1), expected[name].view(-1)
+    ours, theirs = prediction[name].reshape(-1), expected[name].reshape(-1)
     error = ((ours - theirs).abs().max() / theirs.abs().max()).item()
     assert error < 1e-5, (name, error)
 """
@@ -219,7 +219,10 @@ def broken(trained, tmp_path, kind):
         ("half", ["damaged"]),
         ("text", ["damaged"]),
         ("other", ["no state_dict"]),
-        ("architecture", ["another architecture", "sphere_embedding.weight", "(90, 8)", "(90, 16)"]),
+        (
+            "architecture",
+            ["another architecture", "sphere_embedding.weight", "(90, 8)", "(90, 16)"],
+        ),
         ("layers", ["another architecture", "blocks.2."]),
     ],
 )
@@ -227,7 +230,12 @@ def test_bad_checkpoints(trained, tmp_path, kind, words):
     model = {"architecture": {"sphere_channels": 16}, "layers": {"num_layers": 3}}.get(kind, {})
     config = write_config(tmp_path / "c.yml", evaluation_config(trained, tmp_path, **model))
     done = run(
-        "validate", config, "--checkpoint", broken(trained, tmp_path, kind), cwd=tmp_path, check=False
+        "validate",
+        config,
+        "--checkpoint",
+        broken(trained, tmp_path, kind),
+        cwd=tmp_path,
+        check=False,
     )
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -4,10 +4,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import SMALL_ESCN
+from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import environment, run, small_config, write_config
 
 
@@ -99,7 +101,7 @@ def test_two_ranks_draw_differently_and_stay_equal(data, tmp_path):
     )  # fmt: skip
     zero, one = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in (0, 1))
     assert len(zero["noise"]) == 3
-    for ours, theirs in zip(zero["noise"], one["noise"]):
+    for ours, theirs in zip(zero["noise"], one["noise"], strict=True):
         assert ours.shape != theirs.shape or not torch.equal(ours, theirs)
     for name, parameter in zero["parameters"].items():
         assert torch.equal(parameter, one["parameters"][name]), name
@@ -133,8 +135,12 @@ with new_trainer_context(config=config) as context:
 def test_two_ranks_give_the_loss_of_the_union_batch(data, tmp_path):
     """p = 0, so that the draw does not depend on the rank; loss is a mean over both ranks."""
     dens = {"p": 0, "sigma": 0.1}
-    one = write_config(tmp_path / "1.yml", small_config(data, dens=dens, batch_size=4, max_epochs=1))
-    two = write_config(tmp_path / "2.yml", small_config(data, dens=dens, batch_size=2, max_epochs=1))
+    one = write_config(
+        tmp_path / "1.yml", small_config(data, dens=dens, batch_size=4, max_epochs=1)
+    )
+    two = write_config(
+        tmp_path / "2.yml", small_config(data, dens=dens, batch_size=2, max_epochs=1)
+    )
     together = run("train", one, cwd=tmp_path).stdout
     apart = run("train", two, "--num-gpus", "2", cwd=tmp_path).stdout
     metric = r"Evaluating on val\.[\s\S]*?forces_mae: (\S+),"
@@ -202,3 +208,35 @@ def test_wandb_offline_and_without_a_key(data, tmp_path):
     offline = run("train", path, cwd=tmp_path, WANDB_MODE="offline", **home)
     assert len(losses(offline.stdout)) == 4
     assert list(tmp_path.glob("logs/wandb/**/offline-run-*"))
+
+
+def test_normalizers_and_references_by_fairchems_fit(data, tmp_path):
+    config = small_config(data, max_epochs=1)
+    config["dataset"]["train"]["transforms"] = {
+        "element_references": {"fit": {"targets": ["energy"], "batch_size": 4}},
+        "normalizer": {
+            "fit": {"targets": {"energy": {"mean": 0.0}, "forces": {"mean": 0.0}}, "batch_size": 4}
+        },
+    }
+    run("train", write_config(tmp_path / "c.yml", config), cwd=tmp_path)
+    checkpoint = state(tmp_path)
+    assert set(checkpoint["normalizers"]) == {"energy", "forces"}
+    assert set(checkpoint["elementrefs"]) == {"energy"}
+
+
+def test_oc22_data_set_with_linear_references(tmp_path):
+    """OC22's total energies, its records' marks, and the references it subtracts by element."""
+    records = s2ef_records(8)
+    for record in records:
+        record.oc22, record.nads = 1, 1
+    write_lmdb(tmp_path / "train" / "data.lmdb", records)
+    coefficients = np.full(100, 0.25)
+    np.savez(tmp_path / "references.npz", coeff=coefficients)
+    config = small_config(tmp_path, max_epochs=1, load_balancing=None)
+    del config["dataset"]["val"]
+    config["dataset"]["train"] |= {
+        "format": "oc22_lmdb",
+        "lin_ref": str(tmp_path / "references.npz"),
+    }
+    path = write_config(tmp_path / "c.yml", config)
+    assert len(losses(run("train", path, cwd=tmp_path).stdout)) == 3

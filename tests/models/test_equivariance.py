@@ -68,11 +68,20 @@ def test_permutation_of_atoms(config, batch):
     order = torch.cat(
         [
             start + torch.randperm(int(count), generator=generator)
-            for start, count in zip(data.ptr[:-1], data.natoms)
+            for start, count in zip(data.ptr[:-1], data.natoms, strict=True)
         ]
     )
     shuffled = data.clone()
-    for name in ("pos", "forces", "noise_vec", "noise_mask", "sigmas", "atomic_numbers", "fixed", "tags"):
+    for name in (
+        "pos",
+        "forces",
+        "noise_vec",
+        "noise_mask",
+        "sigmas",
+        "atomic_numbers",
+        "fixed",
+        "tags",
+    ):
         shuffled[name] = data[name][order]
     after = predict(model, shuffled)
     tolerance = TOLERANCE[config["name"]]

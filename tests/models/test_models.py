@@ -19,8 +19,13 @@ def corrupted(batch, **options):
     attach(
         batch,
         corrupt(
-            pos=batch.pos, forces=batch.forces, fixed=batch.fixed, batch=batch.batch,
-            natoms=batch.natoms, config=DeNSConfig(**options), generator=step_generator(0, 0, 1),
+            pos=batch.pos,
+            forces=batch.forces,
+            fixed=batch.fixed,
+            batch=batch.batch,
+            natoms=batch.natoms,
+            config=DeNSConfig(**options),
+            generator=step_generator(0, 0, 1),
         ),
     )
     return batch

@@ -108,7 +108,10 @@ def test_decay_of_lambda(data, tmp_path):
 def test_any_configured_function(name):
     """Two atoms, one corrupted, against the formula of the function."""
     loss_fn = DDPLoss(name, reduction="mean")
-    forces, noise = torch.tensor([[0.0, 3, 4], [0.0, 0, 0]]), torch.tensor([[0.0, 0, 0], [6.0, 0, 8]])
+    forces, noise = (
+        torch.tensor([[0.0, 3, 4], [0.0, 0, 0]]),
+        torch.tensor([[0.0, 0, 0], [6.0, 0, 8]]),
+    )
     mask = torch.tensor([False, True])
     terms = force_and_noise_loss(
         loss_fn, 100.0, forces=forces, force_target=torch.zeros(2, 3), noise=noise,

@@ -84,7 +84,9 @@ def test_dens_step_corrupts_learns_and_measures(data, tmp_path, model):
     assert metrics["dens_noise_mae"]["metric"] == pytest.approx(noise_error, rel=1e-5)
     free = batch.fixed == 0
     force_error = (outputs["forces"] * 1.7 - batch.forces).abs()[free & ~mask & structures(batch)]
-    assert metrics["dens_forces_mae"]["metric"] == pytest.approx(force_error.mean().item(), rel=1e-5)
+    assert metrics["dens_forces_mae"]["metric"] == pytest.approx(
+        force_error.mean().item(), rel=1e-5
+    )
     share = mask[free].float().mean().item()
     assert metrics["dens_corrupted_atoms"]["metric"] == pytest.approx(share)
     trainer._backward(loss)
@@ -114,7 +116,9 @@ def test_metrics_of_clean_structures_are_fairchems_of_a_clean_batch(data, tmp_pa
     assert metrics["forces_mae"]["metric"] == pytest.approx(forces, rel=1e-5)
     energy = (outputs["energy"][:, 0] * 1.4 - 0.3 - mixed.energy).abs()
     assert metrics["energy_mae"]["metric"] == pytest.approx(energy[clean].mean().item(), rel=1e-5)
-    assert metrics["dens_energy_mae"]["metric"] == pytest.approx(energy[dens].mean().item(), rel=1e-5)
+    assert metrics["dens_energy_mae"]["metric"] == pytest.approx(
+        energy[dens].mean().item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("p", [0, 1])

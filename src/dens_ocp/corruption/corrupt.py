@@ -1,4 +1,4 @@
-"""Algorithm 1, lines 7 to 22: from a batch and a generator to a :class:`~dens_ocp.batch.Corruption`."""
+"""Algorithm 1, lines 7 to 22: from a batch and a generator to a ``Corruption``."""
 
 from __future__ import annotations
 

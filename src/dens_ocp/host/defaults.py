@@ -11,7 +11,9 @@ KEY_MAPPING = {"y": "energy", "force": "forces", "y_relaxed": "energy_relaxed"}
 or metrics silently left out (relaxations)."""
 
 
-def evaluation_metrics(configured: dict[str, Any] | None, outputs: dict[str, Any]) -> dict[str, Any]:
+def evaluation_metrics(
+    configured: dict[str, Any] | None, outputs: dict[str, Any]
+) -> dict[str, Any]:
     """``evaluation_metrics`` with ``metrics`` and ``primary_metric``.
 
     Without ``metrics``: fairchem's S2EF metrics of the outputs there are. Without

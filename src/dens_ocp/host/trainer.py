@@ -233,8 +233,8 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     ) -> None:
         """Load a checkpoint; without a training set, its weights only.
 
-        In evaluation the averaged weights (EMA), if there are any, are put into the model (fairchem's
-        ``OCPCalculator`` uses the plain ones). In training the average is kept when the file has
+        In evaluation the averaged weights (EMA), if there are any, are put into the model
+        (fairchem's ``OCPCalculator`` uses the plain ones). In training the average is kept when the file has
         none (fairchem drops it for good), and the learning rate goes on where it was.
 
         Raises:

@@ -22,9 +22,7 @@ class FittedState:
     initialised: tuple[str, ...]
 
 
-def fit(
-    model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
-) -> FittedState:
+def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str) -> FittedState:
     """Bring a checkpoint's state dict into the model's form.
 
     Args:
@@ -41,7 +39,8 @@ def fit(
     unexpected = [name for name in given if name not in own]
     foreign = [name for name in missing if not is_dens(name)]
     shapes = [
-        f"{name}: {tuple(given[name].shape)} in the checkpoint, {tuple(own[name].shape)} in the model"
+        f"{name}: {tuple(given[name].shape)} in the checkpoint, "
+        f"{tuple(own[name].shape)} in the model"
         for name in own
         if name in given and given[name].shape != own[name].shape
     ]
@@ -60,9 +59,7 @@ def fit(
     )
 
 
-def averaged(
-    model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | None
-) -> FittedState:
+def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | None) -> FittedState:
     """The state with its parameters replaced by the averaged ones (EMA) of the checkpoint.
 
     fairchem stores the average as a list in the order of the trainable parameters of the model
@@ -91,4 +88,4 @@ def averaged(
             f"the checkpoint's averaged weights (EMA) do not belong to its model: {len(shadow)} "
             f"tensors for {len(names)} parameters; remove its `ema` entry to use the plain weights"
         )
-    return FittedState({**state.state_dict, **dict(zip(names, shadow))}, state.initialised)
+    return FittedState({**state.state_dict, **dict(zip(names, shadow, strict=True))}, state.initialised)

@@ -67,15 +67,15 @@ class DeNSModel(torch.nn.Module, ABC):
     @abstractmethod
     def build_heads(self) -> None:
         """Set ``energy_head`` and ``force_head``."""
-        
+
     @abstractmethod
     def build_noise_head(self) -> None:
         """Set ``noise_head`` and initialise the DeNS modules."""
-        
+
     @abstractmethod
     def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
         """A context in which the backbone's initial node embedding is larger by ``embedding``."""
-        
+
     def forward(self, data: Batch) -> dict[str, torch.Tensor]:
         """:meth:`denoise` in training mode, :meth:`predict` in evaluation mode."""
         return self.denoise(data) if self.training else self.predict(data)
@@ -121,7 +121,9 @@ class DeNSModel(torch.nn.Module, ABC):
 
 def _check_options(cls: type, options: dict[str, Any]) -> None:
     backbone = next(
-        base for base in cls.__mro__ if base.__module__.startswith("fairchem.") and "__init__" in vars(base)
+        base
+        for base in cls.__mro__
+        if base.__module__.startswith("fairchem.") and "__init__" in vars(base)
     )
     known = {name for name in inspect.signature(backbone.__init__).parameters if name != "self"}
     known |= set(inspect.signature(DeNSModel.__init__).parameters) - {"self", "backbone_options"}
@@ -130,7 +132,8 @@ def _check_options(cls: type, options: dict[str, Any]) -> None:
             raise DensError(f"unknown option model.{name}{nearest(name, known)}")
     if not options.get("regress_forces", True):
         raise DensError(
-            "model.regress_forces: False: DeNS needs a model that predicts forces; remove the option"
+            "model.regress_forces: False: DeNS needs a model that predicts forces; remove the "
+            "option"
         )
     if len(options.get("lmax_list") or [6]) != 1:
         raise DensError(
@@ -139,9 +142,7 @@ def _check_options(cls: type, options: dict[str, Any]) -> None:
         )
 
 
-def _translate_names(
-    state_dict: dict[str, torch.Tensor], prefix: str, *_: Any
-) -> None:
+def _translate_names(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
     """Rename the keys of a state dict to ours before it is loaded (a load_state_dict pre-hook)."""
     for key in [key for key in state_dict if key.startswith(prefix)]:
         value = state_dict.pop(key)

@@ -70,7 +70,7 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
             # fairchem's flat EquiformerV2 does this; its backbone, which we build on, only holds
             # the parameter
             references = self.energy_lin_ref[data.atomic_numbers.long()]
-            outputs["energy"] = outputs["energy"].to(references.dtype).index_add(
-                0, data.batch, references
+            outputs["energy"] = (
+                outputs["energy"].to(references.dtype).index_add(0, data.batch, references)
             )
         return outputs

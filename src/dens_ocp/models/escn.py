@@ -29,7 +29,9 @@ class eSCNDeNS(DeNSModel, eSCNBackbone):  # noqa: N801 (fairchem's spelling)
     Options: those of fairchem's ``eSCN`` and of :class:`~dens_ocp.models.dens_model.DeNSModel`.
     """
 
-    def __init__(self, *, use_grid: bool = True, activation_checkpoint: bool = False, **options: Any) -> None:
+    def __init__(
+        self, *, use_grid: bool = True, activation_checkpoint: bool = False, **options: Any
+    ) -> None:
         """
         Args:
             use_grid: an option of the authors' model, without effect there as here.
