@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -35,14 +36,37 @@ def fairchem_main(argv: list[str] | None = None) -> int:
     try:
         _check_arguments(args, overrides)
         import fairchem.core._cli as fairchem_cli
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-        import dens_ocp  # noqa: F401 (registers)
-
-        fairchem_cli.main(args, [*overrides, *_dotted_trainer(args.config_yml, overrides)])
+        # what fairchem runs in this process, or in the ranks that it starts
+        fairchem_cli.runner_wrapper = run_rank
+        try:
+            fairchem_cli.main(args, [*overrides, *_dotted_trainer(args.config_yml, overrides)])
+        except ChildFailedError as failed:
+            if any(failure.exitcode == 2 for failure in failed.failures.values()):
+                return 2  # the rank has said why
+            raise
     except DensError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def run_rank(config: dict[str, Any]) -> None:
+    """Run one rank of a job; a mistake of the user's ends it with a message and exit code 2.
+
+    Args:
+        config: fairchem's config of the run.
+    """
+    from fairchem.core._cli import Runner
+
+    import dens_ocp  # noqa: F401 (registers, in each rank)
+
+    try:
+        Runner()(config)
+    except DensError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
 
 
 def _check_arguments(args: argparse.Namespace, overrides: list[str]) -> None:

@@ -99,8 +99,8 @@ class DeNSConfig(BaseModel):
         default=None,
         gt=0,
         le=1,
-        description="no DeNS for a structure in which more than this share of the atoms that may be "
-        "corrupted was picked (EquiformerV3's trainer)",
+        description="no DeNS for a structure in which more than this share of the atoms that may "
+        "be corrupted was picked (EquiformerV3's trainer)",
     )
     max_force_norm: Union[float, None] = Field(  # noqa: UP007
         default=None,

@@ -43,3 +43,13 @@ def test_overrides_reach_the_dens_block(data, tmp_path):
 def test_help(tmp_path, arguments):
     shown = dens_ocp(*arguments, cwd=tmp_path).stdout
     assert "usage:" in shown and "DeNS" in shown + "DeNS" * ("--mode" in shown)
+
+
+def test_mistakes_on_two_ranks(data, tmp_path):
+    config = small_config(data)
+    config["dataset"]["train"]["transforms"]["normalizer"].pop("forces")
+    path = write_config(tmp_path / "c.yml", config)
+    done = run("train", path, "--num-gpus", "2", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    # torch's launcher adds its own report of the ranks that ended
+    assert "error: dataset.train.transforms.normalizer.forces" in done.stderr

@@ -234,8 +234,8 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         """Load a checkpoint; without a training set, its weights only.
 
         In evaluation the averaged weights (EMA), if there are any, are put into the model
-        (fairchem's ``OCPCalculator`` uses the plain ones). In training the average is kept when the file has
-        none (fairchem drops it for good), and the learning rate goes on where it was.
+        (fairchem's ``OCPCalculator`` uses the plain ones). In training the average is kept when
+        the file has none (fairchem drops it for good), and the learning rate goes on where it was.
 
         Raises:
             DensError: no such file, damaged, or of another architecture.

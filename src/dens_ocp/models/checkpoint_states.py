@@ -88,4 +88,6 @@ def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | N
             f"the checkpoint's averaged weights (EMA) do not belong to its model: {len(shadow)} "
             f"tensors for {len(names)} parameters; remove its `ema` entry to use the plain weights"
         )
-    return FittedState({**state.state_dict, **dict(zip(names, shadow, strict=True))}, state.initialised)
+    return FittedState(
+        {**state.state_dict, **dict(zip(names, shadow, strict=True))}, state.initialised
+    )
