@@ -225,7 +225,7 @@ def test_normalizers_and_references_by_fairchems_fit(data, tmp_path):
 
 
 def test_oc22_data_set_with_linear_references(tmp_path):
-    """OC22's total energies, its records' marks, and the references it subtracts by element."""
+    """``lin_ref``, which fairchem's oc22_lmdb reads and ignores, is subtracted."""
     records = s2ef_records(8)
     for record in records:
         record.oc22, record.nads = 1, 1
@@ -239,4 +239,15 @@ def test_oc22_data_set_with_linear_references(tmp_path):
         "lin_ref": str(tmp_path / "references.npz"),
     }
     path = write_config(tmp_path / "c.yml", config)
-    assert len(losses(run("train", path, cwd=tmp_path).stdout)) == 3
+    with_references = run("train", path, cwd=tmp_path).stdout
+    assert torch.equal(
+        state(tmp_path)["elementrefs"]["energy"]["element_references"],
+        torch.full((100,), 0.25).double(),
+    )
+    (tmp_path / "plain").mkdir()
+    del config["dataset"]["train"]["lin_ref"]
+    plain = write_config(tmp_path / "plain.yml", config)
+    without = run("train", plain, cwd=tmp_path / "plain").stdout
+    term = r"loss_energy: (\S+),"
+    # a quarter of an eV per atom, times 9 atoms
+    assert re.findall(term, with_references)[0] != re.findall(term, without)[0]

@@ -25,7 +25,14 @@ from dens_ocp.datasets.checks import (
     check_first_record,
 )
 from dens_ocp.errors import DensError
-from dens_ocp.host import checkpoint_files, defaults, schedule, timestamps, wandb_login
+from dens_ocp.host import (
+    checkpoint_files,
+    defaults,
+    oc22_references,
+    schedule,
+    timestamps,
+    wandb_login,
+)
 
 TRAINING_STATE = (
     "epoch", "step", "best_val_metric", "primary_metric", "optimizer", "scheduler", "ema",
@@ -72,6 +79,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
                 target.setdefault("eval_on_free_atoms", True)
 
     def load_datasets(self) -> None:
+        self.config["dataset"] = oc22_references.with_linear_references(self.config["dataset"])
         for split, name in _SPLITS.items():
             section = self.config[name]
             if not section.get("src"):
