@@ -1,11 +1,13 @@
 """Damaged, missing and empty LMDBs are named before LMDB maps them."""
 
+import faulthandler
 import os
 import pickle
 import time
 
 import lmdb
 import pytest
+from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 
 from dens_ocp.datasets.checks import LMDB_FORMATS, check_dataset_paths
 from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
@@ -168,8 +170,7 @@ def test_half_a_file_kills_fairchem(write):
     cut(src / "data.0000.lmdb", (src / "data.0000.lmdb").stat().st_size // 2)
     child = os.fork()
     if child == 0:
-        from fairchem.core.datasets.lmdb_dataset import LmdbDataset
-
+        faulthandler.disable()  # pytest's; its report is of no use here
         try:
             dataset = LmdbDataset({"src": str(src)})
             dataset[19]

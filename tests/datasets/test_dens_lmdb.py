@@ -1,5 +1,6 @@
 """The MD flags of ``dens_lmdb``, through fairchem's own ``create_dataset`` and data loaders."""
 
+import itertools
 import pickle
 from functools import partial
 
@@ -252,11 +253,16 @@ def loader(src, **options):
     )
 
 
-@pytest.mark.parametrize("start", [None, "fork", pytest.param("spawn", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("as_file", [False, True])
-def test_data_loaders(write, start, as_file):
+@pytest.mark.parametrize(
+    ("as_file", "start"),
+    [
+        *itertools.product((False, True), (None, "fork")),
+        pytest.param(False, "spawn", marks=pytest.mark.slow),
+    ],
+)
+def test_data_loaders(write, as_file, start):
     src = write_logs(write([9]), [9]) / "data.0000.lmdb" if as_file else write_logs(write(COUNTS))
-    workers = {} if start is None else {"num_workers": 2, "multiprocessing_context": start}
+    workers = {} if start is None else {"num_workers": 1, "multiprocessing_context": start}
     batches = list(loader(src)(**workers))
     assert [batch.md.shape for batch in batches] == [(3,)] * 3
     assert not batches[0].md.dtype.is_floating_point

@@ -1,0 +1,73 @@
+"""Configs of the demo's runs, made from the recipe in ``config.yml``."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+KEY_MAPPING = {"y": "energy", "force": "forces", "y_relaxed": "energy_relaxed"}
+
+
+def recipe() -> dict[str, Any]:
+    """``config.yml`` of this package."""
+    return yaml.safe_load(resources.files(__package__).joinpath("config.yml").read_text())
+
+
+def training(
+    *,
+    train: Path,
+    val: Path,
+    train_format: str,
+    normalizers: dict[str, dict[str, float]],
+    epochs: int,
+    dens: bool = True,
+) -> dict[str, Any]:
+    """The config of a training run.
+
+    Args:
+        train, val: S2EF LMDBs with ``y`` (eV) and ``force`` (eV/Angstrom).
+        train_format: ``dens_lmdb`` or ``lmdb``.
+        normalizers: mean and stdev of ``energy`` and ``forces``.
+        epochs: number of epochs.
+        dens: False: the same training without DeNS.
+    """
+    config = recipe()
+    config["dataset"] = {
+        "train": {
+            "format": train_format,
+            "src": str(train),
+            "key_mapping": dict(KEY_MAPPING),
+            "transforms": {"normalizer": normalizers},
+        },
+        "val": {"format": "lmdb", "src": str(val)},
+    }
+    config["optim"]["max_epochs"] = epochs
+    config["optim"]["dens"]["enabled"] = dens
+    return config
+
+
+def evaluation(training_config: dict[str, Any], split: str, source: Path) -> dict[str, Any]:
+    """The training run's config with one data set: ``split`` is ``val``, ``test`` or ``relax``."""
+    config = {**training_config, "task": dict(training_config["task"])}
+    train = training_config["dataset"]["train"]
+    config["dataset"] = {
+        split: {
+            "format": "lmdb",
+            "src": str(source),
+            "key_mapping": train["key_mapping"],
+            "transforms": train["transforms"],
+        }
+    }
+    if split == "relax":
+        config["task"]["relax_dataset"] = {"src": str(source)}
+    return config
+
+
+def write(path: Path, config: dict[str, Any]) -> Path:
+    """Write a config as YAML; returns ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path

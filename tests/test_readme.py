@@ -1,0 +1,221 @@
+"""The commands of README.md: run where that is possible here, else checked word by word.
+
+A comment in front of a bash block says how: ``<!-- test: run -->`` (executed, on small data and with
+a small model), ``<!-- test: parse -->`` (needs a cluster: the command line is parsed),
+``<!-- test: install -->`` (needs the network: the requirements are compared with pyproject.toml).
+A block without one holds make commands.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from fairchem.core.common.flags import flags
+from fairchem.core.common.utils import load_config
+
+from dens_ocp.config import DeNSConfig, MultiScaleSigma, parse_dens_config
+from tests.conftest import ROOT
+from tests.lmdbs import write_is2re, write_s2ef
+from tests.runs import environment
+
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "slurm" / "README.md"]
+BIN = Path(sys.executable).parent
+
+# What makes the recipe small enough for a test; the command stays as it is otherwise.
+SMALLER = [
+    "--cpu", "--model.num_layers=1", "--model.sphere_channels=8", "--model.attn_hidden_channels=8",
+    "--model.num_heads=2", "--model.attn_alpha_channels=4", "--model.attn_value_channels=4",
+    "--model.ffn_hidden_channels=8", "--model.edge_channels=8", "--model.lmax_list=[2]",
+    "--optim.num_workers=0", "--task.relaxation_steps=2",
+]  # fmt: skip
+
+
+def blocks(document: Path, language: str = "bash") -> list[tuple[str, str]]:
+    """(kind of test, text) of each fenced block."""
+    pattern = rf"(?:<!-- test: (\w+) -->\n)?```{language}\n(.*?)```"
+    return re.findall(pattern, document.read_text(), flags=re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The command lines of a block, as words; comments and continuations resolved."""
+    joined = text.replace("\\\n", " ")
+    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+def commands_of(kind: str, document: Path = README) -> list[list[str]]:
+    return [words for test, text in blocks(document) if test == kind for words in commands(text)]
+
+
+def is_fairchem(words: list[str]) -> bool:
+    return words[0] == "fairchem" or words[:2] == ["dens-ocp", "main"]
+
+
+def test_every_block_is_tested():
+    kinds = {kind for kind, _ in blocks(README)}
+    assert kinds == {"", "run", "parse", "install"}
+    assert all(words[0] == "make" for words in commands_of(""))
+    assert all(is_fairchem(words) for words in commands_of("run") + commands_of("parse"))
+    assert all(words[:4] == ["python", "-m", "pip", "install"] for words in commands_of("install"))
+
+
+def test_make_targets_and_variables_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for words in commands_of("") + [["make", "distclean"], ["make", "help"]]:
+        for word in words[1:]:
+            name, is_variable, _ = word.partition("=")
+            pattern = rf"^{name} \?=" if is_variable else rf"^{name}:"
+            assert re.search(pattern, makefile, flags=re.MULTILINE), word
+
+
+def test_options_of_the_demo_exist():
+    shown = subprocess.run(
+        [sys.executable, "-m", "dens_ocp.cli", "demo", "--help"],
+        env=environment(), capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    options = re.findall(r"DEMO_ARGS=(\S+)", "\n".join(text for _, text in blocks(README)))
+    assert options and all(option in shown for option in options)
+
+
+def test_pip_steps_agree_with_the_project():
+    project = (ROOT / "pyproject.toml").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    requirements = [
+        word
+        for words in commands_of("install")
+        for word in words[4:]
+        if not word.startswith("-") and word not in ("$PYG_WHEELS", ":all:")
+    ]
+    for requirement in requirements:
+        if requirement.startswith("."):
+            for extra in re.findall(r"\w+", requirement):
+                assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE)
+        elif requirement != "wheel":
+            assert f'"{requirement}' in project, f"{requirement} is not what pyproject.toml says"
+    assert "TORCH_SPEC ?= torch~=2.4.0" in makefile and "torch~=2.4.0" in requirements
+    # what the hand-written steps need, in their order
+    steps = [" ".join(words) for words in commands_of("install")]
+    assert "torch~=2.4.0" in steps[0] and "--no-build-isolation --no-deps" in steps[1]
+    assert steps[2].endswith("-e .[dev]")
+
+
+def test_the_undo_line_names_the_pinned_fairchem():
+    (pinned,) = re.findall(r'"(fairchem-core==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert ["--force-reinstall", "--no-deps", pinned] in [w[4:] for w in commands_of("install")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_parse(document):
+    for _, text in blocks(document):
+        for words in filter(is_fairchem, commands(text)):
+            rest = words[1:] if words[0] == "fairchem" else words[2:]
+            rest = rest[1:] if rest[0] == "main" else rest
+            args, overrides = flags.get_parser().parse_known_args(rest)
+            config = load_config(ROOT / args.config_yml)[0]
+            for override in overrides:
+                assert re.fullmatch(r"--[\w.]+=\S+", override), override
+                section = config
+                *path, last = override[2:].partition("=")[0].split(".")
+                for key in path:
+                    section = section.get(key, {}) if key != "dataset" else section[key]
+                known = last in section or path[:1] == ["dataset"] or last in ("dataset",)
+                assert known, f"{override} overrides nothing"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_and_links_exist(document):
+    text = document.read_text()
+    for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", text):
+        if not target.startswith("https://"):
+            assert (document.parent / target).exists(), target
+    for path in re.findall(r"(?:configs|docs|slurm|tests)/[\w./]+\.\w+", text):
+        assert (ROOT / path).is_file(), path
+    for path, anchor in re.findall(r"\]\(([\w/]+\.md)#([\w-]+)\)", text):
+        assert f'<a id="{anchor}">' in (document.parent / path).read_text()
+
+
+@pytest.mark.parametrize("document", [README, ROOT / "docs" / "options.md"], ids=lambda p: p.name)
+def test_table_of_options_is_complete_and_true(document):
+    section = re.search(r"\| option \| default \|.*?\n\n", document.read_text(), re.DOTALL)[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section, flags=re.MULTILINE))
+    fields = DeNSConfig.model_fields
+    assert list(rows) == list(fields)
+    for name, shown in rows.items():
+        assert yaml.safe_load(shown) == fields[name].default, name
+
+
+def test_yaml_blocks_are_valid():
+    (block,) = (yaml.safe_load(text) for _, text in blocks(README, "yaml"))
+    assert parse_dens_config(block["optim"]) == DeNSConfig()
+    (schedule,) = (yaml.safe_load(text) for _, text in blocks(ROOT / "docs/options.md", "yaml"))
+    sigma = parse_dens_config({"dens": schedule}).sigma
+    assert sigma == MultiScaleSigma(low=0.01, high=0.5, num_steps=50)
+
+
+# ---- executed -------------------------------------------------------------------------------
+
+
+def execute(words: list[str], folder: Path) -> str:
+    """Run a command of the README in ``folder`` with the installed scripts."""
+    script = BIN / words[0]
+    assert script.exists(), f"{script} is missing: install the project (make setup)"
+    done = subprocess.run(
+        [str(script), *words[1:], *SMALLER], cwd=folder,
+        env=environment(PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}"),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+def write_stock_checkpoint(ours: Path, stock: Path) -> None:
+    """What fairchem's own EquiformerV2 would have saved: no module of DeNS, its own names."""
+    checkpoint = torch.load(ours, weights_only=False)
+    checkpoint["state_dict"] = {
+        name.replace("energy_head.", "").replace("force_head.", ""): value
+        for name, value in checkpoint["state_dict"].items()
+        if not name.removeprefix("module.").startswith(("force_embedding", "noise_"))
+    }
+    checkpoint["ema"] = None
+    torch.save(checkpoint, stock)
+
+
+@pytest.mark.slow
+def test_commands_run_as_written(tmp_path):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    write_s2ef(tmp_path / "data/oc20/s2ef/train_2M", 8)
+    write_s2ef(tmp_path / "data/oc20/s2ef/val_id_30k", 4, seed=1)
+    write_is2re(tmp_path / "data/oc20/is2re/val_id", 2, seed=2)
+    run, logs = None, []
+    for words in commands_of("run"):
+        if run is None:
+            assert "train" in words  # the first command makes the checkpoint of the others
+        else:
+            words = [word.replace("RUN", run) for word in words]
+        if "stock_equiformer_v2.pt" in words:
+            best = tmp_path / f"checkpoints/{run}/best_checkpoint.pt"
+            write_stock_checkpoint(best, tmp_path / "stock_equiformer_v2.pt")
+        resumed = "--timestamp-id" in words
+        logs.append(execute([*words, f"--optim.max_epochs={2 if resumed else 1}"], tmp_path))
+        run = run or next((tmp_path / "checkpoints").iterdir()).name
+    train, resume, *validations, predict, relax, finetune = logs
+    assert run.endswith("-first") and "dens_noise_mae" in train
+    assert "epoch: 2.0" in resume
+    maes = {re.findall(r"forces_mae: ([\d.]+)", log)[-1] for log in validations}
+    assert len(validations) == 3 and len(maes) == 1
+    assert list(tmp_path.glob("results/*/*predictions.npz")) and "predictions" in predict
+    assert list(tmp_path.glob("results/*/relaxed_positions.npz")) and "relaxations" in relax
+    assert "start of fine-tuning with DeNS" in finetune
+
+
+def test_scripts_are_ours():
+    for name, function in (("fairchem", "fairchem_main"), ("dens-ocp", "main")):
+        assert f"from dens_ocp.cli import {function}" in (BIN / name).read_text()
+    assert shutil.which("fairchem", path=str(BIN))
