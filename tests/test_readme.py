@@ -1,7 +1,7 @@
 """The commands of README.md: run where that is possible here, else checked word by word.
 
-A comment in front of a bash block says how: ``<!-- test: run -->`` (executed, on small data and with
-a small model), ``<!-- test: parse -->`` (needs a cluster: the command line is parsed),
+A comment in front of a bash block says how: ``<!-- test: run -->`` (executed, on small data and
+with a small model), ``<!-- test: parse -->`` (needs a cluster: the command line is parsed),
 ``<!-- test: install -->`` (needs the network: the requirements are compared with pyproject.toml).
 A block without one holds make commands.
 """
@@ -31,10 +31,10 @@ BIN = Path(sys.executable).parent
 
 # What makes the recipe small enough for a test; the command stays as it is otherwise.
 SMALLER = [
-    "--cpu", "--model.num_layers=1", "--model.sphere_channels=8", "--model.attn_hidden_channels=8",
-    "--model.num_heads=2", "--model.attn_alpha_channels=4", "--model.attn_value_channels=4",
-    "--model.ffn_hidden_channels=8", "--model.edge_channels=8", "--model.lmax_list=[2]",
-    "--optim.num_workers=0", "--task.relaxation_steps=2",
+    "--cpu", "--print-every=1", "--model.num_layers=1", "--model.sphere_channels=8",
+    "--model.attn_hidden_channels=8", "--model.num_heads=2", "--model.attn_alpha_channels=4",
+    "--model.attn_value_channels=4", "--model.ffn_hidden_channels=8", "--model.edge_channels=8",
+    "--model.lmax_list=[2]", "--optim.num_workers=0", "--task.relaxation_steps=2",
 ]  # fmt: skip
 
 

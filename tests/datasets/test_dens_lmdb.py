@@ -138,7 +138,7 @@ def test_single_file_takes_the_log_of_its_number(write, md_of):
     assert flagged(md_of(src / "data.0001.lmdb")) == (4, 5)
     (src / "data_log.0001.txt").unlink()
     assert flagged(md_of(src / "data.0001.lmdb")) == ()
-    with pytest.raises(DensError, match="data_log"):
+    with pytest.raises(DensError, match=r"no data_log\*.txt for data.0001.lmdb"):
         md_of(src / "data.0001.lmdb", md_source="data_log")
 
 
@@ -166,6 +166,15 @@ def test_md_files(write, md_of, entries, sids):
     assert flagged(md_of(src, md_files=entries)) == sids
     absolute = entries if isinstance(entries, str) else [str(src / entry) for entry in entries]
     assert flagged(md_of(src, md_files=absolute, md_source="files")) == sids
+
+
+def test_md_files_of_a_folder_of_links(write, tmp_path):
+    src, md, links = write([3], "all"), write([2], "md"), tmp_path / "all_md"
+    links.mkdir()
+    (links / "0.lmdb").symlink_to(src / "data.0000.lmdb")
+    (links / "1.lmdb").symlink_to(md / "data.0000.lmdb")
+    dataset = DeNSLmdbDataset({"src": str(links), "md_files": [str(md)]})
+    assert [dataset[index].md for index in range(5)] == [0, 0, 0, 1, 1]
 
 
 def test_md_files_of_a_single_file(write, md_of):

@@ -57,7 +57,8 @@ def test_evaluation_without_a_training_set(trained, tmp_path, mode):
 
 def test_bare_ocp_calculator_uses_averaged_weights(trained, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", BARE_CALCULATOR, str(trained.checkpoint), str(trained.best_checkpoint)],
+        [sys.executable, "-c", BARE_CALCULATOR, str(trained.checkpoint),
+         str(trained.best_checkpoint)],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     first, best, plain = (float(line) for line in done.stdout.split()[-3:])
@@ -114,9 +115,11 @@ import dens_ocp
 path = sys.argv[1] + "/official_style_checkpoint.pt"
 config = torch.load(path, weights_only=False)["config"]
 trainer = registry.get_trainer_class("denoising_forces")(
-    task={}, model={"name": config["model"], **config["model_attributes"]}, outputs=config["outputs"],
+    task={}, model={"name": config["model"], **config["model_attributes"]},
+    outputs=config["outputs"],
     dataset={}, optimizer={}, loss_functions=[{"energy": {"fn": "mae", "coefficient": 1}}],
-    evaluation_metrics={"primary_metric": "energy_mae"}, identifier="", local_rank=0, is_debug=True, cpu=True, inference_only=True)
+    evaluation_metrics={"primary_metric": "energy_mae"}, identifier="", local_rank=0,
+    is_debug=True, cpu=True, inference_only=True)
 trainer.load_checkpoint(path, inference_only=True)
 expected = torch.load(sys.argv[1] + "/official_style_checkpoint_prediction.pt", weights_only=False)
 batch = Batch(**torch.load(sys.argv[1] + "/equiformer_v2_dens.pt", weights_only=False)["batch"])

@@ -62,9 +62,10 @@ def test_resume_from_any_step(data, tmp_path, stop_at):
     whole = run("train", config, "--timestamp-id", "whole", cwd=tmp_path).stdout
     # a run that is killed after the checkpoint of step `stop_at`
     killed = subprocess.Popen(
-        [sys.executable, "-c", KILL_AFTER_FIRST_SAVE, "--mode", "train", "--config-yml", str(config),
-         "--cpu", "--print-every", "1", "--run-dir", str(tmp_path), "--timestamp-id", "parts"],
-        cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", KILL_AFTER_FIRST_SAVE, "--mode", "train",
+         "--config-yml", str(config), "--cpu", "--print-every", "1", "--run-dir", str(tmp_path), "--timestamp-id", "parts"],
+        cwd=tmp_path, env=environment(), text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
     )  # fmt: skip
     first = killed.communicate()[0]
     assert killed.returncode == 9

@@ -1,4 +1,4 @@
-"""The loss: hand-computed values, stock fairchem at p = 0, and fairchem's own DeNS, which is off."""
+"""The loss: hand-computed values, and fairchem's own DeNS, which is off."""
 
 import pytest
 import torch
@@ -64,7 +64,8 @@ def test_fairchems_own_dens_loss_adds_a_third_term(data, tmp_path):
     normalised twice."""
     config = small_config(
         data, dens=None, use_denoising_pos=True, denoising_pos_coefficient=10,
-        denoising_pos_params={"prob": 1.0, "fixed_noise_std": True, "std": 0.1, "corrupt_ratio": 0.5},
+        denoising_pos_params={"prob": 1.0, "fixed_noise_std": True, "std": 0.1,
+                              "corrupt_ratio": 0.5},
     )  # fmt: skip
     ours = make_trainer(config, tmp_path)
     ours.model.train()
@@ -144,7 +145,8 @@ def test_nothing_divides_by_zero(counted, corrupted):
         corruption=Corruption(
             torch.tensor(corrupted), torch.zeros(2, 3), torch.zeros(2, 1), torch.tensor([True])
         ),
-        counted=torch.tensor(counted), natoms=torch.tensor([2]), noise_target=NoiseTarget(0.1, 10.0),
+        counted=torch.tensor(counted), natoms=torch.tensor([2]),
+        noise_target=NoiseTarget(0.1, 10.0),
     )  # fmt: skip
     total = terms["forces"] + terms["noise"]
     assert total.isfinite()
