@@ -112,7 +112,8 @@ $(DONE)/torch: $(DONE)/venv | $(CONSTRAINTS)
 	touch $@
 
 # --no-deps: their one requirement, SciPy, comes with the project. Two processes: each of the
-# packages compiles its files one after the other.
+# packages compiles its files one after the other. -g0: debug information, which setup.py strips
+# anyway, is nearly half of the compiler's work.
 $(DONE)/pyg: $(DONE)/torch | $(CONSTRAINTS)
 	$(STEP) 3 '$(if $(PYG_WHEELS),installing torch-scatter and torch-sparse from $(PYG_WHEELS),building torch-scatter and torch-sparse from source: several minutes on 2 cores)'
 	@$(TIMED) $(HEARTBEAT) \
@@ -120,7 +121,7 @@ $(DONE)/pyg: $(DONE)/torch | $(CONSTRAINTS)
 		command -v "$${CXX:-c++}" >/dev/null || { echo "a C++ compiler is needed (Debian: g++), or PYG_WHEELS=<url>" >&2; exit 1; }; \
 		rm -rf $(DONE)/wheels; mkdir -p $(DONE)/wheels; builds=; \
 		for name in torch-scatter torch-sparse; do \
-			$(GROUP) $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --constraint $(CONSTRAINTS) \
+			CFLAGS="$$CFLAGS -g0" CXXFLAGS="$$CXXFLAGS -g0" $(GROUP) $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --constraint $(CONSTRAINTS) \
 				--wheel-dir $(DONE)/wheels $$name & jobs="$$jobs $$!"; builds="$$builds $$!"; \
 		done; \
 		for build in $$builds; do wait $$build; done; \

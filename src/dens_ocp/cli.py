@@ -38,8 +38,11 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         import fairchem.core._cli as fairchem_cli
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+        from dens_ocp.host.rendezvous import local_launch_config
+
         # what fairchem runs in this process, or in the ranks that it starts
         fairchem_cli.runner_wrapper = run_rank
+        fairchem_cli.LaunchConfig = local_launch_config
         try:
             fairchem_cli.main(args, [*overrides, *_dotted_trainer(args.config_yml, overrides)])
         except ChildFailedError as failed:

@@ -234,3 +234,19 @@ def test_model_without_noise_head(data, tmp_path):
     trainer = make_trainer(config, tmp_path)
     _, loss = loss_of_a_step(trainer, first_batch(trainer))
     assert loss.isfinite()
+
+
+def test_md_structures_are_left_alone_and_flags_are_not_inherited(tmp_path):
+    """All+MD: a folder with two LMDBs, the second from MD; validation is another folder."""
+    write_lmdb(tmp_path / "train" / "data.0000.lmdb", s2ef_records(4))
+    write_lmdb(tmp_path / "train" / "md.0000.lmdb", s2ef_records(4, seed=5))
+    write_lmdb(tmp_path / "val" / "data.lmdb", s2ef_records(2))
+    config = small_config(tmp_path, dens={"p": 1, "r": 1}, load_balancing=None, batch_size=8)
+    config["dataset"]["train"] |= {"format": "dens_lmdb", "md_files": ["md.*.lmdb"]}
+    trainer = make_trainer(config, tmp_path / "run")
+    batch = first_batch(trainer)
+    loss_of_a_step(trainer, batch)
+    assert batch.md.sum() == 4
+    corrupted = structures(batch)
+    assert torch.equal(corrupted, ~batch.md.bool()[batch.batch])
+    trainer.validate(disable_tqdm=True)

@@ -115,8 +115,6 @@ def _count_records(path: Path, option: str) -> int:
         with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as env:
             length = env.begin().get(b"length")
     except lmdb.Error as error:
-        if "already open" in str(error):
-            return entries
         raise DensError(f"{option}: {path} cannot be opened as an LMDB: {error}") from None
     if length is None:
         return entries

@@ -84,7 +84,7 @@ def _checked_header(descriptor: int, path: Path, option: str) -> LmdbHeader:
     second = os.pread(descriptor, _META.size, page_size)
     if len(second) < _META.size or size < 2 * page_size:
         raise _cut_short(path, option, size)
-    newest = max(versions, _META.unpack(second), key=lambda meta: -meta[26])
+    newest = max(versions, _META.unpack(second), key=lambda meta: meta[26])
     header = LmdbHeader(page_size, newest[25], newest[23], newest[24])
     if size < (header.last_page + 1) * page_size and not _whole(descriptor, size, header):
         raise _cut_short(path, option, size)

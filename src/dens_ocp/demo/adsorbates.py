@@ -13,7 +13,7 @@ from ase.optimize import BFGS
 
 from dens_ocp.demo.surfaces import ADSORBATE, SURFACE
 
-_LARGEST_FORCE = 8.0  # eV/Angstrom, in an initial structure
+_LARGEST_FORCE = 5.0  # eV/Angstrom, in an initial structure
 _LIFT = 0.1  # Angstrom
 
 
@@ -48,7 +48,7 @@ def place(slab: Atoms, adsorbate: str, rng: np.random.Generator) -> Atoms:
 
     The first atom of the formula looks down, tilted at random. The first pair of atoms that meet
     is 0.95 to 1.15 sums of their covalent radii apart; from there the adsorbate is lifted until no
-    force on a free atom is larger than 8 eV/Angstrom.
+    force on a free atom is larger than 5 eV/Angstrom.
     """
     gas = Atoms(adsorbate) if len(Atoms(adsorbate)) == 1 else molecule(adsorbate)
     gas.set_initial_magnetic_moments(None)

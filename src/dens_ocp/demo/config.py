@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 KEY_MAPPING = {"y": "energy", "force": "forces", "y_relaxed": "energy_relaxed"}
+VALIDATIONS = 5  # during a training run
 
 
 def recipe() -> dict[str, Any]:
@@ -23,6 +24,7 @@ def training(
     train_format: str,
     normalizers: dict[str, dict[str, float]],
     epochs: int,
+    steps_per_epoch: int,
     dens: bool = True,
 ) -> dict[str, Any]:
     """The config of a training run.
@@ -32,6 +34,7 @@ def training(
         train_format: ``dens_lmdb`` or ``lmdb``.
         normalizers: mean and stdev of ``energy`` and ``forces``.
         epochs: number of epochs.
+        steps_per_epoch: training steps of each; validations are spread evenly over the run.
         dens: False: the same training without DeNS.
     """
     config = recipe()
@@ -45,6 +48,7 @@ def training(
         "val": {"format": "lmdb", "src": str(val)},
     }
     config["optim"]["max_epochs"] = epochs
+    config["optim"]["eval_every"] = max(1, -(-epochs * steps_per_epoch // VALIDATIONS))
     config["optim"]["dens"]["enabled"] = dens
     return config
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from dens_ocp.demo import records
 from dens_ocp.demo.splits import VALIDATION_SPLITS, candidates
+from dens_ocp.demo.table import Labels, targets
 from dens_ocp.demo.trajectories import Frame, System, dynamics, relaxation, spread, start
 from dens_ocp.errors import DensError
 
@@ -137,13 +138,13 @@ def _write(root: Path, settings: DataSettings, progress: bool) -> None:
     with tqdm(
         total=total, desc="data: EMT relaxations", unit="system", disable=not progress
     ) as bar:
-        normalizers = _write_train(root / "s2ef" / "train", settings, bar, counts)
+        statistics = _write_train(root / "s2ef" / "train", settings, bar, counts)
         for split in VALIDATION_SPLITS:
             _write_validation(root, split, settings, bar, counts)
     files = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
     manifest = {
         "settings": _identity(settings),
-        "normalizers": normalizers,
+        "normalizers": statistics,
         "counts": counts,
         "files": files,
     }
@@ -202,7 +203,7 @@ def _write_train(
     records.write_metadata(folder, everything)
     counts["s2ef/train"] = len(everything)
     counts["s2ef/train md"] = len(md)
-    return _normalizers([frame for _, frame in relaxed + md])
+    return normalizers(targets(everything)[1])
 
 
 def _write_validation(
@@ -220,10 +221,10 @@ def _write_validation(
         counts[f"{task}/{split}"] = len(data)
 
 
-def _normalizers(frames: list[Frame]) -> dict[str, dict[str, float]]:
-    energies = np.array([frame.energy for frame in frames])
-    free = np.concatenate([frame.forces[frame.atoms.get_tags() > 0] for frame in frames])
+def normalizers(labels: Labels) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of energies (eV), root mean square of the free atoms' forces
+    (eV/Angstrom), as in a fairchem config."""
     return {
-        "energy": {"mean": float(energies.mean()), "stdev": float(energies.std())},
-        "forces": {"mean": 0.0, "stdev": float(np.sqrt((free**2).mean()))},
+        "energy": {"mean": float(labels.energy.mean()), "stdev": float(labels.energy.std())},
+        "forces": {"mean": 0.0, "stdev": float(np.sqrt((labels.all_forces**2).mean()))},
     }

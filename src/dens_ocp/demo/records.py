@@ -52,7 +52,7 @@ def is2re(system: System, trajectory: Sequence[Frame]) -> Data:
 
 
 def write_lmdb(path: Path, records: Sequence[Data]) -> None:
-    """Write an LMDB as OC20's: pickles under ascii numbers from 0, their number under ``length``."""
+    """Write an LMDB as OC20's: pickles under ascii numbers, their number under ``length``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         lmdb.open(str(path), map_size=_MAP_SIZE, subdir=False, meminit=False) as database,
@@ -72,6 +72,13 @@ def read_lmdb(path: Path) -> list[Data]:
     ):
         number = pickle.loads(transaction.get(b"length"))
         return [pickle.loads(transaction.get(f"{i}".encode("ascii"))) for i in range(number)]
+
+
+def read_folder(source: Path) -> list[Data]:
+    """All records of an LMDB file, or of the LMDBs of a folder in sorted order."""
+    source = Path(source)
+    paths = [source] if source.is_file() else sorted(source.glob("*.lmdb"))
+    return [record for path in paths for record in read_lmdb(path)]
 
 
 def write_metadata(folder: Path, records: Sequence[Data]) -> None:

@@ -105,6 +105,10 @@ def _adsorbed(atoms: Atoms) -> bool:
 
 
 def spread(frames: list[Frame], number: int) -> list[Frame]:
-    """At most ``number`` frames, evenly spread over a trajectory; first and last among them."""
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(number, len(frames))).round().astype(int))
+    """At most ``number`` frames of a trajectory, first and last among them, denser at its start,
+    where a relaxation takes its large steps and forces are large."""
+    steps = np.linspace(0, 1, min(number, len(frames))) ** 2 * (len(frames) - 1)
+    chosen = steps.round().astype(int)
+    for position in range(1, len(chosen)):  # no frame twice
+        chosen[position] = max(chosen[position], chosen[position - 1] + 1)
     return [frames[index] for index in chosen]

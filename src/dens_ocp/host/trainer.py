@@ -24,6 +24,7 @@ from dens_ocp.datasets.checks import (
     check_dataset_paths,
     check_first_record,
 )
+from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
     checkpoint_files,
@@ -86,6 +87,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
                 continue
             inherits = split != "train" and section.get("use_train_settings", True)
             base = self.config["dataset"] if inherits else {}
+            section = self.config[name] = without_inherited_md(section, base)
             if not section.get("key_mapping") and not base.get("key_mapping"):
                 section["key_mapping"] = dict(defaults.KEY_MAPPING)
             check_dataset_paths({**base, **section}, f"dataset.{split}")

@@ -1,0 +1,144 @@
+"""The runs of the demo: training, validation, prediction, relaxations through the real CLI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dens_ocp.demo import config
+from dens_ocp.demo.process import TrainingProgress, run_cli
+from dens_ocp.errors import DensError
+
+PRINT_EVERY = 20
+
+
+def new_run_id() -> str:
+    """The time to the microsecond: fairchem's own names are as coarse as 128 s."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training run."""
+
+    name: str
+    config: dict[str, Any]
+    checkpoint: Path
+    events: Path  # folder of its tensorboard files
+
+
+@dataclass
+class Runs:
+    """Starts runs in ``workdir``; each has its own name, config file and log.
+
+    Attributes:
+        workdir: gets ``configs``, ``output`` (what each run printed), ``checkpoints``, ``logs``
+            and ``results``.
+        seed: of all runs.
+        write: prints a line.
+    """
+
+    workdir: Path
+    seed: int
+    write: Callable[[str], None] = print
+    run_id: str = field(default_factory=new_run_id)
+
+    def train(self, name: str, settings: dict[str, Any], total_steps: int, threads: int) -> Trained:
+        """Train; returns where the best checkpoint lies."""
+        progress = TrainingProgress(name, total_steps, write=self.write)
+        timestamp = self._run("train", f"train-{name}", settings, threads, on_line=progress)
+        folder = self.workdir / "checkpoints" / timestamp
+        checkpoint = folder / "best_checkpoint.pt"
+        if not checkpoint.is_file():
+            raise DensError(f"training left no {checkpoint}; see the output of the run")
+        events = self.workdir / "logs" / "tensorboard" / timestamp
+        return Trained(name, settings, checkpoint, events)
+
+    def validate(self, trained: Trained, source: Path, threads: int) -> dict[str, float]:
+        """Validate; returns fairchem's metrics (eV, eV/Angstrom)."""
+        found: dict[str, float] = {}
+
+        def read(line: str) -> None:
+            if "forces_mae: " in line:
+                found.update({k: float(v) for k, v in re.findall(r"(\w+): (-?[\d.]+)", line)})
+
+        self._evaluate("validate", "val", trained, source, threads, on_line=read)
+        if "forces_mae" not in found:
+            raise DensError("validate printed no metrics; see the output of the run")
+        return found
+
+    def predict(self, trained: Trained, source: Path, threads: int) -> Path:
+        """Predict; returns the npz that fairchem wrote."""
+        timestamp = self._evaluate("predict", "test", trained, source, threads)
+        return self._result(timestamp, "*_predictions.npz")
+
+    def relax(
+        self, trained: Trained, source: Path, threads: int, steps: int | None = None
+    ) -> tuple[Path, Path]:
+        """Relax; returns the npz of relaxed positions and the folder of trajectories."""
+        name = self._name("run-relaxations", trained, source)
+        trajectories = self.workdir / "results" / f"{self.run_id}-{name}" / "trajectories"
+        settings = config.evaluation(trained.config, "relax", source)
+        settings["task"]["relax_opt"] = {
+            **settings["task"]["relax_opt"],
+            "traj_dir": str(trajectories),
+        }
+        if steps is not None:
+            settings["task"]["relaxation_steps"] = steps
+        timestamp = self._run(
+            "run-relaxations", name, settings, threads, checkpoint=trained.checkpoint
+        )
+        return self._result(timestamp, "relaxed_positions.npz"), trajectories
+
+    def _evaluate(
+        self,
+        mode: str,
+        split: str,
+        trained: Trained,
+        source: Path,
+        threads: int,
+        on_line: Callable[[str], None] | None = None,
+    ) -> str:
+        settings = config.evaluation(trained.config, split, source)
+        name = self._name(mode, trained, source)
+        return self._run(
+            mode, name, settings, threads, on_line=on_line, checkpoint=trained.checkpoint
+        )
+
+    @staticmethod
+    def _name(mode: str, trained: Trained, source: Path) -> str:
+        return f"{mode}-{trained.name}-{Path(source).stem}".replace(" ", "-")
+
+    def _run(
+        self,
+        mode: str,
+        name: str,
+        settings: dict[str, Any],
+        threads: int,
+        on_line: Callable[[str], None] | None = None,
+        checkpoint: Path | None = None,
+    ) -> str:
+        name = name.replace(" ", "-")
+        timestamp = f"{self.run_id}-{name}"
+        folder = self.workdir / "configs" / self.run_id
+        path = config.write(folder / f"{name}.yml", settings)
+        arguments = [
+            "--mode", mode, "--config-yml", str(path), "--run-dir", str(self.workdir), "--cpu",
+            "--timestamp-id", timestamp, "--identifier", f"demo-{name}",
+            "--seed", str(self.seed), "--print-every", str(PRINT_EVERY),
+        ]  # fmt: skip
+        if checkpoint is not None:
+            arguments += ["--checkpoint", str(checkpoint)]
+        log = self.workdir / "output" / self.run_id / f"{name}.log"
+        run_cli(arguments, log=log, threads=threads, on_line=on_line, cwd=self.workdir)
+        return timestamp
+
+    def _result(self, timestamp: str, pattern: str) -> Path:
+        files = sorted((self.workdir / "results" / timestamp).glob(pattern))
+        if not files:
+            raise DensError(f"the run {timestamp} wrote no {pattern}; see the output of the run")
+        return files[0]
