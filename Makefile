@@ -113,9 +113,9 @@ $(DONE)/torch: $(DONE)/venv | $(CONSTRAINTS)
 
 # --no-deps: their one requirement, SciPy, comes with the project. Two processes: each of the
 # packages compiles its files one after the other. -g0: debug information, which setup.py strips
-# anyway, is nearly half of the compiler's work.
+# anyway, is a third of the compiler's work.
 $(DONE)/pyg: $(DONE)/torch | $(CONSTRAINTS)
-	$(STEP) 3 '$(if $(PYG_WHEELS),installing torch-scatter and torch-sparse from $(PYG_WHEELS),building torch-scatter and torch-sparse from source: several minutes on 2 cores)'
+	$(STEP) 3 '$(if $(PYG_WHEELS),installing torch-scatter and torch-sparse from $(PYG_WHEELS),building torch-scatter and torch-sparse from source: 11 minutes of processor time, on 2 cores)'
 	@$(TIMED) $(HEARTBEAT) \
 	if [ -z '$(PYG_WHEELS)' ] && ! $(BIN)/python -c 'import torch_scatter, torch_sparse' 2>/dev/null; then \
 		command -v "$${CXX:-c++}" >/dev/null || { echo "a C++ compiler is needed (Debian: g++), or PYG_WHEELS=<url>" >&2; exit 1; }; \

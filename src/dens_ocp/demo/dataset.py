@@ -56,7 +56,7 @@ class DataSettings:
 
 
 QUICK = DataSettings(
-    train_systems=24, frames=8, md_systems=4, md_frames=8, val_systems=4, val_frames=6
+    train_systems=12, frames=8, md_systems=2, md_frames=8, val_systems=3, val_frames=6
 )
 """A few seconds' worth, for tests."""
 

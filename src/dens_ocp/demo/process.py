@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from dens_ocp.errors import DensError
 
-_METRIC = re.compile(r"(\w+): (-?\d\.\d+e[+-]\d+)")
+_METRIC = re.compile(r"(\w+): (-?\d+\.\d+(?:e[+-]\d+)?)")
 _LINE_END = re.compile(r"[\r\n]+")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import Trajectory, write
 from fairchem.core.scripts import make_submission_file
 from torch_geometric.data import Data
 
@@ -72,8 +72,9 @@ def complete_trajectories(
     for record in records:
         sid = str(number(record.sid))
         path = folder / f"{sid}.traj"
-        if path.is_file() and path.stat().st_size > 0:
-            continue
+        with Trajectory(path) as frames:
+            if len(frames) > 0:
+                continue
         atoms = Atoms(record.atomic_numbers, record.pos, cell=record.cell[0], pbc=True)
         atoms.calc = SinglePointCalculator(atoms, energy=initial_energies[sid])
         write(path, atoms)

@@ -69,7 +69,8 @@ def cut(catalyst: Catalyst, facet: tuple[int, int, int]) -> Atoms:
     """
     layers, repetitions = _FACETS[facet]
     length = lattice_constant(catalyst)
-    slab = surface(catalyst.cell(length), facet, layers, vacuum=_VACUUM, periodic=True)
+    # the default tolerance puts atoms of one layer into two, for some lattice constants
+    slab = surface(catalyst.cell(length), facet, layers, _VACUUM, tol=1e-6, periodic=True)
     slab *= repetitions
     tag(slab, nearest_neighbour=length / np.sqrt(2))
     slab.calc = EMT()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.io import Trajectory
 from torch_geometric.data import Data
 
 from dens_ocp.errors import DensError
@@ -148,13 +149,11 @@ def relaxed_positions(path: Path) -> dict[str, np.ndarray]:
 
 def relaxed_energies(folder: Path) -> dict[str, float]:
     """Last energy of each trajectory in ``folder``, eV, by sid."""
-    from ase.io import read
-
-    return {
-        path.stem: float(read(path, "-1").get_potential_energy())
-        for path in sorted(folder.glob("*.traj"))
-        if path.stat().st_size > 0
-    }
+    energies = {}
+    for path in sorted(folder.glob("*.traj")):
+        with Trajectory(path) as frames:
+            energies[path.stem] = float(frames[-1].get_potential_energy())
+    return energies
 
 
 def number(value: Any) -> int | str:
