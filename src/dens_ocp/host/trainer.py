@@ -84,6 +84,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         for split, name in _SPLITS.items():
             section = self.config[name]
             if not section.get("src"):
+                section.pop("src", None)  # fairchem only asks whether the word is there
                 continue
             inherits = split != "train" and section.get("use_train_settings", True)
             base = self.config["dataset"] if inherits else {}
