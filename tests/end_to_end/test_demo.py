@@ -21,7 +21,9 @@ def test_quick_demo(tmp_path):
     with np.load(report / "submission" / "DeNS-s2ef.npz") as submission:
         for split in ("id", "ood_ads", "ood_cat", "ood_both"):
             count = len(submission[f"{split}_ids"])
-            assert count == len(set(submission[f"{split}_ids"])) == len(submission[f"{split}_energy"])
+            assert (
+                count == len(set(submission[f"{split}_ids"])) == len(submission[f"{split}_energy"])
+            )
             assert len(submission[f"{split}_chunk_idx"]) == count - 1
             assert np.isfinite(submission[f"{split}_forces"]).all()
     with np.load(report / "submission" / "DeNS-is2re.npz") as submission:

@@ -21,7 +21,6 @@ def training(
     *,
     train: Path,
     val: Path,
-    train_format: str,
     normalizers: dict[str, dict[str, float]],
     epochs: int,
     steps_per_epoch: int,
@@ -31,7 +30,6 @@ def training(
 
     Args:
         train, val: S2EF LMDBs with ``y`` (eV) and ``force`` (eV/Angstrom).
-        train_format: ``dens_lmdb`` or ``lmdb``.
         normalizers: mean and stdev of ``energy`` and ``forces``.
         epochs: number of epochs.
         steps_per_epoch: training steps of each; validations are spread evenly over the run.
@@ -40,7 +38,7 @@ def training(
     config = recipe()
     config["dataset"] = {
         "train": {
-            "format": train_format,
+            "format": "dens_lmdb",
             "src": str(train),
             "key_mapping": dict(KEY_MAPPING),
             "transforms": {"normalizer": normalizers},

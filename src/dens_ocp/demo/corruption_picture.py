@@ -126,8 +126,9 @@ def _draw(
     everything += Atoms("X2", positions=extent)
     colours += [(1.0, 1.0, 1.0)] * 2
     radii += [1e-3] * 2
-    everything.cell = None
-    plot_atoms(everything, axis, rotation=_VIEW, radii=radii, colors=np.array(colours))
+    plot_atoms(
+        everything, axis, rotation=_VIEW, radii=radii, colors=np.array(colours), show_unit_cell=0
+    )
     pale_colours = {tuple(np.round(colours[index], 3)) for index in np.flatnonzero(pale)}
     for patch in axis.patches:
         is_pale = tuple(np.round(patch.get_facecolor()[:3], 3)) in pale_colours

@@ -60,7 +60,7 @@ _PANELS: tuple[tuple[str, float, str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("train/forces_mae", "train, clean structures"),
             ("train/dens_forces_mae", "train, DeNS structures: uncorrupted atoms"),
-            ("val/forces_mae", "val_id"),
+            ("val/forces_mae", "validation"),
         ),
     ),
     (
@@ -70,7 +70,7 @@ _PANELS: tuple[tuple[str, float, str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("train/energy_mae", "train, clean structures"),
             ("train/dens_energy_mae", "train, DeNS structures"),
-            ("val/energy_mae", "val_id"),
+            ("val/energy_mae", "validation"),
         ),
     ),
     (

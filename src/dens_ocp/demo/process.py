@@ -21,16 +21,15 @@ def run_cli(
     arguments: list[str],
     *,
     log: Path,
-    threads: int,
     on_line: Callable[[str], None] | None = None,
     cwd: Path | None = None,
 ) -> None:
-    """``dens-ocp main ...`` in a process of this interpreter; all its output goes to ``log``.
+    """``dens-ocp main ...`` in a process of this interpreter; all its output goes to ``log``. One
+    CPU thread a process.
 
     Args:
         arguments: after ``dens-ocp main``.
         log: file to write.
-        threads: CPU threads of the process.
         on_line: called with each line (progress bars' updates too) as it comes.
         cwd: folder to run in.
 
@@ -40,7 +39,7 @@ def run_cli(
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
     }

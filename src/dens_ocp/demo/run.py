@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from dens_ocp.demo import config, table
-from dens_ocp.demo.dataset import QUICK, DataSettings, DemoData, make
+from dens_ocp.demo import config
+from dens_ocp.demo.dataset import QUICK, DataSettings, make
+from dens_ocp.demo.evaluation import (
+    Results,
+    evaluate,
+    mean_energy_errors,
+    relaxation_errors,
+    write_submissions,
+)
 from dens_ocp.demo.given import read_given
+from dens_ocp.demo.jobs import cores, side_by_side
 from dens_ocp.demo.pictures import corruption_picture, curves_picture, parity_picture
 from dens_ocp.demo.records import read_folder
 from dens_ocp.demo.report import relaxation_table, s2ef_table
 from dens_ocp.demo.runs import Runs, Trained
 from dens_ocp.demo.splits import VALIDATION_SPLITS
-from dens_ocp.demo.submission import complete_trajectories, write_is2re, write_s2ef
+from dens_ocp.demo.table import Labels, predictions, targets
 from dens_ocp.errors import DensError
 
 DENS, PLAIN = "DeNS", "without DeNS"
-EPOCHS, QUICK_EPOCHS = 10, 1
+EPOCHS, QUICK_EPOCHS = 12, 1
 QUICK_RELAXATION_STEPS = 5
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 
@@ -97,158 +103,75 @@ class _Demo:
     args: argparse.Namespace
     runs: Runs
 
-    @property
-    def cores(self) -> int:
-        return min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-
-    # ---- embedded data ---------------------------------------------------------------------
-
     def embedded(self) -> None:
-        base = QUICK if self.args.quick else DataSettings()
-        settings = DataSettings(**{**vars(base), "seed": self.args.seed})
+        """The demo on the data set that it makes."""
         _title("data: adsorbates on fcc metals and alloys, labelled by ASE's EMT")
+        settings = replace(QUICK if self.args.quick else DataSettings(), seed=self.args.seed)
         data = make(self.runs.workdir / ("data-quick" if self.args.quick else "data"), settings)
         for name, count in data.counts.items():
             _say(f"  {name:<20} {count:5d}")
-        records = {split: read_folder(data.s2ef(split)) for split in VALIDATION_SPLITS}
         train = read_folder(data.s2ef("train"))
+        records = {split: read_folder(data.s2ef(split)) for split in VALIDATION_SPLITS}
         pictures = [corruption_picture(self._pictures, records["val_id"], self.args.seed)]
 
         trained = self._train(
             train=data.s2ef("train"),
             val=data.s2ef("val_id"),
-            train_format="dens_lmdb",
             normalizers=data.normalizers,
             records=len(train),
             atoms=sum(record.natoms for record in train),
         )
         pictures.append(curves_picture(self._pictures, trained))
-        results = self._evaluate(trained, data)
 
-        _title("errors (free atoms, computed from the prediction files)")
-        targets = {split: table.targets(records[split]) for split in VALIDATION_SPLITS}
-        true = {split: labels for split, (_, labels) in targets.items()}
-        predicted = {
-            run.name: {
-                split: table.predictions(results["predict", run.name, split], targets[split][0])
-                for split in VALIDATION_SPLITS
-            }
-            for run in trained
-        }
-        train_labels = table.targets(train)[1]
-        text = s2ef_table(predicted, true, train_labels)
-        _say(text)
-        for run in trained:
-            fairchem = 1000 * results["validate", run.name, "val_id"]["forces_mae"]
-            _say(f"fairchem's validate, {run.name}, val_id: force MAE {fairchem:.1f} meV/A")
-        pictures += [
-            parity_picture(self._pictures, run.name, predicted[run.name], true) for run in trained
-        ]
-        relaxed = self._relaxations(trained, data, results, predicted, targets, train_labels)
-        submissions = self._submissions(trained, results)
-        self._finish([text, relaxed], [*pictures, *submissions], trained)
-
-    def _evaluate(self, trained: list[Trained], data: DemoData) -> dict[tuple[str, str, str], Any]:
-        """Results by mode, run and split."""
         _title("validate, predict, run-relaxations on the four validation splits")
-        steps = QUICK_RELAXATION_STEPS if self.args.quick else None
-        jobs: dict[tuple[str, str, str], Callable[[], Any]] = {}
-        for run in trained:
-            for split in VALIDATION_SPLITS:
-                jobs["run-relaxations", run.name, split] = lambda run=run, split=split: (
-                    self.runs.relax(run, data.is2re(split), 1, steps)
-                )
-            jobs["validate", run.name, "val_id"] = lambda run=run: (
-                self.runs.validate(run, data.s2ef("val_id"), 1)
-            )
-            for split in VALIDATION_SPLITS:
-                jobs["predict", run.name, split] = lambda run=run, split=split: (
-                    self.runs.predict(run, data.s2ef(split), 1)
-                )
-        return _side_by_side(jobs, self.cores)
+        results = evaluate(
+            self.runs,
+            trained,
+            s2ef={split: data.s2ef(split) for split in VALIDATION_SPLITS},
+            is2re={split: data.is2re(split) for split in VALIDATION_SPLITS},
+            relaxation_steps=QUICK_RELAXATION_STEPS if self.args.quick else None,
+        )
+        true = {split: targets(each) for split, each in records.items()}
+        train_labels = targets(train)[1]
+        predicted, errors, drawn = self._errors(trained, results, true, train_labels)
 
-    def _relaxations(
-        self, trained: list[Trained], data: DemoData, results, predicted, targets, train
-    ) -> str:
-        errors, mean = {run.name: {} for run in trained}, {}
-        for split in VALIDATION_SPLITS:
-            systems = read_folder(data.is2re(split))
-            relaxed = [float(system.y_relaxed) for system in systems]
-            off = [abs(energy - train.energy.mean()) for energy in relaxed]
-            mean[split] = 1000 * sum(off) / len(off)
-            ids = targets[split][0]
-            for run in trained:
-                positions, trajectories = results["run-relaxations", run.name, split]
-                # frame 0 of a trajectory is the initial structure
-                initial = {
-                    name.removesuffix("_0"): energy
-                    for name, energy in zip(ids, predicted[run.name][split].energy, strict=True)
-                    if name.endswith("_0")
-                }
-                complete_trajectories(trajectories, systems, initial)
-                errors[run.name][split] = table.relaxation_errors(
-                    systems,
-                    table.relaxed_energies(trajectories),
-                    table.relaxed_positions(positions),
-                )
-        text = relaxation_table(errors, mean)
         _title("relaxations (distance: free atoms from the structure relaxed with EMT)")
-        _say(text)
-        return text
-
-    def _submissions(self, trained: list[Trained], results) -> list[Path]:
-        written = []
-        for run in trained:
-            folder = self._folder / "submission"
-            folder.mkdir(parents=True, exist_ok=True)
-            name = run.name.replace(" ", "-")
-            s2ef = {split: results["predict", run.name, split] for split in VALIDATION_SPLITS}
-            is2re = {
-                split: results["run-relaxations", run.name, split][1]
-                for split in VALIDATION_SPLITS
+        energies = {
+            name: {
+                split: dict(zip(true[split][0], labels.energy, strict=True))
+                for split, labels in splits.items()
             }
-            written.append(write_s2ef(folder / f"{name}-s2ef.npz", s2ef))
-            written.append(write_is2re(folder / f"{name}-is2re.npz", is2re))
-        return written
-
-    # ---- given data ------------------------------------------------------------------------
+            for name, splits in predicted.items()
+        }
+        relaxed = relaxation_table(
+            relaxation_errors(data, results, energies),
+            mean_energy_errors(data, train_labels.energy.mean()),
+        )
+        _say(relaxed)
+        submissions = write_submissions(self._folder / "submission", results)
+        self._finish([errors, relaxed], [*pictures, *drawn, *submissions], trained)
 
     def given(self) -> None:
-        _title(f"data: {self.args.train_lmdb} and {self.args.val_lmdb}")
-        train = read_given("--train-lmdb", self.args.train_lmdb)
-        val = read_given("--val-lmdb", self.args.val_lmdb)
+        """The demo on the user's data."""
+        sources = self.args.train_lmdb.resolve(), self.args.val_lmdb.resolve()
+        _title(f"data: {sources[0]} and {sources[1]}")
+        train = read_given("--train-lmdb", sources[0])
+        val = read_given("--val-lmdb", sources[1])
         _say(f"  {train.count} records to train on, {val.count} to validate on")
         pictures = [corruption_picture(self._pictures, val.some, self.args.seed)]
         trained = self._train(
-            train=self.args.train_lmdb.resolve(),
-            val=self.args.val_lmdb.resolve(),
-            train_format="dens_lmdb",
+            train=sources[0],
+            val=sources[1],
             normalizers=train.normalizers,
             records=train.count,
             atoms=train.atoms,
         )
         pictures.append(curves_picture(self._pictures, trained))
         _title("validate, predict")
-        source = self.args.val_lmdb.resolve()
-        jobs: dict[tuple[str, str, str], Callable[[], Any]] = {}
-        for run in trained:
-            jobs["validate", run.name, "val"] = lambda run=run: self.runs.validate(run, source, 1)
-            jobs["predict", run.name, "val"] = lambda run=run: self.runs.predict(run, source, 1)
-        results = _side_by_side(jobs, self.cores)
-        predicted = {
-            run.name: {"val": table.predictions(results["predict", run.name, "val"], val.ids)}
-            for run in trained
-        }
-        _title("errors (free atoms, computed from the prediction files)")
-        text = s2ef_table(predicted, {"val": val.labels}, train.labels)
-        _say(text)
-        pictures += [
-            parity_picture(self._pictures, run.name, predicted[run.name], {"val": val.labels})
-            for run in trained
-        ]
-        self._finish([text], pictures, trained)
-
-    # ---- both ------------------------------------------------------------------------------
+        results = evaluate(self.runs, trained, s2ef={"val": sources[1]})
+        true = {"val": (val.ids, val.labels)}
+        _, errors, drawn = self._errors(trained, results, true, train.labels)
+        self._finish([errors], [*pictures, *drawn], trained)
 
     @property
     def _folder(self) -> Path:
@@ -267,20 +190,45 @@ class _Demo:
 
     def _train(self, *, records: int, atoms: int, **options: Any) -> list[Trained]:
         epochs = self._epochs(atoms)
-        steps = math.ceil(records / config.recipe()["optim"]["batch_size"])
         names = [DENS, PLAIN] if self.args.compare else [DENS]
-        threads = max(1, self.cores // len(names))
+        # a second process makes more of a second core than a second thread, for a small model
+        ranks = max(1, cores() // len(names))
+        batch_size = config.recipe()["optim"]["batch_size"]
+        steps = math.ceil(math.ceil(records / ranks) / batch_size)
         _title(f"training: {epochs} epochs of {steps} steps ({' and '.join(names)})")
         jobs = {}
         for name in names:
             settings = config.training(
                 **options, epochs=epochs, steps_per_epoch=steps, dens=name == DENS
             )
-            jobs[name] = lambda name=name, settings=settings: self.runs.train(
-                name, settings, epochs * steps, threads
-            )
-        done = _side_by_side(jobs, len(names), progress=False)
+            jobs[name] = partial(self.runs.train, name, settings, epochs * steps, ranks)
+        done = side_by_side(jobs, len(names), progress=False)
         return [done[name] for name in names]
+
+    def _errors(
+        self,
+        trained: list[Trained],
+        results: Results,
+        true: dict[str, tuple[list[str], Labels]],
+        train: Labels,
+    ) -> tuple[dict[str, dict[str, Labels]], str, list[Path]]:
+        """Predictions by run and split, the printed table, the parity plots."""
+        _title("errors (free atoms, computed from the prediction files)")
+        predicted = {
+            name: {split: predictions(path, true[split][0]) for split, path in files.items()}
+            for name, files in results.predictions.items()
+        }
+        labels = {split: each for split, (_, each) in true.items()}
+        text = s2ef_table(predicted, labels, train)
+        _say(text)
+        for run in trained:
+            fairchem = 1000 * results.validation[run.name]["forces_mae"]
+            _say(f"fairchem's own validate, {next(iter(true))}, {run.name}: {fairchem:.1f} meV/A")
+        drawn = [
+            parity_picture(self._pictures, name, labels_of, labels)
+            for name, labels_of in predicted.items()
+        ]
+        return predicted, text, drawn
 
     def _finish(self, texts: list[str], files: list[Path], trained: list[Trained]) -> None:
         path = self._folder / "table.txt"
@@ -288,29 +236,3 @@ class _Demo:
         _title("written")
         for file in [path, *files, *(run.checkpoint for run in trained)]:
             _say(f"  {file}")
-
-
-def _side_by_side(
-    jobs: dict[Any, Callable[[], Any]], workers: int, progress: bool = True
-) -> dict[Any, Any]:
-    """Results of ``jobs``, ``workers`` of them at a time; the first failure ends the rest."""
-    results = {}
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(jobs), unit="run", disable=not progress) as bar,
-    ):
-        pending = {pool.submit(job): key for key, job in jobs.items()}
-        try:
-            for future in as_completed(pending):
-                results[pending[future]] = future.result()
-                bar.set_postfix_str(_text(pending[future]))
-                bar.update()
-        except BaseException:
-            for future in pending:
-                future.cancel()
-            raise
-    return results
-
-
-def _text(key: Any) -> str:
-    return " ".join(key) if isinstance(key, Iterable) and not isinstance(key, str) else str(key)

@@ -47,10 +47,10 @@ class Runs:
     write: Callable[[str], None] = print
     run_id: str = field(default_factory=new_run_id)
 
-    def train(self, name: str, settings: dict[str, Any], total_steps: int, threads: int) -> Trained:
-        """Train; returns where the best checkpoint lies."""
+    def train(self, name: str, settings: dict[str, Any], total_steps: int, ranks: int) -> Trained:
+        """Train with ``ranks`` processes; returns where the best checkpoint lies."""
         progress = TrainingProgress(name, total_steps, write=self.write)
-        timestamp = self._run("train", f"train-{name}", settings, threads, on_line=progress)
+        timestamp = self._run("train", f"train-{name}", settings, on_line=progress, ranks=ranks)
         folder = self.workdir / "checkpoints" / timestamp
         checkpoint = folder / "best_checkpoint.pt"
         if not checkpoint.is_file():
@@ -58,7 +58,7 @@ class Runs:
         events = self.workdir / "logs" / "tensorboard" / timestamp
         return Trained(name, settings, checkpoint, events)
 
-    def validate(self, trained: Trained, source: Path, threads: int) -> dict[str, float]:
+    def validate(self, trained: Trained, source: Path) -> dict[str, float]:
         """Validate; returns fairchem's metrics (eV, eV/Angstrom)."""
         found: dict[str, float] = {}
 
@@ -66,18 +66,18 @@ class Runs:
             if "forces_mae: " in line:
                 found.update({k: float(v) for k, v in re.findall(r"(\w+): (-?[\d.]+)", line)})
 
-        self._evaluate("validate", "val", trained, source, threads, on_line=read)
+        self._evaluate("validate", "val", trained, source, on_line=read)
         if "forces_mae" not in found:
             raise DensError("validate printed no metrics; see the output of the run")
         return found
 
-    def predict(self, trained: Trained, source: Path, threads: int) -> Path:
+    def predict(self, trained: Trained, source: Path) -> Path:
         """Predict; returns the npz that fairchem wrote."""
-        timestamp = self._evaluate("predict", "test", trained, source, threads)
+        timestamp = self._evaluate("predict", "test", trained, source)
         return self._result(timestamp, "*_predictions.npz")
 
     def relax(
-        self, trained: Trained, source: Path, threads: int, steps: int | None = None
+        self, trained: Trained, source: Path, steps: int | None = None
     ) -> tuple[Path, Path]:
         """Relax; returns the npz of relaxed positions and the folder of trajectories."""
         name = self._name("run-relaxations", trained, source)
@@ -90,7 +90,7 @@ class Runs:
         if steps is not None:
             settings["task"]["relaxation_steps"] = steps
         timestamp = self._run(
-            "run-relaxations", name, settings, threads, checkpoint=trained.checkpoint
+            "run-relaxations", name, settings, checkpoint=trained.checkpoint
         )
         return self._result(timestamp, "relaxed_positions.npz"), trajectories
 
@@ -100,13 +100,12 @@ class Runs:
         split: str,
         trained: Trained,
         source: Path,
-        threads: int,
         on_line: Callable[[str], None] | None = None,
     ) -> str:
         settings = config.evaluation(trained.config, split, source)
         name = self._name(mode, trained, source)
         return self._run(
-            mode, name, settings, threads, on_line=on_line, checkpoint=trained.checkpoint
+            mode, name, settings, on_line=on_line, checkpoint=trained.checkpoint
         )
 
     @staticmethod
@@ -118,9 +117,9 @@ class Runs:
         mode: str,
         name: str,
         settings: dict[str, Any],
-        threads: int,
         on_line: Callable[[str], None] | None = None,
         checkpoint: Path | None = None,
+        ranks: int = 1,
     ) -> str:
         name = name.replace(" ", "-")
         timestamp = f"{self.run_id}-{name}"
@@ -133,8 +132,10 @@ class Runs:
         ]  # fmt: skip
         if checkpoint is not None:
             arguments += ["--checkpoint", str(checkpoint)]
+        if ranks > 1:
+            arguments += ["--num-gpus", str(ranks)]  # processes, with --cpu
         log = self.workdir / "output" / self.run_id / f"{name}.log"
-        run_cli(arguments, log=log, threads=threads, on_line=on_line, cwd=self.workdir)
+        run_cli(arguments, log=log, on_line=on_line, cwd=self.workdir)
         return timestamp
 
     def _result(self, timestamp: str, pattern: str) -> Path:

@@ -69,8 +69,11 @@ def cut(catalyst: Catalyst, facet: tuple[int, int, int]) -> Atoms:
     """
     layers, repetitions = _FACETS[facet]
     length = lattice_constant(catalyst)
-    # the default tolerance puts atoms of one layer into two, for some lattice constants
-    slab = surface(catalyst.cell(length), facet, layers, _VACUUM, tol=1e-6, periodic=True)
+    slab = surface(catalyst.cell(length), facet, layers, periodic=True)
+    # an atom at the lower end of the periodic cell may, rounded, lie at its upper end: one layer
+    # would become two halves
+    slab.wrap(eps=1e-4)
+    slab.center(vacuum=_VACUUM, axis=2)
     slab *= repetitions
     tag(slab, nearest_neighbour=length / np.sqrt(2))
     slab.calc = EMT()

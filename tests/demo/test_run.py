@@ -1,0 +1,214 @@
+"""Arguments of the demo, its configs, and how it runs processes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase.io import Trajectory
+from torch_geometric.data import Data
+
+from dens_ocp.cli import main
+from dens_ocp.config import parse_dens_config
+from dens_ocp.demo import config, run
+from dens_ocp.demo.given import read_given
+from dens_ocp.demo.process import TrainingProgress, run_cli
+from dens_ocp.demo.splits import VALIDATION_SPLITS
+from dens_ocp.demo.submission import complete_trajectories, write_is2re, write_s2ef
+from dens_ocp.demo.table import relaxed_energies
+from dens_ocp.errors import DensError
+from tests.conftest import build_model
+from tests.lmdbs import s2ef_records, write_lmdb
+from tests.lmdbs import write_is2re as write_is2re_lmdb
+from tests.lmdbs import write_s2ef as write_s2ef_lmdb
+
+NORMALIZERS = {"energy": {"mean": 0.0, "stdev": 1.0}, "forces": {"mean": 0.0, "stdev": 1.0}}
+
+
+def parse(*words):
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+def training(**changes):
+    options = {
+        "train": Path("a"), "val": Path("b"), "normalizers": NORMALIZERS,
+        "epochs": 3, "steps_per_epoch": 10,
+    }  # fmt: skip
+    return config.training(**{**options, **changes})
+
+
+# ---- arguments ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--train-lmdb", "."], ["--train-lmdb", "without --val-lmdb"]),
+        (["--val-lmdb", "."], ["--val-lmdb", "without --train-lmdb"]),
+        (["--train-lmdb", "nowhere", "--val-lmdb", "."], ["--train-lmdb", "nowhere"]),
+        (["--epochs", "0"], ["--epochs", "0"]),
+        (["--seed", "-1"], ["--seed", "-1"]),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(words, expected, tmp_path, capsys):
+    status = main(["demo", "--workdir", str(tmp_path / "work"), *words])
+    message = capsys.readouterr().err
+    assert status == 2
+    assert message.startswith("error: ") and all(word in message for word in expected)
+    assert not (tmp_path / "work").exists()
+
+
+def test_workdir_that_is_a_file(tmp_path, capsys):
+    file = tmp_path / "work"
+    file.write_text("")
+    assert main(["demo", "--workdir", str(file)]) == 2
+    assert "--workdir" in capsys.readouterr().err
+
+
+def test_longer_epochs_are_fewer(tmp_path):
+    def epochs(atoms, *words):
+        return run._Demo(parse(*words), runs=None)._epochs(atoms)
+
+    assert epochs(36_000) == epochs(5) == run.EPOCHS
+    assert epochs(36_000 * run.EPOCHS) == epochs(10**9) == 1
+    assert epochs(5, "--epochs", "7") == 7
+    assert epochs(5, "--quick") == run.QUICK_EPOCHS
+
+
+# ---- given data --------------------------------------------------------------------------------
+
+
+def test_given_data(tmp_path):
+    write_s2ef_lmdb(tmp_path / "data", 5)
+    given = read_given("--train-lmdb", tmp_path / "data")
+    records = s2ef_records(5)
+    assert given.count == 5 and given.atoms == sum(record.natoms for record in records)
+    assert given.normalizers["energy"]["mean"] == pytest.approx(np.mean([r.y for r in records]))
+    assert read_given("--val-lmdb", tmp_path / "data" / "data.0000.lmdb").ids == given.ids
+
+
+def test_given_data_that_cannot_be_used(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DensError, match="--train-lmdb.*no records"):
+        read_given("--train-lmdb", tmp_path / "empty")
+    write_is2re_lmdb(tmp_path / "is2re", 2)
+    with pytest.raises(DensError, match="no y"):
+        read_given("--val-lmdb", tmp_path / "is2re")
+    record = s2ef_records(1)[0]
+    write_lmdb(tmp_path / "twice" / "data.lmdb", [record, record])
+    with pytest.raises(DensError, match="same sid and fid"):
+        read_given("--val-lmdb", tmp_path / "twice")
+
+
+# ---- configs -----------------------------------------------------------------------------------
+
+
+def test_the_two_trainings_of_compare_differ_in_one_option():
+    dens, plain = training(), training(dens=False)
+    assert parse_dens_config(dens["optim"]).active and not parse_dens_config(plain["optim"]).active
+    plain["optim"]["dens"]["enabled"] = True
+    assert dens == plain
+
+
+def test_validations_are_spread_over_the_run():
+    assert training(epochs=3, steps_per_epoch=10)["optim"]["eval_every"] == 30 // config.VALIDATIONS
+    assert training(epochs=1, steps_per_epoch=2)["optim"]["eval_every"] == 1
+
+
+def test_evaluation_has_one_data_set_and_leaves_the_training_config_alone():
+    trained = training()
+    before = yaml.safe_dump(trained)
+    for split in ("val", "test", "relax"):
+        dataset = config.evaluation(trained, split, Path("c"))["dataset"]
+        assert list(dataset) == [split]
+        assert dataset[split]["key_mapping"]["y_relaxed"] == "energy_relaxed"
+    assert yaml.safe_dump(trained) == before
+
+
+def test_the_recipes_model_can_be_built():
+    model = build_model(config.recipe()["model"])
+    assert 10_000 < sum(parameter.numel() for parameter in model.parameters()) < 1_000_000
+
+
+# ---- processes ---------------------------------------------------------------------------------
+
+
+def test_a_failed_run_says_why_and_where(tmp_path):
+    lines, log = [], tmp_path / "logs" / "run.log"
+    with pytest.raises(DensError) as error:
+        run_cli(
+            ["--mode", "train", "--config-yml", "nowhere.yml"], log=log, on_line=lines.append,
+            cwd=tmp_path,
+        )  # fmt: skip
+    assert "nowhere.yml does not exist" in str(error.value) and str(log) in str(error.value)
+    assert any("nowhere.yml does not exist" in line for line in lines)
+    assert log.read_text().splitlines()[1:] == lines
+
+
+def test_training_lines_are_made_short():
+    said = []
+    progress = TrainingProgress("DeNS", 40, every=100.0, write=said.append)
+    line = "x (INFO): loss_energy: 1.50e+00, loss_noise: 2.00e+00, forces_mae: 1.23e-01, "
+    progress(line + "loss: 3.50e+00, lr: 1.00e-03, epoch: 1.00e+00, step: 2.00e+01")
+    progress(line + "loss: 3.50e+00, lr: 1.00e-03, epoch: 1.00e+00, step: 2.10e+01")  # too soon
+    progress("x (INFO): energy_mae: 0.0500, forces_mae: 0.0250, loss: 1.0")
+    progress("Evaluating on val")
+    progress(line + "loss: 3.50e+00, lr: 1.00e-03, epoch: 2.00e+00, step: 4.00e+01")
+    assert len(said) == 3
+    assert "step 20/40  loss 3.50 (energy 1.50, noise 2.00), force MAE 123 meV/A" in said[0]
+    assert "energy MAE 50 meV, force MAE 25.0 meV/A" in said[1]
+    assert "step 40/40" in said[2]
+
+
+# ---- submission files --------------------------------------------------------------------------
+
+
+def prediction_file(path, energy):
+    np.savez_compressed(
+        path, ids=np.array(["1_0", "2_0"]), energy=np.array([[energy], [2.0]]),
+        forces=np.ones((3, 3)), chunk_idx=np.array([1]),
+    )  # fmt: skip
+    return path
+
+
+def test_s2ef_submission(tmp_path):
+    files = {s: prediction_file(tmp_path / f"{s}.npz", 1.0) for s in VALIDATION_SPLITS}
+    with np.load(write_s2ef(tmp_path / "s2ef.npz", files)) as written:
+        assert set(written.files) == {
+            f"{split}_{what}"
+            for split in ("id", "ood_ads", "ood_cat", "ood_both")
+            for what in ("ids", "energy", "forces", "chunk_idx")
+        }
+        assert written["ood_cat_ids"].tolist() == ["1_0", "2_0"]
+
+
+def test_numbers_that_are_not_finite_are_not_submitted(tmp_path):
+    files = {s: prediction_file(tmp_path / f"{s}.npz", 1.0) for s in VALIDATION_SPLITS}
+    prediction_file(files["val_ood_ads"], float("nan"))
+    with pytest.raises(DensError, match="ood_ads_energy"):
+        write_s2ef(tmp_path / "s2ef.npz", files)
+    assert not (tmp_path / "s2ef.npz").exists()
+
+
+def test_is2re_submission_counts_systems_that_start_relaxed(tmp_path):
+    """fairchem leaves an empty trajectory for these, which its submission script cannot read."""
+    record = Data(
+        sid=3, atomic_numbers=torch.tensor([1]), pos=torch.zeros(1, 3), cell=torch.eye(3)[None]
+    )
+    folders = {}
+    for split in VALIDATION_SPLITS:
+        folders[split] = tmp_path / split
+        folders[split].mkdir()
+        Trajectory(folders[split] / "3.traj", "w").close()
+        complete_trajectories(folders[split], [record], {"3": -0.5})
+        complete_trajectories(folders[split], [record], {"3": 9.9})  # it is there now
+        assert relaxed_energies(folders[split]) == {"3": -0.5}
+    with np.load(write_is2re(tmp_path / "is2re.npz", folders)) as written:
+        assert written["ood_both_ids"].tolist() == ["3"]
+        assert written["id_energy"].tolist() == [-0.5]
