@@ -30,5 +30,5 @@ def test_quick_demo(tmp_path):
         assert all(np.isfinite(submission[f"{s}_energy"]).all() for s in ("id", "ood_both"))
     # what the table says of val_id is what fairchem's validate says
     ours = float(re.search(r"val_id +DeNS +\S+ +\S+ +(\S+)", shown)[1])
-    theirs = float(re.search(r"validate, DeNS, val_id: force MAE (\S+)", shown)[1])
+    theirs = float(re.search(r"own validate, val_id, DeNS: (\S+) meV/A", shown)[1])
     assert abs(ours - theirs) < 0.2

@@ -91,7 +91,7 @@ def draw_curves(
         path: PNG to write.
         runs: scalars by name of the run; a second run is drawn dashed.
         every: the runs' ``--print-every``: the logged values are means over as many steps, of
-            which the last of each window is drawn.
+            which the last of each window is drawn pale, and their running mean over it.
         noise_of_zero: MAE of predicting no noise, Angstrom; drawn as a line.
     """
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.2), layout="constrained")
@@ -102,6 +102,9 @@ def draw_curves(
                     continue
                 steps, values = _last_of_windows(*series[tag], every, tag)
                 suffix = f" ({name})" if len(runs) > 1 else ""
+                if not tag.startswith("val/"):
+                    axis.plot(steps, factor * values, style, color=colour, linewidth=1, alpha=0.25)
+                    values = _smooth(values)
                 marker = "o" if tag.startswith("val/") else None
                 axis.plot(
                     steps, factor * values, style, color=colour, marker=marker, markersize=4,
@@ -129,6 +132,12 @@ def _last_of_windows(
     window = (steps - 1) // every
     last = np.r_[window[1:] != window[:-1], True]
     return steps[last], values[last]
+
+
+def _smooth(values: np.ndarray, reach: int = 3) -> np.ndarray:
+    """Means over each value and up to ``reach`` neighbours on both sides."""
+    positions = range(len(values))
+    return np.array([values[max(0, at - reach) : at + reach + 1].mean() for at in positions])
 
 
 def _plain_ticks(axis: plt.Axes) -> None:

@@ -46,10 +46,10 @@ class DataSettings:
     """
 
     seed: int = 0
-    train_systems: int = 90
-    frames: int = 11
-    md_systems: int = 15
-    md_frames: int = 20
+    train_systems: int = 140
+    frames: int = 7
+    md_systems: int = 20
+    md_frames: int = 15
     md_every: int = 8
     val_systems: int = 12
     val_frames: int = 13
@@ -162,10 +162,9 @@ def _relaxations(split: str, number: int, settings: DataSettings, bar: tqdm):
         if found == number:
             return
         rng = _rng(settings, system)
-        # one in three starts rattled, as part of OC20's All split; every other one uses FIRE
+        # one in three starts rattled, for variety
         rattle = 0.1 if system.sid % 3 == 0 and split == "train" else 0.0
-        optimizer = "FIRE" if system.sid % 4 == 0 and split == "train" else "BFGS"
-        trajectory = relaxation(system, start(system, rng, rattle), optimizer)
+        trajectory = relaxation(system, start(system, rng, rattle))
         if trajectory is not None:
             found += 1
             bar.update()

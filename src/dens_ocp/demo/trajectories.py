@@ -9,7 +9,7 @@ from ase import Atoms, units
 from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-from ase.optimize import BFGS, FIRE
+from ase.optimize import BFGS
 
 from dens_ocp.demo.adsorbates import gas_reference, place
 from dens_ocp.demo.surfaces import ADSORBATE, SURFACE, Catalyst, clean_energy, cut
@@ -54,7 +54,7 @@ def start(system: System, rng: np.random.Generator, rattle: float = 0.0) -> Atom
     return atoms
 
 
-def relaxation(system: System, atoms: Atoms, optimizer: str = "BFGS") -> list[Frame] | None:
+def relaxation(system: System, atoms: Atoms) -> list[Frame] | None:
     """All frames of a relaxation of ``atoms``, the last one relaxed.
 
     Returns:
@@ -64,7 +64,7 @@ def relaxation(system: System, atoms: Atoms, optimizer: str = "BFGS") -> list[Fr
     atoms = atoms.copy()
     atoms.calc = EMT()  # copies of Atoms have no calculator
     frames: list[Frame] = []
-    run = {"BFGS": BFGS, "FIRE": FIRE}[optimizer](atoms, logfile=None)
+    run = BFGS(atoms, logfile=None)
     run.attach(lambda: frames.append(_label(system, atoms, run.nsteps)))
     if not run.run(fmax=RELAXED_FMAX, steps=_MAX_STEPS) or not _adsorbed(atoms):
         return None
