@@ -16,6 +16,8 @@ import yaml
 
 from dens_ocp.errors import DensError
 
+_KEPT_ALIVE: list[Any] = []
+
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
 
 
@@ -65,8 +67,13 @@ def run_rank(config: dict[str, Any]) -> None:
 
     import dens_ocp  # noqa: F401 (registers, in each rank)
 
+    # The trainer lives until the process ends. Freed here, its process group joins gloo's thread
+    # while this one holds the interpreter lock, which gloo's may be waiting for to free a tensor:
+    # on a busy machine a finished rank then hangs (fairchem's runner_wrapper frees it).
+    runner = Runner()
+    _KEPT_ALIVE.append(runner)
     try:
-        Runner()(config)
+        runner(config)
     except DensError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
