@@ -23,8 +23,11 @@ MAY_IMPORT = {
         "batch", "config", "corruption", "datasets", "host", "loss", "metrics", "models",
     },
     "registration": {"datasets", "models", "trainer"},
-    "demo": {"batch", "config", "corruption", "datasets"},
-    "cli": {"demo", "host", "registration", "trainer", "__init__"},
+    "evaluation": {"datasets"},
+    "report": {"batch", "config", "corruption", "evaluation"},
+    "export": {"host", "models"},
+    "demo": {"batch", "config", "corruption", "datasets", "evaluation", "report"},
+    "cli": {"host", "registration", "trainer", "__init__"},
     "__init__": {"registration"},
 }  # fmt: skip
 

@@ -4,8 +4,13 @@ Importing the package registers with fairchem: trainer ``dens`` (= ``denoising_f
 ``equiformer_v2_dens`` and ``escn_dens``, data set ``dens_lmdb``.
 """
 
+import warnings
+
 from dens_ocp.registration import register
 
 __version__ = "0.1.0"
 
-register()
+with warnings.catch_warnings():
+    # three of fairchem's modules read a table of its own with torch.load and no weights_only
+    warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
+    register()

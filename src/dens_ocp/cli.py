@@ -8,6 +8,7 @@ short names work (``trainer: dens``), and it takes the word ``main`` in front
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from dens_ocp.errors import DensError
 _KEPT_ALIVE: list[Any] = []
 
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
+
+COMMANDS = {
+    "demo": ("dens_ocp.demo.run", "make a small OC20-like data set, train on it, evaluate, draw"),
+}
+"""Commands of ``dens-ocp`` beside ``main``: module and summary."""
 
 
 def fairchem_main(argv: list[str] | None = None) -> int:
@@ -112,27 +118,31 @@ def _dotted_trainer(config_yml: Path, overrides: list[str]) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The ``dens-ocp`` script."""
+    """The ``dens-ocp`` script: ``main`` is fairchem's, the others are modules of ours with
+    ``add_arguments(parser)`` and ``run(args) -> int``; only the one that is called is imported."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["main"]:
         return fairchem_main(argv)
-    from dens_ocp.demo import run as demo
-
     parser = argparse.ArgumentParser(
         prog="dens-ocp",
         description="DeNS (denoising non-equilibrium structures) for fairchem/OCP.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     commands.add_parser("main", help=_MAIN_HELP, add_help=False)
-    demo_parser = commands.add_parser(
-        "demo",
-        help="make a small OC20-like data set, train on it, evaluate, draw",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    demo.add_arguments(demo_parser)
+    module = None
+    for name, (module_name, summary) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        if argv[:1] == [name]:
+            module = importlib.import_module(module_name)
+            module.add_arguments(command)
     args = parser.parse_args(argv)
     try:
-        return demo.run(args)
+        return module.run(args)
     except DensError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

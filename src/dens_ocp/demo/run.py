@@ -32,7 +32,7 @@ from dens_ocp.demo.table import Labels, predictions, targets
 from dens_ocp.errors import DensError
 
 DENS, PLAIN = "DeNS", "without DeNS"
-EPOCHS, QUICK_EPOCHS = 12, 1
+EPOCHS, QUICK_EPOCHS = 10, 1
 QUICK_RELAXATION_STEPS = 5
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 

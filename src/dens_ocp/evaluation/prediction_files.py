@@ -1,0 +1,85 @@
+"""Reads what fairchem's ``predict`` and ``run-relaxations`` write."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dens_ocp.errors import DensError
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of a split.
+
+    Attributes:
+        ids: ``sid_fid`` (S2EF) or ``sid``, in the order of the file.
+        energy: (S,), eV, in the dtype of the file.
+        forces: S arrays (n, 3), eV/Angstrom, of the atoms predicted for (fairchem: free atoms); or
+            None where the file has none.
+    """
+
+    ids: list[str]
+    energy: np.ndarray
+    forces: list[np.ndarray] | None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file; no pickles.
+
+    Raises:
+        DensError: no such file, or not an npz file, or one cut short or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DensError(f"{path} does not exist") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise DensError(f"{path} cannot be read as an npz file: {error}") from None
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read the npz that fairchem's ``predict`` wrote for one split.
+
+    Raises:
+        DensError: an unreadable file, or one without ``ids`` and ``energy``, or whose ``chunk_idx``
+            does not cut ``forces`` into as many pieces as there are ids.
+    """
+    arrays = read_arrays(path)
+    for name in ("ids", "energy"):
+        if name not in arrays:
+            raise DensError(f"{path} has no {name!r} (it has: {', '.join(arrays) or 'nothing'})")
+    ids = [str(each) for each in arrays["ids"]]
+    energy = arrays["energy"].reshape(-1)
+    if len(energy) != len(ids):
+        raise DensError(f"{path} has {len(ids)} ids and {len(energy)} energies")
+    forces = None
+    if "forces" in arrays:
+        forces = split_rows(arrays["forces"], arrays.get("chunk_idx"), len(ids), path)
+    return Predictions(ids, energy, forces)
+
+
+def split_rows(
+    rows: np.ndarray, chunk_idx: np.ndarray | None, count: int, path: Path
+) -> list[np.ndarray]:
+    """Cut rows of atoms (n, 3) at ``chunk_idx`` (count - 1,) into ``count`` structures.
+
+    Raises:
+        DensError: they do not fit together.
+    """
+    starts = np.array([], np.int64) if chunk_idx is None else np.asarray(chunk_idx)
+    if (
+        rows.ndim != 2
+        or rows.shape[1] != 3
+        or len(starts) != max(count - 1, 0)
+        or (np.diff(starts, prepend=0, append=len(rows)) < 0).any()
+    ):
+        raise DensError(
+            f"{path}: chunk_idx with {len(starts)} entries does not cut an array of shape "
+            f"{rows.shape} into {count} structures"
+        )
+    return np.split(rows, starts)
