@@ -22,6 +22,8 @@ _KEPT_ALIVE: list[Any] = []
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
 
 COMMANDS = {
+    "submission": ("dens_ocp.evaluation.submission", "make and check leaderboard files"),
+    "score": ("dens_ocp.evaluation.score", "scores of predictions and relaxations, as the boards"),
     "demo": ("dens_ocp.demo.run", "make a small OC20-like data set, train on it, evaluate, draw"),
 }
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""

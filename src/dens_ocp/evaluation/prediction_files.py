@@ -83,3 +83,54 @@ def split_rows(
             f"{rows.shape} into {count} structures"
         )
     return np.split(rows, starts)
+
+
+def energies_of_npz(path: Path, hybrid: bool = False) -> dict[str, float]:
+    """Predicted energies by id, eV.
+
+    Args:
+        hybrid: ids are ``sid_fid`` of relaxed structures; the result is by sid.
+
+    Raises:
+        DensError: as :func:`read_predictions`; an id twice.
+    """
+    predictions = read_predictions(path)
+    names = [system_of(name) for name in predictions.ids] if hybrid else predictions.ids
+    energies = dict(zip(names, predictions.energy.astype(np.float64).tolist(), strict=True))
+    _check_unique(names, path)
+    return energies
+
+
+def _check_unique(names: list[str], path: Path) -> None:
+    found, counts = np.unique(names, return_counts=True)
+    if (counts > 1).any():
+        raise DensError(
+            f"{path} has {found[counts > 1][0]} more than once; ids must be unique "
+            f"({np.count_nonzero(counts > 1)} are not)"
+        )
+
+
+def system_of(name: str) -> str:
+    """The sid in ``sid_fid``; an id without fid is a sid.
+
+    >>> system_of("12_3"), system_of("12")
+    ('12', '12')
+    """
+    return name.rpartition("_")[0] or name
+
+
+def positions_of_npz(path: Path) -> dict[str, np.ndarray]:
+    """Relaxed positions (N, 3) of all atoms, Angstrom, by sid, from fairchem's
+    ``relaxed_positions.npz``.
+
+    Raises:
+        DensError: an unreadable file, or one whose arrays do not fit together; an id twice.
+    """
+    arrays = read_arrays(path)
+    for name in ("ids", "pos"):
+        if name not in arrays:
+            raise DensError(f"{path} has no {name!r} (it has: {', '.join(arrays) or 'nothing'})")
+    ids = [str(each) for each in arrays["ids"]]
+    _check_unique(ids, path)
+    pieces = split_rows(arrays["pos"], arrays.get("chunk_idx"), len(ids), path)
+    return dict(zip(ids, pieces, strict=True))

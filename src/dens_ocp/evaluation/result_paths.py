@@ -1,0 +1,109 @@
+"""Which files hold the results of each split: named by options, or in an evaluation folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dens_ocp.errors import DensError, nearest
+from dens_ocp.evaluation.boards import BOARDS, Board
+
+TASKS = ("s2ef", "is2re", "is2rs")
+
+SPLITS = tuple(dict.fromkeys(split for board in BOARDS.values() for split in board.splits))
+"""Splits of all boards."""
+
+
+def add_result_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--id PATH --ood-ads PATH ...``, fairchem's options, and ``--lmdb SPLIT=PATH``."""
+    for split in SPLITS:
+        boards = " and ".join(name for name, each in BOARDS.items() if split in each.splits)
+        parser.add_argument(
+            "--" + split.replace("_", "-"),
+            dest=f"split_{split}",
+            type=Path,
+            metavar="PATH",
+            default=argparse.SUPPRESS,
+            help=f"results of the split {split} ({boards}): an npz file, or for is2re and is2rs a "
+            "folder of trajectories",
+        )
+    add_lmdb_argument(parser)
+
+
+def add_lmdb_argument(parser: argparse.ArgumentParser) -> None:
+    """``--lmdb SPLIT=PATH``, once for each split."""
+    parser.add_argument(
+        "--lmdb",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="SPLIT=PATH",
+        help="the split's data set, a folder of LMDBs or one file; once for each split: "
+        "--lmdb id=data/s2ef/test_id --lmdb ood_ads=data/s2ef/test_ood_ads",
+    )
+
+
+def lmdb_paths(args: argparse.Namespace, board: Board) -> dict[str, Path]:
+    """Path by split of ``--lmdb``.
+
+    Raises:
+        DensError: an option that is not SPLIT=PATH, a split that the board does not have, or one
+            given twice.
+    """
+    paths: dict[str, Path] = {}
+    for option in getattr(args, "lmdb", []):
+        split, equals, path = option.partition("=")
+        split = split.replace("-", "_")
+        if not equals or not path:
+            raise DensError(f"--lmdb {option}: write SPLIT=PATH, for example id=data/test_id")
+        if split not in board.splits:
+            raise DensError(
+                f"--lmdb {option}: {board.name} has no split {split!r}"
+                f"{nearest(split, board.splits)}; splits: {', '.join(board.splits)}"
+            )
+        if split in paths:
+            raise DensError(f"--lmdb: the split {split} is given twice")
+        paths[split] = Path(path)
+    return paths
+
+
+def result_paths(
+    args: argparse.Namespace, task: str, board: Board, folder: Path | None
+) -> dict[str, Path]:
+    """Path of the results by split, from the options or from an evaluation folder.
+
+    Raises:
+        DensError: neither or both are given; a folder without results of the task.
+    """
+    named = {
+        split: getattr(args, f"split_{split}")
+        for split in SPLITS
+        if hasattr(args, f"split_{split}")
+    }
+    if named and folder is not None:
+        raise DensError(f"give either the folder {folder} or the paths of the splits, not both")
+    if folder is None:
+        if not named:
+            options = " ".join(f"--{split.replace('_', '-')} PATH" for split in board.splits)
+            raise DensError(f"no results given: name an evaluation folder, or {options}")
+        return named
+    if not folder.is_dir():
+        raise DensError(f"{folder} is not a folder")
+    found = {split: path for split in board.splits if (path := _in_folder(folder, task, split))}
+    if not found:
+        places = {
+            "s2ef": "predictions/<split>.npz",
+            "is2re": "relaxations/<split>/trajectories",
+            "is2rs": "relaxations/<split>/relaxed_positions.npz",
+        }
+        raise DensError(f"{folder} has no results of {task}: no {places[task]} of {board.name}")
+    return found
+
+
+def _in_folder(folder: Path, task: str, split: str) -> Path | None:
+    relaxations = folder / "relaxations" / split
+    places = {
+        "s2ef": [folder / "predictions" / f"{split}.npz"],
+        "is2re": [relaxations / "trajectories"],
+        "is2rs": [relaxations / "relaxed_positions.npz", relaxations / "trajectories"],
+    }
+    return next((path for path in places[task] if path.exists()), None)

@@ -1,0 +1,141 @@
+"""``dens-ocp score``: scores of predictions or relaxations on labelled data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dens_ocp.datasets.checks import check_lmdb_source
+from dens_ocp.errors import DensError
+from dens_ocp.evaluation.boards import BOARDS, OC20, board
+from dens_ocp.evaluation.prediction_files import (
+    energies_of_npz,
+    positions_of_npz,
+    read_predictions,
+)
+from dens_ocp.evaluation.result_paths import (
+    TASKS,
+    add_result_arguments,
+    lmdb_paths,
+    result_paths,
+)
+from dens_ocp.evaluation.score_tables import Score, score_json, score_latex, score_table
+from dens_ocp.evaluation.scores import is2re_scores, is2rs_scores, s2ef_scores
+from dens_ocp.evaluation.structures import open_structures
+from dens_ocp.evaluation.submission import board_of_evaluation
+from dens_ocp.evaluation.trajectories import (
+    energies_of_trajectories,
+    positions_of_trajectories,
+)
+
+_DESCRIPTION = """Scores as the boards compute them, per split and averaged over the splits.
+
+  s2ef   energy MAE (meV), force MAE (meV/A), force cosine, EFwT; on free atoms
+  is2re  energy MAE (meV), EwT
+  is2rs  average DwT, DwT, mean distance; on free atoms
+
+Labels are read from the LMDBs: those of validation sets, test sets have none.
+
+  dens-ocp score EVALUATION --task s2ef --lmdb id=data/s2ef/val_id --lmdb ood_ads=...
+  dens-ocp score --task is2re --id relax/id --lmdb id=data/is2re/val_id --latex is2re.tex
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = _DESCRIPTION
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "evaluation",
+        nargs="?",
+        type=Path,
+        help="a folder that `dens-ocp evaluate` made, in place of the paths of the splits",
+    )
+    parser.add_argument("--task", required=True, choices=TASKS)
+    parser.add_argument(
+        "--board",
+        metavar="BOARD",
+        help=f"{' or '.join(BOARDS)} (default: that of the evaluation folder, else OC20)",
+    )
+    add_result_arguments(parser)
+    parser.add_argument(
+        "--hybrid",
+        action="store_true",
+        help="is2re: the npz files are predictions of an S2EF model on relaxed structures",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write unrounded numbers")
+    parser.add_argument(
+        "--latex", type=Path, metavar="FILE", help="write the layout of the paper's tables"
+    )
+    parser.add_argument(
+        "--model",
+        default="this model",
+        help='name in the LaTeX table, for example "EquiformerV2 + DeNS" (default: this model)',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the scores of the splits that have both results and an LMDB; 0."""
+    target = board(args.board) if args.board else board_of_evaluation(args.evaluation) or OC20
+    results = result_paths(args, args.task, target, args.evaluation)
+    labels = lmdb_paths(args, target)
+    if missing := [split for split in target.splits if (split in results) != (split in labels)]:
+        has = "results" if missing[0] in results else "an LMDB (--lmdb)"
+        lacks = "LMDB with labels: --lmdb {}=PATH" if missing[0] in results else "results"
+        raise DensError(f"{missing[0]} has {has} but no {lacks.format(missing[0])}")
+    scores = {
+        args.task: {
+            split: score_split(args.task, results[split], labels[split], split, args.hybrid)
+            for split in target.splits
+            if split in results
+        }
+    }
+    print(score_table(scores, target), end="")
+    for path, text in (
+        (args.json, score_json(scores, target)),
+        (args.latex, score_latex(scores, target, args.model)),
+    ):
+        if path is not None:
+            _write(path, text)
+    return 0
+
+
+def score_split(task: str, results: Path, lmdb: Path, split: str, hybrid: bool = False) -> Score:
+    """Score one split.
+
+    Args:
+        task: ``s2ef``, ``is2re``, ``is2rs``.
+        results: prediction npz; or, not for s2ef, folder of trajectories.
+        lmdb: labelled data set, a file or folder.
+        split: for messages.
+        hybrid: IS2RE energies are by ``sid_fid``.
+
+    Raises:
+        DensError: files that cannot be read; ids that do not match; no labels.
+    """
+    check_lmdb_source(str(lmdb), f"--lmdb {split}")
+    structures = open_structures({"src": str(lmdb)}, f"--lmdb {split}")
+    bar = tqdm(structures, desc=split, total=len(structures))
+    try:
+        if task == "s2ef":
+            return s2ef_scores(read_predictions(results), bar)
+        if task == "is2re":
+            energies = (
+                energies_of_trajectories(results)
+                if results.is_dir()
+                else energies_of_npz(results, hybrid)
+            )
+            return is2re_scores(energies, bar)
+        read = positions_of_trajectories if results.is_dir() else positions_of_npz
+        return is2rs_scores(read(results), bar)
+    except DensError as error:
+        raise DensError(f"{split}: {error}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
