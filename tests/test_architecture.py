@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "evaluation": {"datasets"},
     "report": {"batch", "config", "corruption", "evaluation"},
     "export": {"host", "models"},
-    "demo": {"batch", "config", "corruption", "datasets", "evaluation", "report"},
+    "pipeline": {"evaluation", "host", "report"},
+    "demo": {"batch", "config", "corruption", "datasets", "evaluation", "pipeline", "report"},
     "cli": {"host", "registration", "trainer", "__init__"},
     "__init__": {"registration"},
 }  # fmt: skip

@@ -230,7 +230,8 @@ def test_every_recipe_is_tested():
     top_level = {
         path for path in CONFIGS.rglob("*.yml") if "common" not in str(path.relative_to(ROOT))
     }
-    assert {str(path.relative_to(CONFIGS)) for path in top_level} == set(RECIPES)
+    recipes = {path for path in top_level if path.name != "evaluate.yml"}  # in tests/pipeline
+    assert {str(path.relative_to(CONFIGS)) for path in recipes} == set(RECIPES)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -22,6 +22,10 @@ _KEPT_ALIVE: list[Any] = []
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
 
 COMMANDS = {
+    "evaluate": (
+        "dens_ocp.pipeline.command",
+        "predict on all splits, relax, score, write leaderboard files and a report",
+    ),
     "submission": ("dens_ocp.evaluation.submission", "make and check leaderboard files"),
     "score": ("dens_ocp.evaluation.score", "scores of predictions and relaxations, as the boards"),
     "demo": ("dens_ocp.demo.run", "make a small OC20-like data set, train on it, evaluate, draw"),
@@ -94,6 +98,10 @@ def _check_arguments(args: argparse.Namespace, overrides: list[str]) -> None:
         raise DensError(f"--config-yml: {args.config_yml} does not exist")
     if args.mode != "train" and not args.checkpoint:
         raise DensError(f"--checkpoint is missing: --mode {args.mode} needs a trained model")
+    _check_overrides(overrides)
+
+
+def _check_overrides(overrides: list[str]) -> None:
     for override in overrides:
         if not override.startswith("--") or override.count("=") != 1:
             raise DensError(
@@ -142,8 +150,12 @@ def main(argv: list[str] | None = None) -> int:
         if argv[:1] == [name]:
             module = importlib.import_module(module_name)
             module.add_arguments(command)
-    args = parser.parse_args(argv)
+    args, overrides = parser.parse_known_args(argv)
     try:
+        if overrides and "overrides" not in args:
+            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+        _check_overrides(overrides)
+        args.overrides = overrides
         return module.run(args)
     except DensError as error:
         print(f"error: {error}", file=sys.stderr)

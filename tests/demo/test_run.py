@@ -16,11 +16,12 @@ from dens_ocp.cli import main
 from dens_ocp.config import parse_dens_config
 from dens_ocp.demo import config, run
 from dens_ocp.demo.given import read_given
-from dens_ocp.demo.process import TrainingProgress, run_cli
+from dens_ocp.demo.progress import TrainingProgress
 from dens_ocp.demo.splits import VALIDATION_SPLITS
 from dens_ocp.demo.submission import complete_trajectories, write_is2re, write_s2ef
 from dens_ocp.demo.table import relaxed_energies
 from dens_ocp.errors import DensError
+from dens_ocp.pipeline.process import run_cli
 from tests.conftest import build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.lmdbs import write_is2re as write_is2re_lmdb

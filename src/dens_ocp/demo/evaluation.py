@@ -10,11 +10,11 @@ from typing import Any
 
 from dens_ocp.demo import table
 from dens_ocp.demo.dataset import DemoData
-from dens_ocp.demo.jobs import cores, side_by_side
 from dens_ocp.demo.records import read_folder
 from dens_ocp.demo.runs import Runs, Trained
 from dens_ocp.demo.splits import VALIDATION_SPLITS
 from dens_ocp.demo.submission import complete_trajectories, write_is2re, write_s2ef
+from dens_ocp.pipeline.side_by_side import cores, side_by_side
 
 
 @dataclass(frozen=True)

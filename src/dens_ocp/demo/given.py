@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch_geometric.data import Data
 
 from dens_ocp.demo.dataset import normalizers
@@ -19,12 +20,14 @@ class GivenData:
 
     Attributes:
         ids, labels: of all records.
+        elements: atomic numbers in each record.
         atoms: number of atoms of all records together.
         some: its first hundred records.
     """
 
     ids: list[str]
     labels: Labels
+    elements: list[frozenset[int]]
     atoms: int
     some: list[Data]
 
@@ -35,6 +38,12 @@ class GivenData:
     @property
     def normalizers(self) -> dict[str, dict[str, float]]:
         return normalizers(self.labels)
+
+    def known_to(self, train: GivenData) -> np.ndarray:
+        """(S,) bool: records without an element that ``train`` lacks. Nothing is learned about
+        such an element: its embedding keeps its initial values."""
+        learned = frozenset().union(*train.elements)
+        return np.array([each <= learned for each in self.elements])
 
 
 def read_given(option: str, path: Path) -> GivenData:
@@ -54,4 +63,6 @@ def read_given(option: str, path: Path) -> GivenData:
     ids, labels = targets(records)
     if len(set(ids)) < len(ids):
         raise DensError(f"{option}: {path} has records with the same sid and fid; make them unique")
-    return GivenData(ids, labels, sum(int(record.natoms) for record in records), records[:100])
+    elements = [frozenset(record.atomic_numbers.int().tolist()) for record in records]
+    atoms = sum(int(record.natoms) for record in records)
+    return GivenData(ids, labels, elements, atoms, records[:100])

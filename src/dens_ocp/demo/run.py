@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from dens_ocp.demo import config
@@ -22,7 +24,6 @@ from dens_ocp.demo.evaluation import (
     write_submissions,
 )
 from dens_ocp.demo.given import read_given
-from dens_ocp.demo.jobs import cores, side_by_side
 from dens_ocp.demo.pictures import corruption_picture, curves_picture, parity_picture
 from dens_ocp.demo.records import read_folder
 from dens_ocp.demo.report import relaxation_table, s2ef_table
@@ -30,6 +31,7 @@ from dens_ocp.demo.runs import Runs, Trained
 from dens_ocp.demo.splits import VALIDATION_SPLITS
 from dens_ocp.demo.table import Labels, predictions, targets
 from dens_ocp.errors import DensError
+from dens_ocp.pipeline.side_by_side import cores, side_by_side
 
 DENS, PLAIN = "DeNS", "without DeNS"
 EPOCHS, QUICK_EPOCHS = 10, 1
@@ -158,6 +160,13 @@ class _Demo:
         train = read_given("--train-lmdb", sources[0])
         val = read_given("--val-lmdb", sources[1])
         _say(f"  {train.count} records to train on, {val.count} to validate on")
+        known = val.known_to(train)
+        parts = {}
+        if not known.all():
+            new = frozenset().union(*val.elements) - frozenset().union(*train.elements)
+            names = ", ".join(chemical_symbols[number] for number in sorted(new))
+            _say(f"  {(~known).sum()} of them have elements that no training record has: {names}")
+            parts = {"val, new elements": ~known, "val, the others": known} if known.any() else {}
         pictures = [corruption_picture(self._pictures, val.some, self.args.seed)]
         trained = self._train(
             train=sources[0],
@@ -170,7 +179,7 @@ class _Demo:
         _title("validate, predict")
         results = evaluate(self.runs, trained, s2ef={"val": sources[1]})
         true = {"val": (val.ids, val.labels)}
-        _, errors, drawn = self._errors(trained, results, true, train.labels)
+        _, errors, drawn = self._errors(trained, results, true, train.labels, parts)
         self._finish([errors], [*pictures, *drawn], trained)
 
     @property
@@ -211,14 +220,21 @@ class _Demo:
         results: Results,
         true: dict[str, tuple[list[str], Labels]],
         train: Labels,
+        parts: dict[str, np.ndarray] | None = None,
     ) -> tuple[dict[str, dict[str, Labels]], str, list[Path]]:
-        """Predictions by run and split, the printed table, the parity plots."""
+        """Predictions by run and split, the printed table, the parity plots; ``parts`` of the
+        first split (masks by name) are shown as splits of their own."""
         _title("errors (free atoms, computed from the prediction files)")
         predicted = {
             name: {split: predictions(path, true[split][0]) for split, path in files.items()}
             for name, files in results.predictions.items()
         }
         labels = {split: each for split, (_, each) in true.items()}
+        whole = next(iter(labels))
+        for part, mask in (parts or {}).items():
+            labels[part] = labels[whole].where(mask)
+            for splits in predicted.values():
+                splits[part] = splits[whole].where(mask)
         text = s2ef_table(predicted, labels, train)
         _say(text)
         for run in trained:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dens_ocp.demo import config
-from dens_ocp.demo.process import TrainingProgress, run_cli
+from dens_ocp.demo.progress import TrainingProgress
 from dens_ocp.errors import DensError
+from dens_ocp.pipeline.process import run_cli
 
 PRINT_EVERY = 20
 

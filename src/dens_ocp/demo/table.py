@@ -31,6 +31,11 @@ class Labels:
         """(n, 3) forces on the free atoms of all structures."""
         return np.concatenate(self.forces)
 
+    def where(self, mask: np.ndarray) -> Labels:
+        """The structures that ``mask`` (S,) bool picks."""
+        forces = [each for each, picked in zip(self.forces, mask, strict=True) if picked]
+        return Labels(self.energy[mask], forces)
+
 
 @dataclass(frozen=True)
 class Errors:

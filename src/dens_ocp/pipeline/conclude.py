@@ -1,0 +1,141 @@
+"""From results to scores, leaderboard files and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dens_ocp.errors import DensError
+from dens_ocp.evaluation.boards import Board
+from dens_ocp.evaluation.prediction_files import positions_of_npz, read_predictions
+from dens_ocp.evaluation.reference import read_references
+from dens_ocp.evaluation.score_tables import Score, score_json, score_latex, score_table
+from dens_ocp.evaluation.scores import is2re_scores, is2rs_scores, s2ef_scores
+from dens_ocp.evaluation.structures import Structure, open_structures
+from dens_ocp.evaluation.submission_sources import Choices
+from dens_ocp.evaluation.submission_writer import make_submission
+from dens_ocp.evaluation.trajectories import energies_of_trajectories
+from dens_ocp.pipeline.folder import EvaluationFolder, write_text
+from dens_ocp.pipeline.settings import EvaluationSettings
+
+
+
+def conclude(
+    settings: EvaluationSettings,
+    folder: EvaluationFolder,
+    *,
+    report: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Score what has labels, write the files of the board, write the report.
+
+    The same results give the same bytes.
+
+    Args:
+        settings: whose runs are all done.
+        report: write ``report/index.html`` too.
+        say: prints a line.
+
+    Raises:
+        DensError: results that do not fit the data; a leaderboard file that would be wrong.
+    """
+    scores = {}
+    for task, sections in _sections(settings).items():
+        found = _scores(task, sections, folder, say)
+        if found:
+            scores[task] = found
+    written = []
+    if scores:
+        board = settings.board or Board("scores", settings.splits, settings.splits, "float32")
+        table = score_table(scores, board)
+        for name, text in (
+            ("scores.txt", table),
+            ("scores.json", score_json(scores, board)),
+            ("scores.tex", score_latex(scores, board)),
+        ):
+            write_text(folder.path / name, text)
+            written.append(folder.path / name)
+        say("\n" + table)
+    if settings.board is not None:
+        written += _submissions(settings, settings.board, folder, say)
+    say("written:")
+    for path in written:
+        say(f"  {path}")
+
+
+def _sections(settings: EvaluationSettings) -> dict[str, dict[str, dict[str, Any]]]:
+    """Sections of data sets by task and split."""
+    return {"s2ef": settings.s2ef, "is2re": settings.is2re, "is2rs": settings.is2re}
+
+
+_LABELS = {"s2ef": "forces", "is2re": "energy_relaxed", "is2rs": "pos_relaxed"}
+"""The label without which a task has no scores."""
+
+
+def _scores(
+    task: str,
+    sections: dict[str, dict[str, Any]],
+    folder: EvaluationFolder,
+    say: Callable[[str], None],
+) -> dict[str, Score]:
+    """Scores of the splits that have labels."""
+    scores = {}
+    for split, section in sections.items():
+        structures = open_structures(section, f"evaluation.{task}.{split}")
+        if getattr(structures[0], _LABELS[task]) is None:
+            say(f"no {task} scores of {split}: its data set has no label {_LABELS[task]}")
+            continue
+        bar = tqdm(structures, desc=f"{task} {split}", total=len(structures), leave=False)
+        try:
+            scores[split] = _score(task, folder, split, bar)
+        except DensError as error:
+            raise DensError(f"{task}, {split}: {error}") from None
+    return scores
+
+
+def _score(
+    task: str, folder: EvaluationFolder, split: str, structures: Iterable[Structure]
+) -> Score:
+    if task == "s2ef":
+        return s2ef_scores(read_predictions(folder.predictions(split)), structures)
+    if task == "is2re":
+        return is2re_scores(energies_of_trajectories(folder.trajectories(split)), structures)
+    return is2rs_scores(positions_of_npz(folder.positions(split)), structures)
+
+
+def _submissions(
+    settings: EvaluationSettings,
+    board: Board,
+    folder: EvaluationFolder,
+    say: Callable[[str], None],
+) -> list[Path]:
+    """The files of the board for which all splits are there, compared with the data sets."""
+    results = {
+        "s2ef": folder.predictions,
+        "is2re": folder.trajectories,
+        "is2rs": folder.positions,
+    }
+    references: dict[int, Any] = {}
+    written = []
+    for task, sections in _sections(settings).items():
+        missing = [split for split in board.splits if split not in sections]
+        if missing:
+            say(f"no {task} file for {board.name}: without {', '.join(missing)}")
+            continue
+        if id(sections) not in references:
+            paths = {split: Path(section["src"]) for split, section in sections.items()}
+            references[id(sections)] = read_references(paths)
+        make_submission(
+            folder.submission(task),
+            task,
+            board,
+            {split: results[task](split) for split in board.splits},
+            references[id(sections)],
+            Choices(progress=False),
+            force=True,
+        )
+        written.append(folder.submission(task))
+    return written

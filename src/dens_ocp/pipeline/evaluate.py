@@ -1,0 +1,147 @@
+"""The whole road: runs of fairchem, scores, leaderboard files, report; it restarts where it
+stopped."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dens_ocp.errors import DensError
+from dens_ocp.pipeline.folder import EvaluationFolder
+from dens_ocp.pipeline.jobs import Job, jobs_of
+from dens_ocp.pipeline.progress import JobsBar
+from dens_ocp.pipeline.settings import EvaluationSettings
+from dens_ocp.pipeline.side_by_side import side_by_side
+
+_VERSIONS = ("dens-ocp", "fairchem-core", "torch", "torch-geometric", "e3nn", "ase", "numpy")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the runs of fairchem are started.
+
+    Attributes:
+        arguments: handed on to fairchem: ``--cpu``, ``--num-gpus``, ``--amp``, ``--submit``, ...
+        at_a_time: runs side by side.
+        threads: CPU threads of each; None: torch's default.
+    """
+
+    arguments: tuple[str, ...] = ()
+    at_a_time: int = 1
+    threads: int | None = None
+
+    @property
+    def submits(self) -> bool:
+        """Whether the runs go to SLURM."""
+        return "--submit" in self.arguments
+
+
+def describe(
+    settings: EvaluationSettings, jobs: list[Job], checkpoint: Path, sha256: str
+) -> dict[str, Any]:
+    """What ``evaluation.json`` says."""
+    return {
+        "board": settings.board.name if settings.board else None,
+        "checkpoint": str(checkpoint.resolve()),
+        "checkpoint_sha256": sha256,
+        "splits": {
+            split: {"s2ef": settings.s2ef.get(split), "is2re": settings.is2re.get(split)}
+            for split in settings.splits
+        },
+        "jobs": {job.name: job.config for job in jobs},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _VERSIONS},
+        },
+    }
+
+
+def run_jobs(
+    jobs: list[Job],
+    checkpoint: Path,
+    options: RunOptions,
+    lock: int,
+    say: Callable[[str], None],
+) -> list[str]:
+    """Run what is not done yet.
+
+    Returns:
+        SLURM jobs that were submitted instead.
+
+    Raises:
+        DensError: a run failed; the others that had been started are finished first.
+    """
+    waiting = [job for job in jobs if not job.collect()]
+    if len(waiting) < len(jobs):
+        say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are done already")
+    bar = JobsBar([job.name for job in waiting], disable=options.submits)
+    try:
+        done = side_by_side(
+            {job.name: partial(_run, job, checkpoint, options, lock, bar) for job in waiting},
+            options.at_a_time,
+            progress=False,
+        )
+    finally:
+        bar.close()
+    return [f"{name}: {slurm}" for name, slurm in done.items() if slurm]
+
+
+def _run(
+    job: Job, checkpoint: Path, options: RunOptions, lock: int, bar: JobsBar
+) -> str | None:
+    watch = bar.watch(job.name)
+    watch(1)
+    slurm = job.run(
+        checkpoint,
+        list(options.arguments),
+        threads=options.threads,
+        inherited=(lock,),
+        on_percent=lambda percent: watch(min(percent, 99)),
+    )
+    watch(100)
+    return slurm
+
+
+def unfinished(jobs: list[Job]) -> list[Job]:
+    """Runs without a result, after taking over what is there."""
+    return [job for job in jobs if not job.collect()]
+
+
+def prepare(
+    settings: EvaluationSettings, checkpoint: Path, sha256: str, folder: EvaluationFolder
+) -> list[Job]:
+    """Describe the evaluation in its folder; returns its runs.
+
+    Raises:
+        DensError: the folder holds results of something else.
+    """
+    jobs = jobs_of(settings, folder)
+    results = {job.name: job.result for job in jobs}
+
+    def is_there(name: str) -> bool:
+        mode, _, split = name.partition("-")
+        result = results.get(name) or (
+            folder.predictions(split) if mode == "predict" else folder.positions(split)
+        )
+        return result.is_file() or (mode == "relax" and folder.trajectories(split).is_dir())
+
+    folder.describe(describe(settings, jobs, checkpoint, sha256), is_there)
+    return jobs
+
+
+def select(jobs: list[Job], names: list[str]) -> list[Job]:
+    """The jobs called ``names``; all of them if there is no name.
+
+    Raises:
+        DensError: there is no such job.
+    """
+    known = {job.name: job for job in jobs}
+    for name in names:
+        if name not in known:
+            raise DensError(f"--only: there is no run {name!r}; runs: {', '.join(known)}")
+    return [known[name] for name in names] if names else jobs

@@ -1,0 +1,137 @@
+"""The folder of an evaluation: where things lie, what was asked for, who works in it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dens_ocp.errors import DensError
+
+
+@dataclass(frozen=True)
+class EvaluationFolder:
+    """Paths in an evaluation's folder.
+
+    ::
+
+        evaluation.json                       what is evaluated: checkpoint, data, settings
+        predictions/<split>.npz               S2EF predictions, as fairchem writes them
+        relaxations/<split>/trajectories/     one <sid>.traj for each system
+        relaxations/<split>/relaxed_positions.npz
+        scores.txt, scores.json, scores.tex   where there are labels
+        submission/s2ef.npz, is2re.npz, is2rs.npz
+        report/index.html
+        configs/, output/, runs/              each run of fairchem: config, output, its own files
+    """
+
+    path: Path
+
+    @property
+    def description(self) -> Path:
+        return self.path / "evaluation.json"
+
+    def predictions(self, split: str) -> Path:
+        return self.path / "predictions" / f"{split}.npz"
+
+    def trajectories(self, split: str) -> Path:
+        return self.path / "relaxations" / split / "trajectories"
+
+    def positions(self, split: str) -> Path:
+        return self.path / "relaxations" / split / "relaxed_positions.npz"
+
+    def submission(self, task: str) -> Path:
+        return self.path / "submission" / f"{task}.npz"
+
+    def config(self, job: str) -> Path:
+        return self.path / "configs" / f"{job}.yml"
+
+    def output(self, job: str) -> Path:
+        return self.path / "output" / f"{job}.log"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    def describe(self, description: dict[str, Any], redo: Callable[[str], bool]) -> None:
+        """Write ``evaluation.json``; results of other settings are not mixed with new ones.
+
+        Args:
+            description: with ``checkpoint_sha256`` and ``jobs``, each with all of its settings.
+            redo: whether results of the job of this name are there.
+
+        Raises:
+            DensError: the folder holds results of another checkpoint or other settings.
+        """
+        if self.description.is_file():
+            before = json.loads(self.description.read_text())
+            done = [name for name in before["jobs"] if redo(name)]
+            if done and before["checkpoint_sha256"] != description["checkpoint_sha256"]:
+                raise DensError(
+                    f"--out: {self.path} holds results of another checkpoint "
+                    f"({before['checkpoint']}); name another folder"
+                )
+            for name in done:
+                then, now = before["jobs"][name], description["jobs"].get(name)
+                if now is not None and then != now:
+                    raise DensError(
+                        f"--out: {self.path} holds results of {name} with other settings "
+                        f"({_difference(then, now)}); name another folder, or remove these results"
+                    )
+            kept = {name: before["jobs"][name] for name in done}
+            description = {**description, "jobs": {**kept, **description["jobs"]}}
+        write_text(self.description, json.dumps(description, indent=2) + "\n")
+
+    @contextmanager
+    def locked(self, say: Callable[[str], None]) -> Iterator[int]:
+        """One evaluation at a time works in the folder.
+
+        A killed evaluation can leave a run of fairchem behind, which goes on: it holds the lock
+        through the descriptor that it inherited, and is waited for.
+
+        Yields:
+            The lock's file descriptor, to be handed on to processes.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting: an evaluation, or a run that it left, is at work in {self.path}")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _difference(before: Any, now: Any, path: str = "") -> str:
+    """The first setting that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            if before.get(key) != now.get(key):
+                return _difference(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+    return f"{path}: {before!r} then, {now!r} now"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 22):
+            digest.update(block)
+        return digest.hexdigest()
