@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "evaluation": {"datasets"},
     "report": {"batch", "config", "corruption", "evaluation"},
     "export": {"host", "models"},
-    "pipeline": {"evaluation", "host", "report"},
+    "pipeline": {"datasets", "evaluation", "host", "report"},
     "demo": {"batch", "config", "corruption", "datasets", "evaluation", "pipeline", "report"},
     "cli": {"host", "registration", "trainer", "__init__"},
     "__init__": {"registration"},

@@ -22,7 +22,6 @@ from dens_ocp.pipeline.folder import EvaluationFolder, write_text
 from dens_ocp.pipeline.settings import EvaluationSettings
 
 
-
 def conclude(
     settings: EvaluationSettings,
     folder: EvaluationFolder,

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dens_ocp.datasets.checks import check_dataset_paths
 from dens_ocp.errors import DensError
 from dens_ocp.pipeline.folder import EvaluationFolder
 from dens_ocp.pipeline.jobs import Job, jobs_of
@@ -118,8 +119,11 @@ def prepare(
     """Describe the evaluation in its folder; returns its runs.
 
     Raises:
-        DensError: the folder holds results of something else.
+        DensError: a data set is missing or damaged; the folder holds results of something else.
     """
+    for task, sections in (("s2ef", settings.s2ef), ("is2re", settings.is2re)):
+        for split, section in sections.items():
+            check_dataset_paths(section, f"evaluation.{task}.{split}")
     jobs = jobs_of(settings, folder)
     results = {job.name: job.result for job in jobs}
 
