@@ -35,7 +35,7 @@ def test_positions(tmp_path):
         positions_of_npz(path)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("share", [0.5, 0.7])
 def test_damaged_bytes_are_named(share, tmp_path):
     path = tmp_path / "a.npz"
     values = np.random.default_rng(0).normal(size=200)
