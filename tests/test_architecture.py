@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "registration": {"datasets", "models", "trainer"},
     "evaluation": {"datasets"},
     "report": {"batch", "config", "corruption", "evaluation"},
-    "export": {"host", "models"},
+    "export": {"__init__", "config", "host", "models"},
     "demo": {"batch", "config", "corruption", "datasets", "evaluation", "report"},
     "cli": {"host", "registration", "trainer", "__init__"},
     "__init__": {"registration"},

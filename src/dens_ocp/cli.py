@@ -22,6 +22,7 @@ _KEPT_ALIVE: list[Any] = []
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
 
 COMMANDS = {
+    "export": ("dens_ocp.export.command", "a DeNS checkpoint becomes one of stock fairchem"),
     "demo": ("dens_ocp.demo.run", "make a small OC20-like data set, train on it, evaluate, draw"),
 }
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""
