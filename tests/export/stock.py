@@ -58,7 +58,7 @@ def python(script: str, *arguments: str | Path, cwd: Path) -> str:
 
 def without_dens_ocp(script: str, *arguments: str | Path, cwd: Path) -> str:
     """Run ``script`` where importing dens_ocp raises, and nothing has imported it."""
-    output = python(WITHOUT_DENS_OCP + SEEDED + script + STILL_WITHOUT, *arguments, cwd=cwd)
+    output = python(WITHOUT_DENS_OCP + script + STILL_WITHOUT, *arguments, cwd=cwd)
     assert "without dens_ocp" in output
     return output
 
@@ -66,7 +66,7 @@ def without_dens_ocp(script: str, *arguments: str | Path, cwd: Path) -> str:
 def fairchem(mode: str, config: Path, checkpoint: Path, *overrides: str, cwd: Path) -> str:
     """Stock fairchem's command line, without dens_ocp."""
     arguments = _arguments(mode, config, checkpoint, *overrides, cwd=cwd)
-    return without_dens_ocp(FAIRCHEM, *arguments, cwd=cwd)
+    return without_dens_ocp(SEEDED + FAIRCHEM, *arguments, cwd=cwd)
 
 
 def ours(mode: str, config: Path, checkpoint: Path, *overrides: str, cwd: Path) -> str:

@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check_paths(args)
+    print(f"reading, writing and comparing {args.checkpoint} ...", flush=True)
     with _quiet():
         source = read_source(args.checkpoint, args.config_yml, args.raw)
         exported = write_exported(source, args.out, args.checkpoint.name)
