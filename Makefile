@@ -66,7 +66,7 @@ test: $(DONE)/project
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) $(TEST_ARGS)
 
 lint: $(DONE)/project
-	$(BIN)/python -m ruff check src tests
+	$(BIN)/python -m ruff check src tests examples
 
 clean:
 	rm -rf .pytest_cache .ruff_cache build dist

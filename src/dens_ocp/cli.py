@@ -28,6 +28,7 @@ COMMANDS = {
     ),
     "submission": ("dens_ocp.evaluation.submission", "make and check leaderboard files"),
     "score": ("dens_ocp.evaluation.score", "scores of predictions and relaxations, as the boards"),
+    "export": ("dens_ocp.export.command", "a DeNS checkpoint becomes one of stock fairchem"),
     "demo": ("dens_ocp.demo.run", "make a small OC20-like data set, train on it, evaluate, draw"),
 }
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""

@@ -39,6 +39,17 @@ def translated(name: str) -> str:
     return _HEADS.get(head, head) + dot + rest
 
 
+def flat_name(name: str) -> str:
+    """The name in fairchem's flat models of a parameter or buffer of ours that they have.
+
+    >>> flat_name("force_head.force_block.proj.bias")
+    'force_block.proj.bias'
+    >>> flat_name("sphere_embedding.weight")
+    'sphere_embedding.weight'
+    """
+    return name.removeprefix("energy_head.").removeprefix("force_head.")
+
+
 def is_dens(name: str) -> bool:
     """Whether (our) ``name`` belongs to a module that only DeNS has."""
     return name.startswith(DENS_MODULES)
