@@ -23,6 +23,10 @@ _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxatio
 
 COMMANDS = {
     "demo": ("dens_ocp.demo.run", "make a small OC20-like data set, train on it, evaluate, draw"),
+    "report": (
+        "dens_ocp.report.command",
+        "one HTML page about a training run and its evaluation: is it good?",
+    ),
 }
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""
 
