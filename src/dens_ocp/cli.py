@@ -30,6 +30,10 @@ COMMANDS = {
     "score": ("dens_ocp.evaluation.score", "scores of predictions and relaxations, as the boards"),
     "export": ("dens_ocp.export.command", "a DeNS checkpoint becomes one of stock fairchem"),
     "demo": ("dens_ocp.demo.run", "make a small OC20-like data set, train on it, evaluate, draw"),
+    "report": (
+        "dens_ocp.report.command",
+        "one HTML page about a training run and its evaluation: is it good?",
+    ),
 }
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""
 

@@ -6,18 +6,23 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from torch_geometric.data import Data
 
-from dens_ocp.demo.corruption_picture import draw_corruption, most_varied
-from dens_ocp.demo.curves import draw_curves, read_scalars
-from dens_ocp.demo.parity import draw_parity
 from dens_ocp.demo.runs import PRINT_EVERY, Trained
-from dens_ocp.demo.table import Labels
+from dens_ocp.demo.table import Labels, errors
+from dens_ocp.evaluation.structures import structure
+from dens_ocp.report.corruption_gallery import corruption_gallery, most_varied
+from dens_ocp.report.drawing import save
+from dens_ocp.report.learning_curves import learning_curves
+from dens_ocp.report.parity import Parity, parity
+from dens_ocp.report.tensorboard_curves import read_scalars
 
 
 def corruption_picture(folder: Path, records: Sequence[Data], seed: int) -> Path:
     """``corruption.png``: one of the records as the paper's Fig. 3."""
-    return draw_corruption(folder / "corruption.png", most_varied(records), seed=seed)
+    shown = most_varied([structure(record) for record in records])
+    return save(corruption_gallery(shown, seed=seed), folder / "corruption.png")
 
 
 def curves_picture(folder: Path, trained: Sequence[Trained]) -> Path:
@@ -25,7 +30,8 @@ def curves_picture(folder: Path, trained: Sequence[Trained]) -> Path:
     runs = {run.name: read_scalars(run.events) for run in trained}
     sigma = trained[0].config["optim"]["dens"]["sigma"]
     mean_absolute = sigma * math.sqrt(2 / math.pi)
-    return draw_curves(folder / "training.png", runs, PRINT_EVERY, noise_of_zero=mean_absolute)
+    figure = learning_curves(runs, PRINT_EVERY, noise_of_zero=mean_absolute)
+    return save(figure, folder / "training.png")
 
 
 def parity_picture(
@@ -33,4 +39,15 @@ def parity_picture(
 ) -> Path:
     """``parity-<run>.png``: a column per split."""
     path = folder / f"parity-{name.replace(' ', '-')}.png"
-    return draw_parity(path, {split: (predicted[split], true[split]) for split in true})
+    splits = {split: _compared(predicted[split], true[split]) for split in true}
+    return save(parity(splits, label="EMT"), path)
+
+
+def _compared(predicted: Labels, true: Labels) -> Parity:
+    error = errors(predicted, true)
+    return Parity(
+        energies=np.stack([true.energy, predicted.energy], 1),
+        forces=np.stack([true.all_forces.ravel(), predicted.all_forces.ravel()], 1),
+        energy_mae=error.energy_mae,
+        force_mae=error.force_mae,
+    )
