@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +146,9 @@ class LabelCheckingCollater:
         where: the config section, for messages: ``dataset.train``.
 
     Calling it raises:
-        DensError: a record without a label, without atoms, with NaN or infinite labels, positions
-            or cell, or with atom-wise labels of another shape; the message names the record.
+        DensError: a record without a label, without ``fixed``, without atoms, with NaN or infinite
+            labels, positions or cell, or with atom-wise labels of another shape; the message names
+            the record.
     """
 
     def __init__(
@@ -163,13 +164,16 @@ class LabelCheckingCollater:
         return self.collater(records)
 
 
-def check_first_record(dataset: Any, required: Mapping[str, str], where: str) -> None:
-    """Check the first record of a data set, before training starts.
+def check_first_record(
+    dataset: Any, required: Mapping[str, str], where: str, atoms: Sequence[str] = ("fixed",)
+) -> None:
+    """Check the first record of a data set, before it is used.
 
     Args:
         dataset: fairchem's data set or subset.
         required: as in :class:`LabelCheckingCollater`.
         where: as there.
+        atoms: what each record has to have for each of its atoms.
 
     Raises:
         DensError: as there; an empty data set; a first record that cannot be read.
@@ -185,11 +189,13 @@ def check_first_record(dataset: Any, required: Mapping[str, str], where: str) ->
             f"{where}: the first record cannot be read ({type(error).__name__}: {error}): the LMDB "
             "is damaged; copy it or write it again"
         ) from error
-    check_record(record, required, where)
+    check_record(record, required, where, atoms)
 
 
-def check_record(record: Data, required: Mapping[str, str], where: str) -> None:
-    """Check one record; see :class:`LabelCheckingCollater`."""
+def check_record(
+    record: Data, required: Mapping[str, str], where: str, atoms: Sequence[str] = ("fixed",)
+) -> None:
+    """Check one record; see :class:`LabelCheckingCollater` and :func:`check_first_record`."""
     positions = getattr(record, "pos", None)
     if positions is None or positions.dim() != 2 or positions.shape[1] != 3:
         raise DensError(f"{_name(record, where)} has no positions pos of shape (atoms, 3)")
@@ -200,6 +206,8 @@ def check_record(record: Data, required: Mapping[str, str], where: str) -> None:
     cell = getattr(record, "cell", None)
     if cell is not None:
         _check_finite(cell, "cell", record, where)
+    for name in atoms:
+        _check_one_per_atom(getattr(record, name, None), name, num_atoms, record, where)
     for label, level in required.items():
         value = getattr(record, label, None)
         if value is None:
@@ -212,6 +220,27 @@ def check_record(record: Data, required: Mapping[str, str], where: str) -> None:
                 f"{expected} for its {num_atoms} atoms"
             )
         _check_finite(value, label, record, where)
+
+
+_PER_ATOM = {
+    "fixed": "1 for atoms that do not move, 0 for free ones; zeros if all are free",
+    "tags": "0 for the bulk, 1 for the surface, 2 for the adsorbate",
+}
+
+
+def _check_one_per_atom(
+    value: Any, name: str, num_atoms: int, record: Data, where: str
+) -> None:
+    if value is None:
+        raise DensError(
+            f"{_name(record, where)} has no attribute {name!r} ({_PER_ATOM[name]}); write the "
+            f"LMDB with it: record.{name} = torch.zeros(natoms) for example"
+        )
+    if tuple(torch.as_tensor(value).shape) != (num_atoms,):
+        raise DensError(
+            f"{_name(record, where)}: {name} has shape {tuple(torch.as_tensor(value).shape)}, "
+            f"expected ({num_atoms},) for its {num_atoms} atoms"
+        )
 
 
 def _check_finite(value: torch.Tensor, label: str, record: Data, where: str) -> None:

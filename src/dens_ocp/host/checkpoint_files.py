@@ -1,4 +1,4 @@
-"""Reading and writing checkpoint files: whole files only."""
+"""Reading checkpoint files: whole files only."""
 
 from __future__ import annotations
 
@@ -35,14 +35,3 @@ def read(path: str | os.PathLike[str], map_location: torch.device) -> dict[str, 
     checkpoint.setdefault("normalizers", {})
     checkpoint.setdefault("amp", None)
     return checkpoint
-
-
-def replace(temporary: str | os.PathLike[str], final: str | os.PathLike[str]) -> None:
-    """Give a written file its final name, in one step and only when it is on the disk.
-
-    fairchem writes onto the final name; a run killed while it writes leaves a file that no restart
-    can read.
-    """
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, final)

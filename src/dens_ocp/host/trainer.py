@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from fairchem.core.common import distutils
-from fairchem.core.models.equiformer_v2.trainers.forces_trainer import EquiformerV2ForcesTrainer
 from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 
 from dens_ocp.datasets.checks import (
@@ -30,10 +29,14 @@ from dens_ocp.host import (
     checkpoint_files,
     defaults,
     oc22_references,
+    relaxation_options,
     schedule,
     timestamps,
     wandb_login,
+    whole_files,
 )
+from dens_ocp.host.evaluation import EvaluatingTrainer
+from dens_ocp.host.swapped import swapped
 
 TRAINING_STATE = (
     "epoch", "step", "best_val_metric", "primary_metric", "optimizer", "scheduler", "ema",
@@ -48,7 +51,7 @@ _SPLITS = {
 }
 
 
-class HostTrainer(EquiformerV2ForcesTrainer):
+class HostTrainer(EvaluatingTrainer):
     """Cosine and multistep schedules in epochs (fairchem's EquiformerV2 trainer), for any model.
 
     Raises:
@@ -66,7 +69,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
 
     def load(self, inference_only: bool) -> None:
         self.train_loader = None
-        self._saved_step = self._validated_step = None
+        self._saved_step = self._validated_step = self._relaxed_step = None
         super().load(inference_only)
 
     def load_task(self) -> None:
@@ -84,7 +87,10 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         for split, name in _SPLITS.items():
             section = self.config[name]
             if not section.get("src"):
-                section.pop("src", None)  # fairchem only asks whether the word is there
+                # fairchem only asks whether the word is there; of relaxations, whether a word is
+                section.pop("src", None)
+                if split == "relax":
+                    self.config[name] = {}
                 continue
             inherits = split != "train" and section.get("use_train_settings", True)
             base = self.config["dataset"] if inherits else {}
@@ -97,9 +103,31 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         self.config["model"].setdefault(
             "otf_graph", getattr(self._unwrapped_model, "otf_graph", True)
         )
+        if self.config["relax_dataset"]:
+            relaxation_options.checked(self.config["task"])
+            optim = self.config["optim"]
+            optim.setdefault("batch_size", optim.get("eval_batch_size", 1))
         super().load_datasets()
-        if self.train_dataset is not None:
-            check_first_record(self.train_dataset, self._labels(), "dataset.train")
+        self._check_records()
+
+    def _check_records(self) -> None:
+        """The first record of each data set has what will be asked for."""
+        for split, dataset in (
+            ("train", self.train_dataset),
+            ("val", self.val_dataset),
+            ("test", self.test_dataset),
+            ("relax", self._relax_dataset),
+        ):
+            if dataset is None:
+                continue
+            if split != "train":
+                defaults.complete_key_mapping(dataset, f"dataset.{split}")
+            check_first_record(
+                dataset,
+                self._labels() if split == "train" else {},
+                f"dataset.{split}",
+                atoms=("fixed", "tags") if split == "relax" else ("fixed",),
+            )
 
     def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
         plain = self.collater
@@ -200,11 +228,19 @@ class HostTrainer(EquiformerV2ForcesTrainer):
                 max_steps,
             )
             return
-        super().train(disable_eval_tqdm)
-        if self.val_loader is not None and self._validated_step != self.step:
-            val_metrics = self.validate(split="val", disable_tqdm=disable_eval_tqdm)
-            primary_metric = self.primary_metric or self.evaluation_metrics["primary_metric"]
-            self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_eval_tqdm)
+        relaxes = self.config["task"].get("eval_relaxations", False)
+        if relaxes:
+            relaxation_options.checked(self.config["task"])
+            # fairchem asks for the word relax_dataset, and relaxes dataset.relax
+            self.config["task"].setdefault("relax_dataset", dict(self.relax_dataset.config))
+        with swapped(self, "_in_training", True):
+            super().train(disable_eval_tqdm)
+            if self.val_loader is not None and self._validated_step != self.step:
+                val_metrics = self.validate(split="val", disable_tqdm=disable_eval_tqdm)
+                primary_metric = self.primary_metric or self.evaluation_metrics["primary_metric"]
+                self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_eval_tqdm)
+            if relaxes and self._relaxed_step != self.step:
+                self.run_relaxations()
         if self._saved_step != self.step:
             self.save(checkpoint_file="checkpoint.pt", training_state=True)
 
@@ -212,6 +248,10 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         if split == "val":
             self._validated_step = self.step
         return super().validate(split, disable_tqdm)
+
+    def run_relaxations(self) -> dict[str, Any]:
+        self._relaxed_step = self.step
+        return super().run_relaxations()
 
     # ---- checkpoints -----------------------------------------------------------------------
 
@@ -227,7 +267,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         if temporary is None:
             return None
         final = Path(temporary).with_name(checkpoint_file)
-        checkpoint_files.replace(temporary, final)
+        whole_files.replace(temporary, final)
         return str(final)
 
     def fitted_checkpoint(

@@ -1,0 +1,81 @@
+"""Relaxations on several ranks: each system once, and nobody waits within the run.
+
+fairchem pads the last batch with systems that are there already, so two ranks may relax one system
+and write one file, and metrics count it twice. Its ranks meet at every batch, or give up after 30
+minutes (the time limit of their process group) when one still relaxes and another is done.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from fairchem.core.common import distutils
+from torch.utils.data import BatchSampler, Sampler
+
+from dens_ocp.errors import DensError
+
+_PATIENCE = datetime.timedelta(days=1)
+
+
+class DealtBatches(Sampler[list[int]]):
+    """The batches of a run on one rank, dealt out: batch b goes to rank b modulo ``world``.
+
+    Which systems are in one batch does not depend on the number of ranks (unless there are fewer
+    batches than ranks; they are made smaller then), so a run can go on with another number.
+
+    Args:
+        size: number of systems. batch_size: systems of a batch.
+        rank, world: this rank and the number of ranks (of data-parallel groups).
+
+    Raises:
+        DensError: fewer systems than ranks.
+    """
+
+    def __init__(self, size: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        if size < world:
+            raise DensError(
+                f"dataset.relax has {size} systems for {world} ranks; use --num-gpus {size} or "
+                "fewer (and as many nodes)"
+            )
+        batch_size = min(batch_size, size)
+        if -(-size // batch_size) < world:
+            batch_size = size // world
+        self.batches = BatchSampler(range(size), batch_size, drop_last=False)
+        self.rank, self.world = rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return islice(self.batches, self.rank, None, self.world)
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.batches), self.world))
+
+
+class WaitingLoader:
+    """A loader whose end is reached when all ranks have reached theirs.
+
+    Args:
+        loader: this rank's batches. limit: of batches, or None.
+        group: the process group to wait in (:func:`patient_group`), or None for a single rank.
+    """
+
+    def __init__(self, loader: Any, limit: int | None = None, group: Any = None) -> None:
+        self.loader, self.limit, self.group = loader, limit, group
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from islice(self.loader, self.limit)
+        if self.group is not None:
+            torch.distributed.barrier(self.group)
+
+    def __len__(self) -> int:
+        return len(self.loader) if self.limit is None else min(self.limit, len(self.loader))
+
+
+def patient_group() -> Any:
+    """A process group of all ranks that waits for a day, or None for a single rank."""
+    if distutils.get_world_size() == 1:
+        return None
+    return torch.distributed.new_group(timeout=_PATIENCE)

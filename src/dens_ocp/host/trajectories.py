@@ -1,0 +1,172 @@
+"""Relaxation trajectories: ``<traj_dir>/<sid>.traj``, there when finished, read when resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
+
+from dens_ocp.errors import DensError
+from dens_ocp.host import whole_files
+
+SETTINGS_FILE = "relaxations.json"
+_UNFINISHED = ".{}.traj_unfinished"
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(folder: Path, names: Sequence[str]) -> Iterator[list[TrajectoryWriter]]:
+    """Writers of one trajectory per name, which get their final names when the context ends.
+
+    After an error nothing is left; after a kill hidden files are, which the next run overwrites.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = [folder / _UNFINISHED.format(name) for name in names]
+    writers = []
+    try:
+        for path in temporary:
+            # ASE lets MPI's rank 0 alone write; ranks here have systems of their own
+            writers.append(TrajectoryWriter(path, mode="w", master=True))
+        yield writers
+        for writer in writers:
+            writer.close()
+        for path, name in zip(temporary, names, strict=True):
+            whole_files.replace(path, folder / f"{name}.traj")
+    except BaseException:
+        for writer in writers:
+            writer.close()
+        for path in temporary:
+            path.unlink(missing_ok=True)
+        raise
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished trajectory.
+
+    Attributes:
+        initial: the first frame. relaxed: the last one, with energy (eV) and forces
+            (eV/Angstrom; zero on fixed atoms).
+    """
+
+    initial: Atoms
+    relaxed: Atoms
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The model's outputs for the relaxed structure."""
+        return self.relaxed.calc.results
+
+
+def read(path: Path) -> Finished | None:
+    """The trajectory, or None if it is not there, empty or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with TrajectoryReader(path) as frames:
+            finished = Finished(frames[0], frames[-1])
+        return finished if np.ndim(finished.results["energy"]) == 0 else None
+    except Exception:  # whatever a damaged file makes of ASE's reader
+        return None
+
+
+def read_of(folder: Path, name: str, numbers: np.ndarray, pos: np.ndarray) -> Finished | None:
+    """The finished trajectory of a system, or None; see :func:`read`.
+
+    Args:
+        folder, name: of the trajectory.
+        numbers: (N,) atomic numbers of the system. pos: (N, 3) its initial positions, Angstrom.
+
+    Raises:
+        DensError: a trajectory of another system.
+    """
+    finished = read(folder / f"{name}.traj")
+    if finished is None:
+        return None
+    if not (
+        np.array_equal(finished.initial.numbers, numbers)
+        and np.array_equal(finished.initial.positions, pos.astype(np.float64))
+    ):
+        raise DensError(
+            f"task.relax_opt.traj_dir: {folder / name}.traj starts from another structure than the "
+            f"system {name} of dataset.relax; give every data set a folder of its own"
+        )
+    return finished
+
+
+# ---- whose folder it is --------------------------------------------------------------------------
+
+
+def weights_digest(model: torch.nn.Module, others: Mapping[str, torch.nn.Module]) -> str:
+    """A digest of a model's parameters, and of the state of ``others`` (normalizers, references);
+    buffers of the model follow from its config."""
+    digest = hashlib.sha256()
+    states = chain(
+        model.named_parameters(),
+        ((f"{key}.{name}", value) for key in sorted(others)
+         for name, value in others[key].state_dict().items()),
+    )  # fmt: skip
+    for name, value in states:
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def claim(folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Write ``settings`` into the folder, or find that its trajectories are of the same ones.
+
+    Files that a killed run left unfinished are removed. With ``overwrite`` what is there does not
+    matter.
+
+    Raises:
+        DensError: finished trajectories of another checkpoint or of other settings.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(_UNFINISHED.format("*")):
+        path.unlink()
+    path = folder / SETTINGS_FILE
+    settings = json.loads(json.dumps(settings))
+    try:
+        there = json.loads(path.read_text())
+    except (OSError, ValueError):
+        there = None
+    if there == settings:
+        return
+    if not overwrite and any(read(trajectory) for trajectory in folder.glob("*.traj")):
+        raise DensError(
+            f"task.relax_opt.traj_dir: {folder} holds trajectories of "
+            f"{_difference(there, settings)}; give another folder, or delete this one"
+        )
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(settings, indent=1) + "\n")
+    whole_files.replace(temporary, path)
+
+
+def _difference(there: Any, settings: Mapping[str, Any]) -> str:
+    if not isinstance(there, dict):
+        return (
+            f"unknown origin (no {SETTINGS_FILE} in it; plain fairchem leaves the relaxed "
+            "structure out)"
+        )
+    changed = [name for name in settings if there.get(name) != settings[name]]
+    if changed == ["weights"]:
+        return "another checkpoint"
+    return "other settings: " + ", ".join(
+        f"{name} {there.get(name)} there, {settings[name]} now"
+        for name in changed
+        if name != "weights"
+    )
