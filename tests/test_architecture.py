@@ -25,7 +25,6 @@ MAY_IMPORT = {
     "registration": {"datasets", "models", "trainer"},
     "evaluation": {"datasets"},
     "report": {"batch", "config", "corruption", "evaluation"},
-    "export": {"host", "models"},
     "pipeline": {"datasets", "evaluation", "host", "report"},
     "demo": {"batch", "config", "corruption", "datasets", "evaluation", "pipeline", "report"},
     "export": {"__init__", "config", "host", "models"},

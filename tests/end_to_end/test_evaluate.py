@@ -1,4 +1,4 @@
-"""``dens-ocp evaluate``: one command from a checkpoint to scores and files; killed and restarted."""
+"""``dens-ocp evaluate``: from a checkpoint to scores and files; killed and restarted."""
 
 import json
 import os

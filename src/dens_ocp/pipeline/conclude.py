@@ -20,6 +20,7 @@ from dens_ocp.evaluation.submission_writer import make_submission
 from dens_ocp.evaluation.trajectories import energies_of_trajectories
 from dens_ocp.pipeline.folder import EvaluationFolder, write_text
 from dens_ocp.pipeline.settings import EvaluationSettings
+from dens_ocp.report.command import evaluation_and_its_run, write_report
 
 
 def conclude(
@@ -60,6 +61,12 @@ def conclude(
         say("\n" + table)
     if settings.board is not None:
         written += _submissions(settings, settings.board, folder, say)
+    if report:
+        path, verdict = write_report(
+            *evaluation_and_its_run(folder.path), folder.path / "report"
+        )
+        written.append(path)
+        say(verdict)
     say("written:")
     for path in written:
         say(f"  {path}")

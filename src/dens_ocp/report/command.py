@@ -81,15 +81,24 @@ def _sources(args: argparse.Namespace) -> tuple[TrainingRun | None, EvaluationFo
                 f"RUN: {args.run} is an evaluation folder, and --evaluation names another one; "
                 "give one of them"
             )
-        evaluation = read_evaluation(Path(args.run))
-        checkpoint = evaluation.checkpoint
-        if checkpoint is None or not any(
-            (checkpoint.parent / name).is_file() for name in CHECKPOINTS
-        ):
-            return None, evaluation
-        return read_run(checkpoint.parent), evaluation
+        return evaluation_and_its_run(Path(args.run))
     training = read_run(find_folder(args.run, args.run_dir))
     return training, None if args.evaluation is None else read_evaluation(args.evaluation)
+
+
+def evaluation_and_its_run(path: Path) -> tuple[TrainingRun | None, EvaluationFolder]:
+    """The evaluation in a folder, and the training run of its checkpoint where that is still there.
+
+    Raises:
+        DensError: no evaluation there, or damaged files.
+    """
+    evaluation = read_evaluation(path)
+    checkpoint = evaluation.checkpoint
+    if checkpoint is None or not any(
+        (checkpoint.parent / name).is_file() for name in CHECKPOINTS
+    ):
+        return None, evaluation
+    return read_run(checkpoint.parent), evaluation
 
 
 def _default_out(training: TrainingRun | None, evaluation: EvaluationFolder | None) -> Path:
