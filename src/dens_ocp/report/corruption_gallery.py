@@ -31,15 +31,15 @@ LONGEST_FORCE = 2.0
 _FIXED = np.array([0.97, 0.97, 0.97])  # colour of atoms that are never corrupted
 _VIEW = "-80x,12y,0z"
 _PALE = 0.65  # share of white in the colours of original positions
+_MARGIN = 1.8  # Angstrom around the centres of the original atoms
 _RADIUS = 0.85  # in covalent radii
 _BEHIND = 1.5  # Angstrom by which these stand farther from the viewer
 
 
 @dataclass(frozen=True)
 class _Look:
-    """How a structure is drawn: the frame of all panels, and what is added to the atoms."""
+    """How a row is drawn."""
 
-    extent: np.ndarray  # (2, 3) corners
     grey: np.ndarray  # (N,) bool: atoms without colour
     force_scale: float | None  # Angstrom per eV/Angstrom; None: no arrows
 
@@ -87,16 +87,14 @@ def corruption_gallery(
         ),
     )
     original = _atoms(shown)
-    extent = _extent(original)
-    width, height = np.ptp(extent @ rotate(_VIEW), axis=0)[:2]
-    tall = float(np.clip(height / width, 0.6, 1.4))
+    width, height = np.ptp(original.positions @ rotate(_VIEW), axis=0)[:2] + 2 * _MARGIN
     figure, axes = new_figure(
-        len(rows), 1 + len(sigmas), (2.8 * (1 + len(sigmas)), len(rows) * (2.6 * tall + 0.35))
-    )
+        len(rows), 1 + len(sigmas),
+        (2.7 * (1 + len(sigmas)) + 0.4, len(rows) * (2.6 * height / width + 0.35)),
+    )  # fmt: skip
     for line, (name, options) in zip(axes, rows, strict=True):
         in_training = options is training
         look = _Look(
-            extent,
             grey=shown.fixed & (in_training and not options.all_atoms),
             force_scale=_force_scale(shown) if in_training else None,
         )
@@ -138,11 +136,6 @@ def _atoms(shown: Structure) -> Atoms:
     return Atoms(shown.atomic_numbers, positions=shown.pos.astype(float), cell=shown.cell, pbc=True)
 
 
-def _extent(atoms: Atoms) -> np.ndarray:
-    """(2, 3) corners of a box around the atoms."""
-    return np.array([atoms.positions.min(0) - 0.5, atoms.positions.max(0) + 0.5])
-
-
 def largest_force(shown: Structure) -> float:
     """Length of the largest force on a free atom, eV/Angstrom."""
     return float(np.linalg.norm(shown.forces, axis=1)[shown.free].max(initial=0))
@@ -162,8 +155,8 @@ def _draw(
 ) -> None:
     """Draw the corrupted atoms, and pale ones where they were, or arrows.
 
-    Both go into one structure, so that nearer atoms hide farther ones; two invisible atoms at the
-    corners of ``look.extent`` give all panels the same frame.
+    Both go into one structure, so that nearer atoms hide farther ones. The frame is that of the
+    original.
     """
     everything = original.copy()
     colours = [
@@ -183,13 +176,13 @@ def _draw(
         colours += [_PALE + (1 - _PALE) * _colour(number) for number in ghosts.numbers]
         radii += [_radius(number) for number in ghosts.numbers]
         pale = np.r_[pale, np.ones(len(ghosts), dtype=bool)]
-    everything += Atoms("X2", positions=look.extent)
-    colours += [(1.0, 1.0, 1.0)] * 2
-    radii += [1e-3] * 2
     drawn = Matplotlib(
         everything, axis, rotation=_VIEW, radii=radii, colors=np.array(colours), show_unit_cell=0
     )
     drawn.write()
+    at = drawn.to_image_plane_positions(original.positions)
+    (left, low), (right, high) = at.min(0)[:2] - _MARGIN, at.max(0)[:2] + _MARGIN
+    axis.set(xlim=(left, right), ylim=(low, high))
     pale_colours = {tuple(np.round(colours[index], 3)) for index in np.flatnonzero(pale)}
     for patch in axis.patches:
         is_pale = tuple(np.round(patch.get_facecolor()[:3], 3)) in pale_colours
@@ -207,11 +200,13 @@ def _arrows(axis: Axes, drawn: Matplotlib, start: np.ndarray, vectors: np.ndarra
     """Arrows from ``start`` (n, 3) along ``vectors`` (n, 3), in front of the atoms."""
     at = drawn.to_image_plane_positions(start)[:, :2]
     along = drawn.to_image_plane_positions(start + vectors)[:, :2] - at
-    axis.quiver(
+    arrows = axis.quiver(
         *at.T, *along.T, color=colour, angles="xy", scale_units="xy", scale=1, width=0.012,
         headwidth=3.5, headlength=4, headaxislength=3.5, edgecolor="white", linewidth=0.4,
         zorder=10, clip_on=False,
     )  # fmt: skip
+    # matplotlib takes the box of a quiver in data for one in pixels: pictures of 25,000 pixels
+    arrows.set_in_layout(False)
 
 
 def _radius(number: int) -> float:

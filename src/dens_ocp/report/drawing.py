@@ -65,7 +65,7 @@ def save(figure: Figure, path: Path) -> Path:
     temporary = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, dpi=DPI, format="png")
+        figure.savefig(temporary, dpi=DPI, format="png", bbox_inches="tight", pad_inches=0.05)
         os.replace(temporary, path)
     except OSError as error:
         raise DensError(f"{path} cannot be written: {error}") from None

@@ -124,10 +124,10 @@ def gallery_section(
             f"Structure {shown.id}, corrupted. Above: all atoms moved (as in Figures 3 to 5 of the "
             "paper); pale atoms stand where they were. Below: what the network is given in "
             "training; white atoms are fixed and never moved. Orange arrows: the displacement it "
-            f"must predict (drawn {STRETCH} times as long). Blue arrows: the force that is encoded "
+            f"must predict ({STRETCH} times as long). Blue arrows: the force that is encoded "
             f"for the same atoms (the largest on a free atom, {largest_force(shown):.2f} "
-            f"eV/\u00c5, is as long as {LONGEST_FORCE:g} \u00c5). At the run's \u03c3 the structure should "
-            "look damaged, but not beyond recognition.",
+            f"eV/\u00c5, is drawn {LONGEST_FORCE:g} \u00c5 long). At the run's \u03c3 the "
+            "structure should look damaged, but not beyond recognition.",
         )
     )
     return section
