@@ -36,6 +36,7 @@ def config(relax: Path, traj_dir: Path | None, batch_size: int = 3, **task: Any)
         }
     }
     settings["optim"]["eval_batch_size"] = batch_size
+    del settings["optim"]["load_balancing"]  # fairchem wants metadata.npz for it
     settings["task"] = {
         "relaxation_steps": 5, "relaxation_fmax": 0.001, "write_pos": True,
         "relax_opt": {"maxstep": 0.04, "memory": 50, "damping": 1.0, "alpha": 70.0},
@@ -48,9 +49,6 @@ def config(relax: Path, traj_dir: Path | None, batch_size: int = 3, **task: Any)
 
 def trainer_of(settings: dict[str, Any], run_dir: Path, name: str = OURS, weights: int = 0):
     """A trainer with weights drawn from the seed ``weights``."""
-    if name == STOCK:
-        settings = {**settings, "optim": {**settings["optim"], "dens": None}}
-        # fairchem has no schedule without a training set and still asks for an optimizer
     trainer = make_trainer(settings, run_dir, name, timestamp_id="run", seed=weights)
     trainer.logger = LoggedMetrics()
     Path(trainer.config["cmd"]["results_dir"]).mkdir(parents=True, exist_ok=True)

@@ -56,15 +56,15 @@ def test_metrics_of_validation(tmp_path):
     for size in (1, 3, 4):
         settings["optim"]["eval_batch_size"] = size
         trainer = relaxations.trainer_of(settings, tmp_path / f"r{size}")
-        predictions = trainer.predict_all = trainer.validate(disable_tqdm=True)
-        found.append({name: predictions[name]["metric"] for name in predictions})
+        metrics = trainer.validate(disable_tqdm=True)
+        found.append({name: metrics[name]["metric"] for name in metrics})
     trainer.is_debug = False
     predicted = trainer.predict(trainer.test_loader, disable_tqdm=True)
     energy = dict(zip(predicted["ids"], np.ravel(predicted["energy"]), strict=True))
     records = list(LmdbDataset({"src": str(data)}))
     mae = np.mean([abs(energy[f"{each.sid}_{each.fid}"] - each.y) for each in records])
-    for metrics in found:
-        assert metrics["energy_mae"] == pytest.approx(mae, rel=1e-5)
+    for each in found:
+        assert each["energy_mae"] == pytest.approx(mae, rel=1e-5)
 
 
 def test_labels_that_key_mapping_leaves_out(systems, tmp_path, caplog):
