@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "evaluation": {"datasets"},
     "report": {"batch", "config", "corruption", "evaluation"},
     "pipeline": {"datasets", "evaluation", "host", "report"},
-    "demo": {"batch", "config", "corruption", "datasets", "evaluation", "pipeline", "report"},
+    "demo": {"evaluation", "host", "pipeline", "report"},
     "export": {"__init__", "config", "host", "models"},
     "cli": {"host", "registration", "trainer", "__init__"},
     "__init__": {"registration"},

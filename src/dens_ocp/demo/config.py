@@ -51,21 +51,16 @@ def training(
     return config
 
 
-def evaluation(training_config: dict[str, Any], split: str, source: Path) -> dict[str, Any]:
-    """The training run's config with one data set: ``split`` is ``val``, ``test`` or ``relax``."""
-    config = {**training_config, "task": dict(training_config["task"])}
+def validation(training_config: dict[str, Any], source: Path) -> dict[str, Any]:
+    """The training run's config with one data set, to validate on."""
     train = training_config["dataset"]["train"]
-    config["dataset"] = {
-        split: {
-            "format": "lmdb",
-            "src": str(source),
-            "key_mapping": train["key_mapping"],
-            "transforms": train["transforms"],
-        }
+    section = {
+        "format": "lmdb",
+        "src": str(source),
+        "key_mapping": train["key_mapping"],
+        "transforms": train["transforms"],
     }
-    if split == "relax":
-        config["task"]["relax_dataset"] = {"src": str(source)}
-    return config
+    return {**training_config, "dataset": {"val": section}}
 
 
 def write(path: Path, config: dict[str, Any]) -> Path:

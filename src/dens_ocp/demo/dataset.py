@@ -26,8 +26,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dens_ocp.demo import records
+from dens_ocp.demo.labels import Labels, targets
 from dens_ocp.demo.splits import VALIDATION_SPLITS, candidates
-from dens_ocp.demo.table import Labels, targets
 from dens_ocp.demo.trajectories import Frame, System, dynamics, relaxation, spread, start
 from dens_ocp.errors import DensError
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch_geometric.data import Data
 
 from dens_ocp.demo.dataset import normalizers
+from dens_ocp.demo.labels import Labels, targets
 from dens_ocp.demo.records import read_folder
-from dens_ocp.demo.table import Labels, targets
 from dens_ocp.errors import DensError
+from dens_ocp.evaluation.structures import Structure, structure
 
 
 @dataclass(frozen=True)
@@ -19,38 +19,44 @@ class GivenData:
     """An S2EF data set read into memory.
 
     Attributes:
-        ids, labels: of all records.
-        elements: atomic numbers in each record.
-        atoms: number of atoms of all records together.
-        some: its first hundred records.
+        structures: all of them.
+        labels: their energies and forces.
     """
 
-    ids: list[str]
+    structures: list[Structure]
     labels: Labels
-    elements: list[frozenset[int]]
-    atoms: int
-    some: list[Data]
 
     @property
     def count(self) -> int:
-        return len(self.ids)
+        return len(self.structures)
+
+    @property
+    def atoms(self) -> int:
+        """Number of atoms of all structures together."""
+        return sum(len(each.pos) for each in self.structures)
+
+    @property
+    def elements(self) -> frozenset[int]:
+        """Atomic numbers."""
+        return frozenset().union(*(each.atomic_numbers.tolist() for each in self.structures))
 
     @property
     def normalizers(self) -> dict[str, dict[str, float]]:
         return normalizers(self.labels)
 
     def known_to(self, train: GivenData) -> np.ndarray:
-        """(S,) bool: records without an element that ``train`` lacks. Nothing is learned about
+        """(S,) bool: structures without an element that ``train`` lacks. Nothing is learned about
         such an element: its embedding keeps its initial values."""
-        learned = frozenset().union(*train.elements)
-        return np.array([each <= learned for each in self.elements])
+        learned = train.elements
+        return np.array([learned.issuperset(s.atomic_numbers.tolist()) for s in self.structures])
 
 
-def read_given(option: str, path: Path) -> GivenData:
+def read_given(option: str, path: Path, unique: bool = False) -> GivenData:
     """Read an S2EF LMDB, a file or a folder of them.
 
     Raises:
-        DensError: no LMDB there, no records, records without ``y`` or ``force``.
+        DensError: no LMDB there, no records, records without ``y`` or ``force``; with ``unique``,
+            two with the same id.
     """
     records = read_folder(path)
     if not records:
@@ -61,8 +67,6 @@ def read_given(option: str, path: Path) -> GivenData:
                 f"{option}: the records of {path} have no {name}; an S2EF data set is needed"
             )
     ids, labels = targets(records)
-    if len(set(ids)) < len(ids):
+    if unique and len(set(ids)) < len(ids):
         raise DensError(f"{option}: {path} has records with the same sid and fid; make them unique")
-    elements = [frozenset(record.atomic_numbers.int().tolist()) for record in records]
-    atoms = sum(int(record.natoms) for record in records)
-    return GivenData(ids, labels, elements, atoms, records[:100])
+    return GivenData([structure(record) for record in records], labels)

@@ -8,34 +8,33 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from dens_ocp.demo import config
+from dens_ocp.demo.baselines import baselines
 from dens_ocp.demo.dataset import QUICK, DataSettings, make
-from dens_ocp.demo.evaluation import (
-    Results,
-    evaluate,
-    mean_energy_errors,
-    relaxation_errors,
-    write_submissions,
-)
-from dens_ocp.demo.given import read_given
-from dens_ocp.demo.pictures import corruption_picture, curves_picture, parity_picture
-from dens_ocp.demo.records import read_folder
-from dens_ocp.demo.report import relaxation_table, s2ef_table
+from dens_ocp.demo.evaluation import evaluate, write_config
+from dens_ocp.demo.given import GivenData, read_given
+from dens_ocp.demo.labels import Labels
+from dens_ocp.demo.pictures import corruption_picture, curves_picture
 from dens_ocp.demo.runs import Runs, Trained
-from dens_ocp.demo.splits import VALIDATION_SPLITS
-from dens_ocp.demo.table import Labels, predictions, targets
+from dens_ocp.demo.splits import BOARD_SPLITS
+from dens_ocp.demo.tables import relaxation_table, s2ef_table
 from dens_ocp.errors import DensError
+from dens_ocp.evaluation.prediction_files import positions_of_npz, read_predictions
+from dens_ocp.evaluation.scores import S2EFScores, is2re_scores, is2rs_scores, s2ef_scores
+from dens_ocp.evaluation.structures import Structure, open_structures
+from dens_ocp.evaluation.trajectories import energies_of_trajectories
+from dens_ocp.pipeline.folder import EvaluationFolder
 from dens_ocp.pipeline.side_by_side import cores, side_by_side
 
 DENS, PLAIN = "DeNS", "without DeNS"
 EPOCHS, QUICK_EPOCHS = 10, 1
 QUICK_RELAXATION_STEPS = 5
+NOBODY = "nobody, mean energy"
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 
 
@@ -112,83 +111,59 @@ class _Demo:
         data = make(self.runs.workdir / ("data-quick" if self.args.quick else "data"), settings)
         for name, count in data.counts.items():
             _say(f"  {name:<20} {count:5d}")
-        train = read_folder(data.s2ef("train"))
-        records = {split: read_folder(data.s2ef(split)) for split in VALIDATION_SPLITS}
-        pictures = [corruption_picture(self._pictures, records["val_id"], self.args.seed)]
-
-        trained = self._train(
-            train=data.s2ef("train"),
-            val=data.s2ef("val_id"),
-            normalizers=data.normalizers,
-            records=len(train),
-            atoms=sum(record.natoms for record in train),
+        train = read_given("train", data.s2ef("train"))
+        s2ef = {split: data.s2ef(source) for split, source in BOARD_SPLITS.items()}
+        is2re = {split: data.is2re(source) for split, source in BOARD_SPLITS.items()}
+        frames = {split: _structures(source) for split, source in s2ef.items()}
+        systems = {split: _structures(source) for split, source in is2re.items()}
+        pictures = [corruption_picture(self._folder, frames["id"], self.args.seed)]
+        trained = self._train(data.s2ef("train"), s2ef["id"], data.normalizers, train)
+        pictures.append(curves_picture(self._folder, trained))
+        config = write_config(
+            self._folder / "evaluate.yml",
+            s2ef,
+            is2re,
+            QUICK_RELAXATION_STEPS if self.args.quick else None,
+            board="OC20",
         )
-        pictures.append(curves_picture(self._pictures, trained))
-
-        _title("validate, predict, run-relaxations on the four validation splits")
-        results = evaluate(
-            self.runs,
-            trained,
-            s2ef={split: data.s2ef(split) for split in VALIDATION_SPLITS},
-            is2re={split: data.is2re(split) for split in VALIDATION_SPLITS},
-            relaxation_steps=QUICK_RELAXATION_STEPS if self.args.quick else None,
-        )
-        true = {split: targets(each) for split, each in records.items()}
-        train_labels = targets(train)[1]
-        predicted, errors, drawn = self._errors(trained, results, true, train_labels)
-
-        _title("relaxations (distance: free atoms from the structure relaxed with EMT)")
-        energies = {
-            name: {
-                split: dict(zip(true[split][0], labels.energy, strict=True))
-                for split, labels in splits.items()
-            }
-            for name, splits in predicted.items()
-        }
-        relaxed = relaxation_table(
-            relaxation_errors(data, results, energies),
-            mean_energy_errors(data, train_labels.energy.mean()),
-        )
-        _say(relaxed)
-        submissions = write_submissions(self._folder / "submission", results)
-        self._finish([errors, relaxed], [*pictures, *drawn, *submissions], trained)
+        results = self._evaluate(trained, config)
+        texts = [
+            self._errors(results, frames, train.labels),
+            self._relaxations(results, systems, train.labels),
+        ]
+        self._validate(trained, "id", s2ef["id"])
+        self._finish(texts, pictures, trained, results)
 
     def given(self) -> None:
         """The demo on the user's data."""
         sources = self.args.train_lmdb.resolve(), self.args.val_lmdb.resolve()
         _title(f"data: {sources[0]} and {sources[1]}")
         train = read_given("--train-lmdb", sources[0])
-        val = read_given("--val-lmdb", sources[1])
+        val = read_given("--val-lmdb", sources[1], unique=True)
         _say(f"  {train.count} records to train on, {val.count} to validate on")
-        known = val.known_to(train)
-        parts = {}
-        if not known.all():
-            new = frozenset().union(*val.elements) - frozenset().union(*train.elements)
-            names = ", ".join(chemical_symbols[number] for number in sorted(new))
-            _say(f"  {(~known).sum()} of them have elements that no training record has: {names}")
-            parts = {"val, new elements": ~known, "val, the others": known} if known.any() else {}
-        pictures = [corruption_picture(self._pictures, val.some, self.args.seed)]
-        trained = self._train(
-            train=sources[0],
-            val=sources[1],
-            normalizers=train.normalizers,
-            records=train.count,
-            atoms=train.atoms,
-        )
-        pictures.append(curves_picture(self._pictures, trained))
-        _title("validate, predict")
-        results = evaluate(self.runs, trained, s2ef={"val": sources[1]})
-        true = {"val": (val.ids, val.labels)}
-        _, errors, drawn = self._errors(trained, results, true, train.labels, parts)
-        self._finish([errors], [*pictures, *drawn], trained)
+        parts = self._parts(train, val)
+        pictures = [corruption_picture(self._folder, val.structures[:100], self.args.seed)]
+        trained = self._train(*sources, train.normalizers, train)
+        pictures.append(curves_picture(self._folder, trained))
+        config = write_config(self._folder / "evaluate.yml", {"val": sources[1]})
+        results = self._evaluate(trained, config)
+        texts = [self._errors(results, {"val": val.structures}, train.labels, parts)]
+        self._validate(trained, "val", sources[1])
+        self._finish(texts, pictures, trained, results)
 
     @property
     def _folder(self) -> Path:
         return self.runs.workdir / "report" / self.runs.run_id
 
-    @property
-    def _pictures(self) -> Path:
-        return self._folder / "pictures"
+    @staticmethod
+    def _parts(train: GivenData, val: GivenData) -> dict[str, np.ndarray]:
+        """Masks of the structures with and without elements that were not trained on."""
+        known = val.known_to(train)
+        if known.all():
+            return {}
+        names = ", ".join(chemical_symbols[each] for each in sorted(val.elements - train.elements))
+        _say(f"  {(~known).sum()} of them have elements that no training record has: {names}")
+        return {"val, new elements": ~known, "val, the others": known} if known.any() else {}
 
     def _epochs(self, atoms: int) -> int:
         if self.args.epochs is not None:
@@ -197,58 +172,114 @@ class _Demo:
             return QUICK_EPOCHS
         return max(1, min(EPOCHS, round(EPOCHS * _ATOMS_PER_EPOCH / atoms)))
 
-    def _train(self, *, records: int, atoms: int, **options: Any) -> list[Trained]:
-        epochs = self._epochs(atoms)
+    def _train(
+        self, train: Path, val: Path, normalizers: dict[str, dict[str, float]], data: GivenData
+    ) -> list[Trained]:
+        epochs = self._epochs(data.atoms)
         names = [DENS, PLAIN] if self.args.compare else [DENS]
         # a second process makes more of a second core than a second thread, for a small model
         ranks = max(1, cores() // len(names))
         batch_size = config.recipe()["optim"]["batch_size"]
-        steps = math.ceil(math.ceil(records / ranks) / batch_size)
+        steps = math.ceil(math.ceil(data.count / ranks) / batch_size)
         _title(f"training: {epochs} epochs of {steps} steps ({' and '.join(names)})")
         jobs = {}
         for name in names:
             settings = config.training(
-                **options, epochs=epochs, steps_per_epoch=steps, dens=name == DENS
+                train=train,
+                val=val,
+                normalizers=normalizers,
+                epochs=epochs,
+                steps_per_epoch=steps,
+                dens=name == DENS,
             )
             jobs[name] = partial(self.runs.train, name, settings, epochs * steps, ranks)
         done = side_by_side(jobs, len(names), progress=False)
         return [done[name] for name in names]
 
+    def _evaluate(self, trained: list[Trained], config: Path) -> dict[str, EvaluationFolder]:
+        _title("evaluation: predict, run-relaxations, scores, leaderboard files, report")
+        return {
+            run.name: evaluate(
+                run, config, self._folder / run.name.replace(" ", "-"), self.args.seed, _say
+            )
+            for run in trained
+        }
+
     def _errors(
         self,
-        trained: list[Trained],
-        results: Results,
-        true: dict[str, tuple[list[str], Labels]],
+        results: dict[str, EvaluationFolder],
+        splits: dict[str, list[Structure]],
         train: Labels,
         parts: dict[str, np.ndarray] | None = None,
-    ) -> tuple[dict[str, dict[str, Labels]], str, list[Path]]:
-        """Predictions by run and split, the printed table, the parity plots; ``parts`` of the
-        first split (masks by name) are shown as splits of their own."""
-        _title("errors (free atoms, computed from the prediction files)")
-        predicted = {
-            name: {split: predictions(path, true[split][0]) for split, path in files.items()}
-            for name, files in results.predictions.items()
-        }
-        labels = {split: each for split, (_, each) in true.items()}
-        whole = next(iter(labels))
-        for part, mask in (parts or {}).items():
-            labels[part] = labels[whole].where(mask)
-            for splits in predicted.values():
-                splits[part] = splits[whole].where(mask)
-        text = s2ef_table(predicted, labels, train)
+    ) -> str:
+        """The table of S2EF errors; ``parts`` of the first split (masks by name) are shown as
+        splits of their own."""
+        _title("errors on free atoms")
+        scores: dict[str, dict[str, S2EFScores]] = {}
+        for split, structures in splits.items():
+            predicted = {
+                name: read_predictions(folder.predictions(split))
+                for name, folder in results.items()
+            } | baselines(train, structures)
+            everything = {split: np.ones(len(structures), bool)}
+            for shown, mask in (everything | (parts or {})).items():
+                picked = [each for each, kept in zip(structures, mask, strict=True) if kept]
+                ids = {each.id for each in picked}
+                scores[shown] = {
+                    name: s2ef_scores(each.only(ids), picked) for name, each in predicted.items()
+                }
+        text = s2ef_table(scores)
         _say(text)
-        for run in trained:
-            fairchem = 1000 * results.validation[run.name]["forces_mae"]
-            _say(f"fairchem's own validate, {next(iter(true))}, {run.name}: {fairchem:.1f} meV/A")
-        drawn = [
-            parity_picture(self._pictures, name, labels_of, labels)
-            for name, labels_of in predicted.items()
-        ]
-        return predicted, text, drawn
+        return text
 
-    def _finish(self, texts: list[str], files: list[Path], trained: list[Trained]) -> None:
+    def _relaxations(
+        self,
+        results: dict[str, EvaluationFolder],
+        splits: dict[str, list[Structure]],
+        train: Labels,
+    ) -> str:
+        """The table of IS2RE and IS2RS errors."""
+        _title("relaxations (distance: free atoms from the structure relaxed with EMT)")
+        energies, distances = {}, {}
+        for split, systems in splits.items():
+            energy = {
+                name: energies_of_trajectories(folder.trajectories(split))
+                for name, folder in results.items()
+            }
+            energy[NOBODY] = {each.sid: train.energy.mean() for each in systems}
+            place = {
+                name: positions_of_npz(folder.positions(split)) for name, folder in results.items()
+            }
+            place[NOBODY] = {each.sid: each.pos for each in systems}
+            energies[split] = {name: is2re_scores(each, systems) for name, each in energy.items()}
+            distances[split] = {name: is2rs_scores(each, systems) for name, each in place.items()}
+        text = relaxation_table(energies, distances)
+        _say(text)
+        return text
+
+    def _validate(self, trained: list[Trained], split: str, source: Path) -> None:
+        """fairchem's own ``validate``, to compare our table with."""
+        for run in trained:
+            theirs = 1000 * self.runs.validate(run, source)["forces_mae"]
+            _say(f"fairchem's own validate, {split}, {run.name}: {theirs:.1f} meV/A")
+
+    def _finish(
+        self,
+        texts: list[str],
+        pictures: list[Path],
+        trained: list[Trained],
+        results: dict[str, EvaluationFolder],
+    ) -> None:
         path = self._folder / "table.txt"
         path.write_text("\n\n".join(texts) + "\n")
+        reports = [folder.path / "report" / "index.html" for folder in results.values()]
+        files = [
+            file for each in results.values() for file in sorted(each.path.glob("submission/*.npz"))
+        ]
         _title("written")
-        for file in [path, *files, *(run.checkpoint for run in trained)]:
+        for file in [path, *pictures, *files, *(run.checkpoint for run in trained), *reports]:
             _say(f"  {file}")
+
+
+def _structures(source: Path) -> list[Structure]:
+    return list(open_structures({"src": str(source)}))

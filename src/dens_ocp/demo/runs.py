@@ -67,51 +67,12 @@ class Runs:
             if "forces_mae: " in line:
                 found.update({k: float(v) for k, v in re.findall(r"(\w+): (-?[\d.]+)", line)})
 
-        self._evaluate("validate", "val", trained, source, on_line=read)
+        name = f"validate-{trained.name}"
+        settings = config.validation(trained.config, source)
+        self._run("validate", name, settings, on_line=read, checkpoint=trained.checkpoint)
         if "forces_mae" not in found:
             raise DensError("validate printed no metrics; see the output of the run")
         return found
-
-    def predict(self, trained: Trained, source: Path) -> Path:
-        """Predict; returns the npz that fairchem wrote."""
-        timestamp = self._evaluate("predict", "test", trained, source)
-        return self._result(timestamp, "*_predictions.npz")
-
-    def relax(
-        self, trained: Trained, source: Path, steps: int | None = None
-    ) -> tuple[Path, Path]:
-        """Relax; returns the npz of relaxed positions and the folder of trajectories."""
-        name = self._name("run-relaxations", trained, source)
-        trajectories = self.workdir / "results" / f"{self.run_id}-{name}" / "trajectories"
-        settings = config.evaluation(trained.config, "relax", source)
-        settings["task"]["relax_opt"] = {
-            **settings["task"]["relax_opt"],
-            "traj_dir": str(trajectories),
-        }
-        if steps is not None:
-            settings["task"]["relaxation_steps"] = steps
-        timestamp = self._run(
-            "run-relaxations", name, settings, checkpoint=trained.checkpoint
-        )
-        return self._result(timestamp, "relaxed_positions.npz"), trajectories
-
-    def _evaluate(
-        self,
-        mode: str,
-        split: str,
-        trained: Trained,
-        source: Path,
-        on_line: Callable[[str], None] | None = None,
-    ) -> str:
-        settings = config.evaluation(trained.config, split, source)
-        name = self._name(mode, trained, source)
-        return self._run(
-            mode, name, settings, on_line=on_line, checkpoint=trained.checkpoint
-        )
-
-    @staticmethod
-    def _name(mode: str, trained: Trained, source: Path) -> str:
-        return f"{mode}-{trained.name}-{Path(source).stem}".replace(" ", "-")
 
     def _run(
         self,
@@ -138,9 +99,3 @@ class Runs:
         log = self.workdir / "output" / self.run_id / f"{name}.log"
         run_cli(arguments, log=log, on_line=on_line, cwd=self.workdir)
         return timestamp
-
-    def _result(self, timestamp: str, pattern: str) -> Path:
-        files = sorted((self.workdir / "results" / timestamp).glob(pattern))
-        if not files:
-            raise DensError(f"the run {timestamp} wrote no {pattern}; see the output of the run")
-        return files[0]

@@ -39,6 +39,8 @@ DOMAINS = {
 """Catalysts and adsorbates of each split. Every element of an out-of-domain split is in train."""
 
 VALIDATION_SPLITS = tuple(name for name in DOMAINS if name != "train")
+BOARD_SPLITS = {name.removeprefix("val_"): name for name in VALIDATION_SPLITS}
+"""Validation splits by the names of the leaderboard's."""
 
 
 def candidates(split: str, seed: int) -> list[System]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,12 @@ class Predictions:
     ids: list[str]
     energy: np.ndarray
     forces: list[np.ndarray] | None
+
+    def only(self, ids: Collection[str]) -> Predictions:
+        """The predictions of ``ids``."""
+        places = [place for place, name in enumerate(self.ids) if name in ids]
+        forces = None if self.forces is None else [self.forces[place] for place in places]
+        return Predictions([self.ids[place] for place in places], self.energy[places], forces)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
