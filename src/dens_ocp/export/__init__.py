@@ -7,8 +7,7 @@ hydra layout. With fairchem-core 1.10.0 the flat models
 - decay the same weights in training as before (hydra asks ``GraphModelMixin``, which decays those
   of EquiformerV2's norms);
 - add ``energy_lin_ref`` to the energy (the hydra backbone only holds the parameter) and recompute
-  eSCN's blocks under ``activation_checkpoint`` (the hydra backbone ignores it);
-- are read by older releases too.
+  eSCN's blocks under ``activation_checkpoint`` (the hydra backbone ignores it).
 
-fairchem calls the flat EquiformerV2 deprecated and warns when it is built; nothing else differs.
+fairchem calls the flat EquiformerV2 deprecated and warns when it is built.
 """
