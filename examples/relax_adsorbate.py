@@ -97,6 +97,7 @@ def write_energies(trajectory: Path) -> np.ndarray:
     below.semilogy(steps, forces, marker=".")
     below.set_ylabel("largest force, eV/Å")
     below.set_xlabel("step")
+    below.xaxis.get_major_locator().set_params(integer=True)
     figure.tight_layout()
     figure.savefig(trajectory.with_suffix(".png"), dpi=150)
     return np.array(rows)

@@ -63,6 +63,7 @@ def test_relaxation(trained, tmp_path):
     assert "adsorption energy" in done.stdout
 
 
+@pytest.mark.slow
 def test_relaxation_with_an_exported_checkpoint(trained, tmp_path):
     """Without dens_ocp: the same energies as with the original."""
     exported = tmp_path / "exported.pt"

@@ -86,6 +86,7 @@ def calculated(program, *checkpoints, cwd) -> np.ndarray:
     return np.array(json.loads(line[7:])).reshape(len(checkpoints), 2, -1)
 
 
+@pytest.mark.slow
 def test_calculator(pair, tmp_path):
     """OCPCalculator: energies and forces are those of the averaged weights; --raw those of the
     last step."""

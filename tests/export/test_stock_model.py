@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch_geometric.data import Batch
 
 from dens_ocp.export.comparison import example_batch, largest_differences
 from dens_ocp.export.stock_model import (
@@ -93,3 +94,23 @@ def test_not_a_number_is_a_difference():
     stock.load_state_dict(state)
     differences = largest_differences(model, stock, example_batch())
     assert not any(value < 1e9 for value in differences.values())
+
+
+@pytest.mark.parametrize("name", ["equiformer_v2_dens", "escn_dens"])
+def test_predictions_of_the_authors_code(shared, name):
+    """The stock model predicts what the authors' DeNS model does, for their weights and batch."""
+    reference = torch.load(shared / "reference" / f"{name}.pt", weights_only=False)
+    assert reference["state_dict"]["force_embedding.bias"].abs().max() > 0.1
+    model = build_model({"name": name, **reference["config"]})
+    model.load_state_dict(reference["state_dict"])
+    section = stock_options(type(model), reference["config"])
+    section.pop("name")
+    stock = STOCK_MODELS[type(model)][1](**section).eval()
+    stock.load_state_dict(stock_state(model), strict=True)
+    batch, expected = Batch(**reference["batch"]), reference["cases"]["s2ef"]
+    batch.pos = expected["pos"].clone()
+    torch.manual_seed(reference["seed_before_forward"])
+    outputs = stock(batch)
+    for target in ("energy", "forces"):
+        error = (outputs[target] - expected[target]).abs().max() / expected[target].abs().max()
+        assert error < 1e-5, target

@@ -4,12 +4,10 @@ The target is fairchem's flat model of the same architecture (``equiformer_v2``,
 hydra layout. With fairchem-core 1.10.0 the flat models
 
 - take the options of a published ``model`` section as they stand;
-- keep the parameters out of weight decay that training kept out (hydra asks ``GraphModelMixin``,
-  which decays the weights of EquiformerV2's norms);
+- decay the same weights in training as before (hydra asks ``GraphModelMixin``, which decays those
+  of EquiformerV2's norms);
 - add ``energy_lin_ref`` to the energy (the hydra backbone only holds the parameter) and recompute
-  eSCN's blocks under ``activation_checkpoint`` (the hydra backbone ignores it);
-- are read by older releases too, and become hydra by fairchem's own
-  ``equiformer_v2/eqv2_to_eqv2_hydra.py`` where somebody wants other heads.
+  eSCN's blocks under ``activation_checkpoint`` (the hydra backbone ignores it).
 
-fairchem calls the flat EquiformerV2 deprecated and warns when it is built; nothing else differs.
+fairchem calls the flat EquiformerV2 deprecated and warns when it is built.
 """
