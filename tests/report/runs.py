@@ -104,7 +104,9 @@ def write_trajectory(path: Path, structure: Structure, energies, force: float = 
     return path
 
 
-def write_evaluation(folder: Path, checkpoint: Path | None = None, splits=("id", "ood_ads")) -> Path:
+def write_evaluation(
+    folder: Path, checkpoint: Path | None = None, splits=("id", "ood_ads")
+) -> Path:
     """An evaluation folder with predictions and relaxations of small data sets."""
     description = {"board": "OC20", "checkpoint": None, "splits": {}, "versions": {"torch": "x.y"}}
     description["checkpoint"] = None if checkpoint is None else str(checkpoint)
