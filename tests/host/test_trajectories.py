@@ -14,7 +14,7 @@ from dens_ocp.host.relaxation import changed_properties
 from dens_ocp.host.swapped import swapped
 from tests.host import relaxations
 from tests.host.relaxations import OURS, STOCK
-from tests.lmdbs import s2ef_records, write_is2re, write_lmdb
+from tests.lmdbs import s2ef_records, write_lmdb
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please use atoms.calc:FutureWarning")
 

@@ -16,7 +16,7 @@ def complete_key_mapping(dataset: Any, where: str) -> None:
     """Map labels under OC20's names that a data set's own ``key_mapping`` leaves out.
 
     fairchem then finds no ``energy_relaxed`` and computes no metrics, without a word
-    (``trainers/ocp_trainer.py:589``). Names that are mapped, or labels that are there already, are
+    (``trainers/ocp_trainer.py:582``). Names that are mapped, or labels that are there already, are
     left alone.
 
     Args:

@@ -73,7 +73,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         """The model has its averaged weights (EMA), if there are any, inside the context.
 
         ``predict`` of one batch, which each step of a relaxation is, leaves them in the model for
-        good (``trainers/ocp_trainer.py:535``): training went on from the average after the first
+        good (``trainers/ocp_trainer.py:528``): training went on from the average after the first
         relaxation.
         """
         ema = self.ema

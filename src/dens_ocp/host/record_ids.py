@@ -47,7 +47,7 @@ def gathered(ids: Sequence[str]) -> list[str]:
 def check_unique(ids: Sequence[str], dataset: Any, where: str) -> None:
     """Every record has an id of its own.
 
-    fairchem keeps one of each id without a word (``trainers/base_trainer.py:947``). That is right
+    fairchem keeps one of each id without a word (``trainers/base_trainer.py:987``). That is right
     for the records its sampler repeats to give all ranks as many, and loses data otherwise.
 
     Args:

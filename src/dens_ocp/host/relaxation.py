@@ -22,7 +22,7 @@ class RecordingLBFGS(LBFGS):
     """fairchem's L-BFGS whose trajectories end with the relaxed structure.
 
     fairchem writes a frame only of systems that still move, and so never the converged one
-    (``optimizers/lbfgs_torch.py:197``): a system that is converged at the start leaves an empty
+    (``optimizers/lbfgs_torch.py:202``): a system that is converged at the start leaves an empty
     file. It wraps positions into the cell, which moves them by rounding, and gives a file its
     final name one by one, without waiting for the disk.
 
@@ -68,7 +68,7 @@ class RecordingLBFGS(LBFGS):
 def changed_properties(self: OptimizableBatch, batch: Any, tol: float = 0.0) -> list[str]:
     """What moved since the last forward, exactly; takes the place of ``check_state``.
 
-    fairchem compares with a relative tolerance of 1e-5 (``relaxation/optimizable.py:79``, the
+    fairchem compares with a relative tolerance of 1e-5 (``relaxation/optimizable.py:81``, the
     default of ``torch.allclose``), 1e-4 Angstrom at 10 Angstrom: after smaller steps energy and
     forces are those of the structure before, and L-BFGS divides by their difference.
     """

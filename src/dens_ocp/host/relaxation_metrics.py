@@ -12,7 +12,7 @@ class RelaxationEvaluator(Evaluator):
     """fairchem's evaluator, with energies of one shape.
 
     ``run_relaxations`` compares the model's energies (B, 1) with labels (B,)
-    (``trainers/ocp_trainer.py:639``); their difference is (B, B), so each metric compares every
+    (``trainers/ocp_trainer.py:643``); their difference is (B, B), so each metric compares every
     system with every label, and depends on the batch size.
 
     Args:

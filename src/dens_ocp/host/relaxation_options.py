@@ -21,7 +21,7 @@ def checked(task: Mapping[str, Any]) -> dict[str, Any]:
 
     ``relax_opt.name: lbfgs``, which published configs have, is left out of the result: fairchem
     hands it on to its only optimizer, which knows no such argument
-    (``common/relaxation/ml_relaxation.py:109``). fairchem also asks for ``relax_opt`` to be there,
+    (``common/relaxation/ml_relaxation.py:95``). fairchem also asks for ``relax_opt`` to be there,
     and leaves a Path in the config, and so in checkpoints.
 
     Returns:

@@ -25,7 +25,7 @@ def whole_results(cmd: dict[str, Any]) -> Iterator[None]:
     """Results that fairchem writes inside the context appear when it ends, each in one step.
 
     fairchem writes ``*_predictions.npz`` and ``relaxed_positions.npz`` onto their final names
-    (``trainers/base_trainer.py:969``, ``trainers/ocp_trainer.py:689``).
+    (``trainers/base_trainer.py:1007``, ``trainers/ocp_trainer.py:695``).
 
     Args:
         cmd: ``config["cmd"]`` of the trainer; its ``results_dir`` points elsewhere inside.
