@@ -302,7 +302,7 @@ def test_wrong_options(data, tmp_path, capsys):
 
 def test_the_checker_and_the_code_that_assembles_share_nothing():
     folder = Path(evaluation.__file__).parent
-    shared = {"boards", "reference", "structures"}  # the board, and what a data set holds
+    shared = {"reference", "structures"}  # what a data set holds
     imports = {
         name: set(re.findall(r"from dens_ocp\.evaluation\.(\w+) import", text))
         for path in folder.glob("*.py")
