@@ -14,7 +14,7 @@ from dens_ocp.cli import main
 from dens_ocp.demo import table
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation import scores as scores_module
-from dens_ocp.evaluation.boards import OC20, OC22
+from dens_ocp.evaluation.boards import OC20, OC22, Board
 from dens_ocp.evaluation.prediction_files import Predictions, read_predictions
 from dens_ocp.evaluation.score_tables import score_json, score_latex, score_numbers, score_table
 from dens_ocp.evaluation.scores import (
@@ -273,6 +273,8 @@ def test_tables():
     assert r"Model & ID & OOD & ID & OOD & ID & OOD \\" in latex
     latex = score_latex({"s2ef": SCORES["s2ef"]}, OC20)
     assert r"this model & 462 & 23.9 & - \\" in latex
+    other = Board("scores", ("id", "ood"), ("id", "ood"), "float32")
+    assert r"this model & 462.3 & 23.9 & 1116.6 \\" in score_latex(SCORES, other)
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
 
 
@@ -297,6 +299,16 @@ def test_the_command(data, predictions, trajectories, positions, tmp_path, capsy
     assert main(["score", "--task", "is2rs", *given]) == 0
     row = capsys.readouterr().out.splitlines()[-1].split()
     assert row[-1] == f"{0.05 * 2**0.5:.3f}" and "100.00" in row
+    # an evaluation folder names the data sets
+    folder = tmp_path / "evaluation"
+    (folder / "predictions").mkdir(parents=True)
+    predictions["id"].rename(folder / "predictions" / "id.npz")
+    splits = {split: {"s2ef": {"src": str(path)}} for split, path in data.s2ef.items()}
+    (folder / "evaluation.json").write_text(json.dumps({"board": None, "splits": splits}))
+    assert main(["score", str(folder), "--task", "s2ef", "--json", str(tmp_path / "b.json")]) == 0
+    again = json.loads((tmp_path / "b.json").read_text())["scores"]["s2ef"]
+    assert again["id"] == again["average"] == written["id"]
+    predictions["id"] = folder / "predictions" / "id.npz"
     for arguments, message in (
         (["--id", str(predictions["id"])], "id has results but no LMDB with labels"),
         (["--id", str(predictions["id"]), "--lmdb", f"id={data.s2ef['ood_ads']}"], "id: predict"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dens_ocp import evaluation
 from dens_ocp.cli import main
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation.boards import OC20, OC22
@@ -295,6 +298,21 @@ def test_wrong_options(data, tmp_path, capsys):
     ):
         assert main(["submission", "check", path, *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_the_checker_and_the_code_that_assembles_share_nothing():
+    folder = Path(evaluation.__file__).parent
+    shared = {"reference", "structures"}  # what a data set holds
+    imports = {
+        name: set(re.findall(r"from dens_ocp\.evaluation\.(\w+) import", text))
+        for path in folder.glob("*.py")
+        for name, text in [(path.stem, path.read_text())]
+    }
+
+    def reached(name: str) -> set[str]:
+        return {name}.union(*(reached(other) for other in imports[name]))
+
+    assert reached("submission_checker") & reached("submission_sources") == shared
 
 
 def test_a_split_of_a_leaderboards_size(tmp_path):

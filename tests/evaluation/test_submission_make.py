@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 import numpy as np
 import pytest
@@ -127,7 +128,11 @@ def test_is2rs_from_npz_and_trajectories(data, positions, trajectories, tmp_path
 
 def test_an_evaluation_folder(data, predictions, trajectories, positions, tmp_path, capsys):
     folder = tmp_path
-    (folder / "evaluation.json").write_text('{"board": "OC20"}')
+    splits = {
+        split: {"s2ef": {"src": str(path)}, "is2re": {"src": str(data.is2re[split])}}
+        for split, path in data.s2ef.items()
+    }
+    (folder / "evaluation.json").write_text(json.dumps({"board": "OC20", "splits": splits}))
     (folder / "predictions").mkdir()
     for split in data.s2ef:
         predictions[split].rename(folder / "predictions" / f"{split}.npz")
@@ -135,13 +140,16 @@ def test_an_evaluation_folder(data, predictions, trajectories, positions, tmp_pa
     for task in ("s2ef", "is2re", "is2rs"):
         assert main(["submission", "make", str(folder), "--task", task]) == 0
         assert (folder / "submission" / f"{task}.npz").is_file()
-    (folder / "predictions" / "ood_cat.npz").unlink()
-    capsys.readouterr()
+    path = folder / "predictions" / "ood_cat.npz"
+    edit(path, lambda arrays: arrays["ids"].__setitem__(0, "7_7"))  # known by evaluation.json
+    assert main(["submission", "make", str(folder), "--task", "s2ef", "--force"]) == 2
+    assert "ood_cat: 1 id(s) are not in the test set: 7_7" in capsys.readouterr().err
+    path.unlink()
     assert main(["submission", "make", str(folder), "--task", "s2ef", "--force"]) == 2
     assert "asks for 4 splits; without: --ood-cat" in capsys.readouterr().err
     (folder / "evaluation.json").write_text("{")
     assert main(["submission", "make", str(folder), "--task", "s2ef"]) == 2
-    assert "does not say which board" in capsys.readouterr().err
+    assert "evaluation.json cannot be read" in capsys.readouterr().err
 
 
 def with_all_atoms(data, predictions):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.evaluation.boards import BOARDS, Board
+from dens_ocp.evaluation.recorded import recorded_sections
 
 TASKS = ("s2ef", "is2re", "is2rs")
 
@@ -38,7 +40,8 @@ def add_lmdb_argument(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         metavar="SPLIT=PATH",
         help="the split's data set, a folder of LMDBs or one file; once for each split: "
-        "--lmdb id=data/s2ef/test_id --lmdb ood_ads=data/s2ef/test_ood_ads",
+        "--lmdb id=data/s2ef/test_id --lmdb ood_ads=data/s2ef/test_ood_ads (default: those that an "
+        "evaluation folder names, else none)",
     )
 
 
@@ -64,6 +67,19 @@ def lmdb_paths(args: argparse.Namespace, board: Board) -> dict[str, Path]:
             raise DensError(f"--lmdb: the split {split} is given twice")
         paths[split] = Path(path)
     return paths
+
+
+def data_sections(
+    args: argparse.Namespace, task: str, board: Board, folder: Path | None
+) -> dict[str, dict[str, Any]]:
+    """Section of the data set of each split: of ``--lmdb``, else of the evaluation folder.
+
+    Raises:
+        DensError: as :func:`lmdb_paths`; an evaluation.json that cannot be read.
+    """
+    sections = recorded_sections(folder, task)
+    sections |= {split: {"src": str(path)} for split, path in lmdb_paths(args, board).items()}
+    return {split: sections[split] for split in board.splits if split in sections}
 
 
 def result_paths(

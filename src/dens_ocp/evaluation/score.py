@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,16 +18,16 @@ from dens_ocp.evaluation.prediction_files import (
     positions_of_npz,
     read_predictions,
 )
+from dens_ocp.evaluation.recorded import recorded_board
 from dens_ocp.evaluation.result_paths import (
     TASKS,
     add_result_arguments,
-    lmdb_paths,
+    data_sections,
     result_paths,
 )
 from dens_ocp.evaluation.score_tables import Score, score_json, score_latex, score_table
 from dens_ocp.evaluation.scores import is2re_scores, is2rs_scores, s2ef_scores
 from dens_ocp.evaluation.structures import open_structures
-from dens_ocp.evaluation.submission import board_of_evaluation
 from dens_ocp.evaluation.trajectories import (
     energies_of_trajectories,
     positions_of_trajectories,
@@ -39,7 +41,7 @@ _DESCRIPTION = """Scores as the boards compute them, per split and averaged over
 
 Labels are read from the LMDBs: those of validation sets, test sets have none.
 
-  dens-ocp score EVALUATION --task s2ef --lmdb id=data/s2ef/val_id --lmdb ood_ads=...
+  dens-ocp score EVALUATION --task s2ef
   dens-ocp score --task is2re --id relax/id --lmdb id=data/is2re/val_id --latex is2re.tex
 """
 
@@ -78,9 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores of the splits that have both results and an LMDB; 0."""
-    target = board(args.board) if args.board else board_of_evaluation(args.evaluation) or OC20
+    target = board(args.board) if args.board else recorded_board(args.evaluation) or OC20
     results = result_paths(args, args.task, target, args.evaluation)
-    labels = lmdb_paths(args, target)
+    labels = data_sections(args, args.task, target, args.evaluation)
+    if args.evaluation is not None:  # may have more data sets than results
+        labels = {split: each for split, each in labels.items() if split in results}
     if missing := [split for split in target.splits if (split in results) != (split in labels)]:
         has = "results" if missing[0] in results else "an LMDB (--lmdb)"
         lacks = "LMDB with labels: --lmdb {}=PATH" if missing[0] in results else "results"
@@ -102,21 +106,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def score_split(task: str, results: Path, lmdb: Path, split: str, hybrid: bool = False) -> Score:
+def score_split(
+    task: str, results: Path, section: Mapping[str, Any], split: str, hybrid: bool = False
+) -> Score:
     """Score one split.
 
     Args:
         task: ``s2ef``, ``is2re``, ``is2rs``.
         results: prediction npz; or, not for s2ef, folder of trajectories.
-        lmdb: labelled data set, a file or folder.
+        section: of the labelled data set: ``src`` and, if it is not ``lmdb``, ``format``.
         split: for messages.
         hybrid: IS2RE energies are by ``sid_fid``.
 
     Raises:
         DensError: files that cannot be read; ids that do not match; no labels.
     """
-    check_lmdb_source(str(lmdb), f"--lmdb {split}")
-    structures = open_structures({"src": str(lmdb)}, f"--lmdb {split}")
+    check_lmdb_source(section["src"], f"--lmdb {split}")
+    structures = open_structures(section, f"--lmdb {split}")
     bar = tqdm(structures, desc=split, total=len(structures))
     try:
         if task == "s2ef":

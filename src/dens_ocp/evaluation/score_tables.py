@@ -103,8 +103,8 @@ def score_table(scores: Scores, board: Board) -> str:
 def score_latex(scores: Scores, board: Board, model: str = "this model") -> str:
     """LaTeX (booktabs): the model's row in the layout of the paper's table, then every score.
 
-    OC20, as Table 2: energy and force MAE averaged over the splits. OC22, as Table 3: in
-    distribution and out of it, each.
+    OC20 and other splits, as Table 2: energy and force MAE averaged over the splits. OC22, as Table
+    3: in distribution and out of it, each.
 
     Args:
         model: name in the first column.
@@ -150,7 +150,9 @@ def _average_layout(numbers: Mapping, board: Board, model: str) -> str:
         ["Model", *(heading for _, _, heading, _ in _PAPER)],
     ]
     row = [latex_text(model)]
-    row += [_value(numbers, task, AVERAGE, name, d[board.name]) for task, name, _, d in _PAPER]
+    row += [
+        _value(numbers, task, AVERAGE, name, d.get(board.name, 1)) for task, name, _, d in _PAPER
+    ]
     return latex_tabular(header, [row], 1)
 
 

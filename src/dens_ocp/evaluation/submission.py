@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from dens_ocp.errors import DensError
-from dens_ocp.evaluation.boards import BOARDS, OC20, Board, board
+from dens_ocp.evaluation.boards import BOARDS, OC20, board
+from dens_ocp.evaluation.recorded import recorded_board
 from dens_ocp.evaluation.reference import read_references
 from dens_ocp.evaluation.result_paths import (
     TASKS,
     add_lmdb_argument,
     add_result_arguments,
+    data_sections,
     lmdb_paths,
     result_paths,
 )
@@ -126,16 +127,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
-    target = board(args.board) if args.board else board_of_evaluation(args.evaluation) or OC20
+    target = board(args.board) if args.board else recorded_board(args.evaluation) or OC20
     if args.out is None and args.evaluation is None:
         raise DensError("--out is missing: the npz file to write")
     out = args.out or args.evaluation / "submission" / f"{args.task}.npz"
+    sections = data_sections(args, args.task, target, args.evaluation)
     report = make_submission(
         out,
         args.task,
         target,
         result_paths(args, args.task, target, args.evaluation),
-        read_references(lmdb_paths(args, target)),
+        read_references({split: Path(each["src"]) for split, each in sections.items()}),
         Choices(args.atoms, args.fill_fixed, args.hybrid, args.unfinished, args.fmax),
         args.force,
     )
@@ -149,19 +151,3 @@ def _check(args: argparse.Namespace) -> int:
     report = check_submission(args.file, args.task, target, references, args.atoms)
     print(format_report(report))
     return 0 if report.ok else 2
-
-
-def board_of_evaluation(folder: Path | None) -> Board | None:
-    """The board that ``evaluation.json`` names, if it is there.
-
-    Raises:
-        DensError: it cannot be read, or names no board.
-    """
-    path = None if folder is None else folder / "evaluation.json"
-    if path is None or not path.is_file():
-        return None
-    try:
-        name = json.loads(path.read_text())["board"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DensError(f"{path} does not say which board it is for: {error!r}") from None
-    return board(str(name))

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from dens_ocp.errors import DensError
-from dens_ocp.evaluation.array_checks import chunk_bounds, compact, positions_in
 from dens_ocp.evaluation.prediction_files import read_arrays, system_of
 from dens_ocp.evaluation.reference import Reference
 from dens_ocp.evaluation.trajectories import Relaxed, read_relaxed, unfinished_message
@@ -111,11 +110,12 @@ def _with_atoms_asked_for(
     ids, forces, chunk_idx = arrays["ids"], arrays["forces"], arrays["chunk_idx"]
     if (ids.ndim, forces.ndim, chunk_idx.shape) != (1, 2, (len(ids) - 1,)):
         return Source(arrays)
-    place = positions_in(compact(reference.ids), compact(ids))
+    index = {name: row for row, name in enumerate(reference.ids.tolist())}
+    place = np.array([index.get(str(name), -1) for name in ids])
     if (place < 0).any():
         return Source(arrays)
-    bounds = chunk_bounds(chunk_idx, len(forces))
-    counts, natoms, nfree = np.diff(bounds), reference.natoms[place], reference.nfree[place]
+    counts = np.diff(chunk_idx, prepend=0, append=len(forces))
+    natoms, nfree = reference.natoms[place], reference.nfree[place]
     has_all, has_free = (counts == natoms).all(), (counts == nfree).all()
     if choices.atoms == "free" and has_all and not has_free:
         arrays["forces"] = forces[_free(reference, place)]
