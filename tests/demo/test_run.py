@@ -7,21 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
-from ase.io import Trajectory
-from torch_geometric.data import Data
 
 from dens_ocp.cli import main
 from dens_ocp.config import parse_dens_config
 from dens_ocp.demo import config, run
+from dens_ocp.demo.evaluation import write_config
 from dens_ocp.demo.given import read_given
 from dens_ocp.demo.progress import TrainingProgress
-from dens_ocp.demo.splits import VALIDATION_SPLITS
-from dens_ocp.demo.submission import complete_trajectories, write_is2re, write_s2ef
-from dens_ocp.demo.table import relaxed_energies
 from dens_ocp.errors import DensError
 from dens_ocp.pipeline.process import run_cli
+from dens_ocp.pipeline.settings import load_settings
 from tests.conftest import build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.lmdbs import write_is2re as write_is2re_lmdb
@@ -91,7 +87,18 @@ def test_given_data(tmp_path):
     records = s2ef_records(5)
     assert given.count == 5 and given.atoms == sum(record.natoms for record in records)
     assert given.normalizers["energy"]["mean"] == pytest.approx(np.mean([r.y for r in records]))
-    assert read_given("--val-lmdb", tmp_path / "data" / "data.0000.lmdb").ids == given.ids
+    assert (given.labels.energy == [float(record.y) for record in records]).all()
+    assert given.elements == {number for r in records for number in r.atomic_numbers.tolist()}
+    one = read_given("--val-lmdb", tmp_path / "data" / "data.0000.lmdb")
+    assert [each.id for each in one.structures] == [each.id for each in given.structures]
+
+
+def test_structures_with_elements_that_were_not_trained_on(tmp_path):
+    write_lmdb(tmp_path / "train.lmdb", s2ef_records(2))  # Cu, Pt; O, N
+    write_lmdb(tmp_path / "val.lmdb", s2ef_records(4))  # Al, Ni; H too
+    train = read_given("--train-lmdb", tmp_path / "train.lmdb")
+    val = read_given("--val-lmdb", tmp_path / "val.lmdb")
+    assert val.known_to(train).tolist() == [True, True, False, False]
 
 
 def test_given_data_that_cannot_be_used(tmp_path):
@@ -104,7 +111,7 @@ def test_given_data_that_cannot_be_used(tmp_path):
     record = s2ef_records(1)[0]
     write_lmdb(tmp_path / "twice" / "data.lmdb", [record, record])
     with pytest.raises(DensError, match="same sid and fid"):
-        read_given("--val-lmdb", tmp_path / "twice")
+        read_given("--val-lmdb", tmp_path / "twice", unique=True)
 
 
 # ---- configs -----------------------------------------------------------------------------------
@@ -122,14 +129,20 @@ def test_validations_are_spread_over_the_run():
     assert training(epochs=1, steps_per_epoch=2)["optim"]["eval_every"] == 1
 
 
-def test_evaluation_has_one_data_set_and_leaves_the_training_config_alone():
+def test_validation_has_one_data_set_and_leaves_the_training_config_alone():
     trained = training()
     before = yaml.safe_dump(trained)
-    for split in ("val", "test", "relax"):
-        dataset = config.evaluation(trained, split, Path("c"))["dataset"]
-        assert list(dataset) == [split]
-        assert dataset[split]["key_mapping"]["y_relaxed"] == "energy_relaxed"
+    dataset = config.validation(trained, Path("c"))["dataset"]
+    assert list(dataset) == ["val"] and dataset["val"]["src"] == "c"
+    assert dataset["val"]["key_mapping"]["y_relaxed"] == "energy_relaxed"
     assert yaml.safe_dump(trained) == before
+
+
+def test_the_evaluation_config_is_one_of_dens_ocp_evaluate(tmp_path):
+    path = write_config(tmp_path / "c.yml", {"id": tmp_path}, {"id": tmp_path}, 5, "OC20")
+    settings = load_settings(path, {"config": training()}, [])
+    assert settings.splits == ("id",) and settings.board.name == "OC20"
+    assert settings.host["task"] == {**config.recipe()["task"], "relaxation_steps": 5}
 
 
 def test_the_recipes_model_can_be_built():
@@ -165,51 +178,3 @@ def test_training_lines_are_made_short():
     assert "step 20/40  loss 3.50 (energy 1.50, noise 2.00), force MAE 123 meV/A" in said[0]
     assert "energy MAE 50 meV, force MAE 25.0 meV/A" in said[1]
     assert "step 40/40" in said[2]
-
-
-# ---- submission files --------------------------------------------------------------------------
-
-
-def prediction_file(path, energy):
-    np.savez_compressed(
-        path, ids=np.array(["1_0", "2_0"]), energy=np.array([[energy], [2.0]]),
-        forces=np.ones((3, 3)), chunk_idx=np.array([1]),
-    )  # fmt: skip
-    return path
-
-
-def test_s2ef_submission(tmp_path):
-    files = {s: prediction_file(tmp_path / f"{s}.npz", 1.0) for s in VALIDATION_SPLITS}
-    with np.load(write_s2ef(tmp_path / "s2ef.npz", files)) as written:
-        assert set(written.files) == {
-            f"{split}_{what}"
-            for split in ("id", "ood_ads", "ood_cat", "ood_both")
-            for what in ("ids", "energy", "forces", "chunk_idx")
-        }
-        assert written["ood_cat_ids"].tolist() == ["1_0", "2_0"]
-
-
-def test_numbers_that_are_not_finite_are_not_submitted(tmp_path):
-    files = {s: prediction_file(tmp_path / f"{s}.npz", 1.0) for s in VALIDATION_SPLITS}
-    prediction_file(files["val_ood_ads"], float("nan"))
-    with pytest.raises(DensError, match="ood_ads_energy"):
-        write_s2ef(tmp_path / "s2ef.npz", files)
-    assert not (tmp_path / "s2ef.npz").exists()
-
-
-def test_is2re_submission_counts_systems_that_start_relaxed(tmp_path):
-    """fairchem leaves an empty trajectory for these, which its submission script cannot read."""
-    record = Data(
-        sid=3, atomic_numbers=torch.tensor([1]), pos=torch.zeros(1, 3), cell=torch.eye(3)[None]
-    )
-    folders = {}
-    for split in VALIDATION_SPLITS:
-        folders[split] = tmp_path / split
-        folders[split].mkdir()
-        Trajectory(folders[split] / "3.traj", "w").close()
-        complete_trajectories(folders[split], [record], {"3": -0.5})
-        complete_trajectories(folders[split], [record], {"3": 9.9})  # it is there now
-        assert relaxed_energies(folders[split]) == {"3": -0.5}
-    with np.load(write_is2re(tmp_path / "is2re.npz", folders)) as written:
-        assert written["ood_both_ids"].tolist() == ["3"]
-        assert written["id_energy"].tolist() == [-0.5]
