@@ -14,7 +14,6 @@ from dens_ocp.evaluation.prediction_files import read_predictions
 from dens_ocp.evaluation.structures import Structure, open_structures
 from dens_ocp.report.breakdown import Breakdown
 
-
 _UNLABELLED = 1000  # so many structures without labels make a test set
 
 
