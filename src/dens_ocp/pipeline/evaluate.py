@@ -54,7 +54,10 @@ def describe(
             split: {"s2ef": settings.s2ef.get(split), "is2re": settings.is2re.get(split)}
             for split in settings.splits
         },
-        "relaxation_fmax": (settings.host.get("task") or {}).get("relaxation_fmax"),
+        **{
+            name: (settings.host.get("task") or {}).get(name)
+            for name in ("relaxation_fmax", "relaxation_steps")
+        },
         "jobs": {job.name: job.config for job in jobs},
         "versions": {
             "python": platform.python_version(),

@@ -207,6 +207,8 @@ def _arrows(axis: Axes, drawn: Matplotlib, start: np.ndarray, vectors: np.ndarra
     )  # fmt: skip
     # matplotlib takes the box of a quiver in data for one in pixels: pictures of 25,000 pixels
     arrows.set_in_layout(False)
+    # in its place an invisible line from tip to tip keeps them on the picture
+    axis.plot(*(at + along).T, alpha=0, clip_on=False)
 
 
 def _radius(number: int) -> float:

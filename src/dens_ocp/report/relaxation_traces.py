@@ -47,8 +47,8 @@ def relaxation_traces(splits: Mapping[str, Relaxations], fmax: float | None) -> 
         for axis in (above, below):
             plain(axis)
     labelled = any(trace.label is not None for each in splits.values() for trace in each.traces)
-    zero = "labelled relaxed" if labelled else "last"
-    axes[0, 0].set_ylabel(f"energy \u2212 {zero} energy (eV)")
+    zero = "label" if labelled else "last frame"
+    axes[0, 0].set_ylabel(f"energy \u2212 {zero} (eV)")
     axes[1, 0].set_ylabel("largest force (eV/\u00c5)")
     return figure
 
