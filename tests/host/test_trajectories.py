@@ -191,3 +191,13 @@ def test_settings_file(tmp_path):
     trajectories.claim(tmp_path / "new", {"weights": "a"})
     trajectories.claim(tmp_path / "new", {"weights": "b"})  # nothing is there yet
     assert json.loads((tmp_path / "new" / "relaxations.json").read_text()) == {"weights": "b"}
+
+
+def test_two_systems_with_one_id(tmp_path):
+    """They would share a trajectory."""
+    records = s2ef_records(3)
+    records[2].sid = records[0].sid
+    data = write_lmdb(tmp_path / "data.lmdb", records)
+    with pytest.raises(DensError, match="dataset.relax: 3 records have 2 ids .* for example 0;"):
+        relaxations.relax(relaxations.config(data, tmp_path / "t"), tmp_path)
+    assert not (tmp_path / "t").exists()
