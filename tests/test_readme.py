@@ -6,6 +6,8 @@ with a small model), ``<!-- test: parse -->`` (needs a cluster: the command line
 A block without one holds make commands.
 """
 
+import argparse
+import importlib
 import os
 import re
 import shlex
@@ -20,7 +22,9 @@ import yaml
 from fairchem.core.common.flags import flags
 from fairchem.core.common.utils import load_config
 
+from dens_ocp.cli import COMMANDS
 from dens_ocp.config import DeNSConfig, MultiScaleSigma, parse_dens_config
+from dens_ocp.evaluation.boards import OC20
 from tests.conftest import ROOT
 from tests.lmdbs import write_is2re, write_s2ef
 from tests.runs import environment
@@ -36,6 +40,9 @@ SMALLER = [
     "--model.attn_value_channels=4", "--model.ffn_hidden_channels=8", "--model.edge_channels=8",
     "--model.lmax_list=[2]", "--optim.num_workers=0", "--task.relaxation_steps=2",
 ]  # fmt: skip
+SMALLER_HERE = {
+    "evaluate": ["--cpu", "--at-a-time=2", "--task.relaxation_steps=2", "--optim.num_workers=0"]
+}
 
 
 def blocks(document: Path, language: str = "bash") -> list[tuple[str, str]]:
@@ -54,6 +61,10 @@ def commands_of(kind: str, document: Path = README) -> list[list[str]]:
     return [words for test, text in blocks(document) if test == kind for words in commands(text)]
 
 
+def is_ours(words: list[str]) -> bool:
+    return words[0] == "dens-ocp" and words[1] in COMMANDS
+
+
 def is_fairchem(words: list[str]) -> bool:
     return words[0] == "fairchem" or words[:2] == ["dens-ocp", "main"]
 
@@ -62,7 +73,9 @@ def test_every_block_is_tested():
     kinds = {kind for kind, _ in blocks(README)}
     assert kinds == {"", "run", "parse", "install"}
     assert all(words[0] == "make" for words in commands_of(""))
-    assert all(is_fairchem(words) for words in commands_of("run") + commands_of("parse"))
+    assert all(
+        is_fairchem(words) or is_ours(words) for words in commands_of("run") + commands_of("parse")
+    )
     assert all(words[:4] == ["python", "-m", "pip", "install"] for words in commands_of("install"))
 
 
@@ -73,6 +86,17 @@ def test_make_targets_and_variables_exist():
             name, is_variable, _ = word.partition("=")
             pattern = rf"^{name} \?=" if is_variable else rf"^{name}:"
             assert re.search(pattern, makefile, flags=re.MULTILINE), word
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_our_commands_parse(document):
+    for _, text in blocks(document):
+        for words in filter(is_ours, commands(text)):
+            parser = argparse.ArgumentParser(allow_abbrev=False)
+            module = importlib.import_module(COMMANDS[words[1]][0])
+            module.add_arguments(parser)
+            _, others = parser.parse_known_args(words[2:])
+            assert all(re.fullmatch(r"--[\w.]+\.[\w.]+=\S*", each) for each in others), words
 
 
 def test_options_of_the_demo_exist():
@@ -166,8 +190,9 @@ def execute(words: list[str], folder: Path) -> str:
     """Run a command of the README in ``folder`` with the installed scripts."""
     script = BIN / words[0]
     assert script.exists(), f"{script} is missing: install the project (make setup)"
+    smaller = SMALLER if is_fairchem(words) else SMALLER_HERE.get(words[1], [])
     done = subprocess.run(
-        [str(script), *words[1:], *SMALLER], cwd=folder,
+        [str(script), *words[1:], *smaller], cwd=folder,
         env=environment(PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}"),
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
@@ -193,6 +218,9 @@ def test_commands_run_as_written(tmp_path):
     write_s2ef(tmp_path / "data/oc20/s2ef/train_2M", 8)
     write_s2ef(tmp_path / "data/oc20/s2ef/val_id_30k", 4, seed=1)
     write_is2re(tmp_path / "data/oc20/is2re/val_id", 2, seed=2)
+    for seed, split in enumerate(OC20.splits, start=10):
+        write_s2ef(tmp_path / f"data/oc20/s2ef/test_{split}", 2, seed=seed)
+        write_is2re(tmp_path / f"data/oc20/is2re/test_{split}", 1, seed=seed)
     run, logs = None, []
     for words in commands_of("run"):
         if run is None:
@@ -203,13 +231,17 @@ def test_commands_run_as_written(tmp_path):
             best = tmp_path / f"checkpoints/{run}/best_checkpoint.pt"
             write_stock_checkpoint(best, tmp_path / "stock_equiformer_v2.pt")
         resumed = "--timestamp-id" in words
-        logs.append(execute([*words, f"--optim.max_epochs={2 if resumed else 1}"], tmp_path))
+        epochs = [f"--optim.max_epochs={2 if resumed else 1}"] if is_fairchem(words) else []
+        logs.append(execute([*words, *epochs], tmp_path))
         run = run or next((tmp_path / "checkpoints").iterdir()).name
-    train, resume, *validations, predict, relax, finetune = logs
+    train, resume, *validations = logs[:5]
+    evaluate, check, report, export, predict, relax, finetune = logs[5:]
     assert run.endswith("-first") and "dens_noise_mae" in train
     assert "epoch: 2.0" in resume
     maes = {re.findall(r"forces_mae: ([\d.]+)", log)[-1] for log in validations}
     assert len(validations) == 3 and len(maes) == 1
+    assert "OC20 S2EF" in evaluate and "ok" in check and "index.html" in report
+    assert (tmp_path / "equiformer_v2.pt").is_file() and "equiformer_v2.pt" in export
     assert list(tmp_path.glob("results/*/*predictions.npz")) and "predictions" in predict
     assert list(tmp_path.glob("results/*/relaxed_positions.npz")) and "relaxations" in relax
     assert "start of fine-tuning with DeNS" in finetune

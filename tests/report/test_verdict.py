@@ -112,10 +112,8 @@ def test_splits():
 def test_relaxations():
     done = Relaxations([], 4, 0, np.array([3, 10, 10, 10]), np.array([0.03, 0.01, 0.5, 0.5]),
                        np.zeros(0))  # fmt: skip
-    # one below fmax; one stopped early, so it converged, though stock fairchem lost that frame
-    assert done.ended(0.02, limit=10).tolist() == [True, True, False, False]
-    assert done.ended(0.02, limit=None).sum() == 1
-    assert [each.level for each in verdict.relaxations({"id": done}, 0.02, 10)] == [GOOD]
-    assert [each.level for each in verdict.relaxations({"id": done}, 0.02, None)] == [NOTE]
+    assert done.converged(0.02).tolist() == [False, True, False, False]
+    assert [each.level for each in verdict.relaxations({"id": done}, 0.03)] == [GOOD]
+    assert [each.level for each in verdict.relaxations({"id": done}, 0.02)] == [NOTE]
     damaged = Relaxations([], 1, 1, np.zeros(0), np.zeros(0), np.zeros(0))
     assert [each.level for each in verdict.relaxations({"id": damaged}, 0.02)] == [BAD]

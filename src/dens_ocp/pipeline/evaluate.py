@@ -54,10 +54,7 @@ def describe(
             split: {"s2ef": settings.s2ef.get(split), "is2re": settings.is2re.get(split)}
             for split in settings.splits
         },
-        **{
-            name: (settings.host.get("task") or {}).get(name)
-            for name in ("relaxation_fmax", "relaxation_steps")
-        },
+        "relaxation_fmax": (settings.host.get("task") or {}).get("relaxation_fmax"),
         "jobs": {job.name: job.config for job in jobs},
         "versions": {
             "python": platform.python_version(),

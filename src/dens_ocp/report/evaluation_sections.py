@@ -36,14 +36,12 @@ class Evaluated:
         scored: errors by split. why_not: by split, why there are none.
         relaxed: relaxations by split.
         fmax: where relaxations end, eV/Angstrom, or None if it is not known.
-        limit: their largest number of steps, or None.
     """
 
     scored: dict[str, ScoredSplit]
     why_not: dict[str, str]
     relaxed: dict[str, Relaxations]
     fmax: float | None
-    limit: int | None
 
     @property
     def breakdowns(self) -> dict[str, Breakdown]:
@@ -80,12 +78,8 @@ def evaluated(folder: EvaluationFolder, task: Mapping[str, Any]) -> Evaluated:
         found = read_relaxations(folder.trajectories(split), labels, TRACES)
         if found is not None:
             relaxed[split] = found
-    known = {**task, **folder.description}
-    fmax, limit = known.get("relaxation_fmax"), known.get("relaxation_steps")
-    return Evaluated(
-        scored, why_not, relaxed,
-        fmax=None if fmax is None else float(fmax), limit=None if limit is None else int(limit),
-    )  # fmt: skip
+    fmax = {**task, **folder.description}.get("relaxation_fmax")
+    return Evaluated(scored, why_not, relaxed, None if fmax is None else float(fmax))
 
 
 def evaluation_checks(done: Evaluated) -> list[Check]:
@@ -94,7 +88,7 @@ def evaluation_checks(done: Evaluated) -> list[Check]:
         name: SplitNumbers(each.breakdown.scores(), each.breakdown.not_finite, each.missing)
         for name, each in done.scored.items()
     }
-    return verdict.splits(numbers) + verdict.relaxations(done.relaxed, done.fmax, done.limit)
+    return verdict.splits(numbers) + verdict.relaxations(done.relaxed, done.fmax)
 
 
 def key_numbers(done: Evaluated | None) -> Part:
@@ -289,21 +283,21 @@ def relaxation_section(done: Evaluated | None, out: Path) -> Section:
     )  # fmt: skip
     fmax = "not known" if done.fmax is None else f"{done.fmax:g} eV/\u00c5"
     caption = (
-        f"Relaxations (IS2RE from relaxed structures). Converged: the largest force came below "
-        f"fmax ({fmax}), or it ended before the limit of {done.limit or 'unknown'} steps."
+        "Relaxations (IS2RE from relaxed structures). Converged: in the last frame no force on a "
+        f"free atom is above fmax ({fmax})."
     )
     section.parts.append(Table(caption, header, rows))
     return section
 
 
 def _relaxation_row(name: str, each: Relaxations, done: Evaluated) -> tuple[str, ...]:
-    steps = forces = ended = number(None)
+    steps = forces = converged = number(None)
     if len(each.steps):
         steps, forces = f"{np.median(each.steps):.0f}", f"{np.median(each.last_forces):.3f}"
         if done.fmax is not None:
-            ended = f"{100 * each.ended(done.fmax, done.limit).mean():.0f}"
+            converged = f"{100 * each.converged(done.fmax).mean():.0f}"
     return (
-        name, f"{each.systems:,}", number(each.energy_mae, 0), steps, forces, ended,
+        name, f"{each.systems:,}", number(each.energy_mae, 0), steps, forces, converged,
         str(each.unreadable),
     )  # fmt: skip
 

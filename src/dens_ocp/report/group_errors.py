@@ -40,7 +40,7 @@ def element_errors(splits: Mapping[str, Breakdown]) -> Figure:
         axis.set_ylabel(unit)
     axes[1, 0].set_xticks(range(len(names)), names)
     axes[1, 0].set_xlim(-0.7, len(names) - 0.3)
-    axes[0, 0].legend(fontsize=8, frameon=False, ncols=4)
+    _legend(axes[0, 0])
     return figure
 
 
@@ -57,8 +57,16 @@ def group_errors(splits: Mapping[str, Breakdown], kind: str) -> Figure:
         axis.set_xlabel(unit)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
-    axes[0, 0].legend(fontsize=8, frameon=True, framealpha=0.8, edgecolor="none")
+    _legend(axes[0, 0])
     return figure
+
+
+def _legend(axis: Axes) -> None:
+    """Above the picture, where it hides nothing."""
+    axis.legend(
+        fontsize=8, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=0.2,
+    )  # fmt: skip
 
 
 def _measures(axes) -> list[tuple[Axes, str, str]]:

@@ -54,16 +54,13 @@ class Relaxations:
         """IS2RE energy MAE, meV; None without labels."""
         return 1000 * float(self.energy_errors.mean()) if len(self.energy_errors) else None
 
-    def ended(self, fmax: float, limit: int | None) -> np.ndarray:
-        """(n,) bool: relaxations that came to their end.
+    def converged(self, fmax: float) -> np.ndarray:
+        """(n,) bool: the last frame has no force above ``fmax`` (eV/Angstrom) on a free atom.
 
-        Args:
-            fmax: eV/Angstrom; the last frame is below it.
-            limit: largest number of steps. Who stopped earlier has converged too: stock fairchem
-                does not write the converged frame (``optimizers/lbfgs_torch.py``).
+        Stock fairchem does not write the converged frame (``optimizers/lbfgs_torch.py``); of its
+        trajectories this is too strict.
         """
-        early = self.steps < limit - 1 if limit else np.zeros(len(self.steps), bool)
-        return (self.last_forces <= fmax) | early
+        return self.last_forces <= fmax
 
 
 def read_relaxations(folder: Path, labels: Mapping[str, float], traces: int) -> Relaxations | None:

@@ -232,10 +232,8 @@ def _span(shares: list[float | None]) -> str:
     return f"{first} %" if first == last else f"{first} to {last} %"
 
 
-def relaxations(
-    done: Mapping[str, Relaxations], fmax: float | None, limit: int | None = None
-) -> list[Check]:
-    """Whether relaxations came to their end: a check for each split with damaged ones, and one for
+def relaxations(done: Mapping[str, Relaxations], fmax: float | None) -> list[Check]:
+    """Whether relaxations converged: a check for each split with damaged ones, and one for
     all together."""
     checks = []
     for name, each in done.items():
@@ -249,7 +247,7 @@ def relaxations(
         return checks
     if fmax is None:
         return [*checks, Check(GOOD, "Relaxations", f"{number} trajectories read.")]
-    ended = sum(int(each.ended(fmax, limit).sum()) for each in done.values())
-    share = ended / number
-    text = f"{ended} of {number} ({100 * share:.0f} %) converged to {fmax:g} eV/\u00c5."
+    converged = sum(int(each.converged(fmax).sum()) for each in done.values())
+    share = converged / number
+    text = f"{converged} of {number} ({100 * share:.0f} %) converged to {fmax:g} eV/\u00c5."
     return [*checks, Check(GOOD if share >= _CONVERGED else NOTE, "Relaxations", text)]
