@@ -17,7 +17,7 @@ from dens_ocp.export.comparison import LARGEST_DIFFERENCE, example_batch, larges
 from dens_ocp.export.source import Source
 from dens_ocp.export.stock_config import checkpoint_config, stock_config
 from dens_ocp.export.stock_model import stock_options, stock_state
-from dens_ocp.host import checkpoint_files
+from dens_ocp.host import whole_files
 
 _HEADER = """\
 # Config of {name} for stock fairchem-core 1.10.0, written by dens-ocp export.
@@ -75,8 +75,8 @@ def write_exported(source: Source, out: Path, origin: str) -> Exported:
                 f"{out} was not written: the exported model predicts something else, largest "
                 f"relative difference {_shown(differences)}, more than {LARGEST_DIFFERENCE:g}"
             )
-        checkpoint_files.replace(temporary[1], yml)
-        checkpoint_files.replace(temporary[0], out)
+        whole_files.replace(temporary[1], yml)
+        whole_files.replace(temporary[0], out)
     finally:
         for file in temporary:
             file.unlink(missing_ok=True)
