@@ -49,11 +49,16 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         argv = argv[1:]
     from fairchem.core.common.flags import flags
 
+    from dens_ocp.host import needed_data
+
     parser = flags.get_parser()
     parser.prog = "fairchem main"
     args, overrides = parser.parse_known_args(argv)
     try:
         _check_arguments(args, overrides)
+        config = _config(args.config_yml, overrides)
+        needed_data.check(args.mode, config)
+        dotted_trainer = _dotted_trainer(config)
         import fairchem.core._cli as fairchem_cli
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -63,7 +68,7 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         fairchem_cli.runner_wrapper = run_rank
         fairchem_cli.LaunchConfig = local_launch_config
         try:
-            fairchem_cli.main(args, [*overrides, *_dotted_trainer(args.config_yml, overrides)])
+            fairchem_cli.main(args, [*overrides, *dotted_trainer])
         except ChildFailedError as failed:
             if any(failure.exitcode == 2 for failure in failed.failures.values()):
                 return 2  # the rank has said why
@@ -115,21 +120,23 @@ def _check_overrides(overrides: list[str]) -> None:
             )
 
 
-def _dotted_trainer(config_yml: Path, overrides: list[str]) -> list[str]:
-    """Processes started by fairchem (ranks, SLURM jobs) import the trainer by its dotted name."""
-    from fairchem.core.common.utils import load_config
+def _config(config_yml: Path, overrides: list[str]) -> dict[str, Any]:
+    """The config as fairchem will see it."""
+    from fairchem.core.common.utils import create_dict_from_args, load_config, merge_dicts
 
+    try:
+        config = load_config(config_yml)[0]
+    except yaml.YAMLError as error:
+        raise DensError(f"--config-yml: {config_yml} is not valid YAML: {error}") from None
+    return merge_dicts(config, create_dict_from_args(overrides))[0] if overrides else config
+
+
+def _dotted_trainer(config: dict[str, Any]) -> list[str]:
+    """Processes started by fairchem (ranks, SLURM jobs) import the trainer by its dotted name."""
     from dens_ocp.registration import TRAINER_NAMES
     from dens_ocp.trainer import DOTTED_NAME
 
-    try:
-        trainer = load_config(config_yml)[0].get("trainer")
-    except yaml.YAMLError as error:
-        raise DensError(f"--config-yml: {config_yml} is not valid YAML: {error}") from None
-    for override in overrides:
-        if override.startswith("--trainer="):
-            trainer = override.partition("=")[2]
-    return [f"--trainer={DOTTED_NAME}"] if trainer in TRAINER_NAMES else []
+    return [f"--trainer={DOTTED_NAME}"] if config.get("trainer") in TRAINER_NAMES else []
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,6 +23,9 @@ def error_of(done) -> str:
         (["--mode", "train", "--config-yml", "c.yml", "--optim.dens.p=3"], ["optim.dens.p", "3"]),
         (["--mode", "train", "--config-yml", "c.yml", "--dataset.train.src=nowhere"],
          ["dataset.train.src", "nowhere"]),
+        (["--mode", "train", "--config-yml", "c.yml", "--dataset.train.src="], ["dataset.train"]),
+        (["--mode", "predict", "--config-yml", "c.yml", "--checkpoint", "x.pt"],
+         ["dataset.test is missing", "--dataset.test.src=PATH"]),
     ],
 )  # fmt: skip
 def test_mistakes_on_the_command_line(data, tmp_path, arguments, words):
