@@ -9,6 +9,7 @@ The names are those of the authors' code, so that code written for it keeps work
 ``denoising_pos_forward``  --         bool    the batch carries the fields above
 ``forces``                 (N, 3)     float   DFT forces of the *original* structure, eV/Angstrom
 ``md``                     (B,)       int     1: from molecular dynamics (All+MD), never corrupted
+``scored``                 (N,)       bool    atom enters loss or metrics; without it, all do
 =========================  =========  ======  ====================================================
 
 N atoms, B structures.
@@ -81,6 +82,16 @@ def read(batch: Batch) -> Corruption:
         sigmas=batch.pos.new_zeros(num_atoms, 1) if sigmas is None else sigmas,
         structure_mask=any_in_structure(mask, batch.batch, batch.natoms.numel()),
     )
+
+
+def attach_scored(batch: Batch, scored: torch.Tensor) -> None:
+    """Say which atoms (N,) bool enter loss or metrics; a model may leave out the others' forces."""
+    batch.scored = scored
+
+
+def read_scored(batch: Batch) -> torch.Tensor | None:
+    """What :func:`attach_scored` wrote; None: nothing, so all atoms."""
+    return batch.get("scored", None)
 
 
 def any_in_structure(

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils, gp_utils
 
-from dens_ocp.batch import Corruption, attach, carries_corruption, read
+from dens_ocp.batch import Corruption, attach, attach_scored, carries_corruption, read
 from dens_ocp.config import DeNSConfig, parse_dens_config
 from dens_ocp.corruption.corrupt import corrupt, step_generator
 from dens_ocp.errors import DensError
@@ -36,6 +38,7 @@ class DeNSTrainer(HostTrainer):
     """
 
     dens: DeNSConfig
+    _free_atoms_suffice = False
 
     # ---- set-up ----------------------------------------------------------------------------
 
@@ -84,10 +87,16 @@ class DeNSTrainer(HostTrainer):
     # ---- a training step -------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
-        if not self.model.training or not isinstance(self._unwrapped_model, DeNSModel):
+        if not isinstance(self._unwrapped_model, DeNSModel):
+            return super()._forward(batch)
+        if not self.model.training:
+            if self._free_atoms_suffice:
+                attach_scored(batch, batch.fixed == 0)
             return super()._forward(batch)
         if self.dens.active:
             attach(batch, self._corruption_of(batch))
+        if "forces" in self.output_targets:
+            attach_scored(batch, self._scored(batch))
         # fairchem hands on the model outputs that are output targets
         with self.with_output_targets({**self.output_targets, "noise": {"level": "atom"}}):
             return super()._forward(batch)
@@ -156,6 +165,12 @@ class DeNSTrainer(HostTrainer):
             return torch.ones_like(batch.fixed, dtype=torch.bool)
         return (batch.fixed == 0) | read(batch).noise_mask
 
+    def _scored(self, batch: Any) -> torch.Tensor:
+        """(N,) bool: atoms whose force or noise loss or metrics of training look at."""
+        return self._counted("forces", "train_on_free_atoms", batch) | self._counted(
+            "forces", "eval_on_free_atoms", batch
+        )
+
     def _normalised(self, name: str, target: torch.Tensor, batch: Any) -> torch.Tensor:
         if name in self.elementrefs:
             target = self.elementrefs[name].dereference(target, batch)
@@ -196,6 +211,34 @@ class DeNSTrainer(HostTrainer):
         )
 
     # ---- a run -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _free_atoms_only(self, suffice: bool) -> Iterator[None]:
+        """Forces in evaluation are computed for free atoms, if they suffice."""
+        self._free_atoms_suffice, before = suffice, self._free_atoms_suffice
+        try:
+            yield
+        finally:
+            self._free_atoms_suffice = before
+
+    def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
+        """fairchem's; forces of fixed atoms are computed only where a metric or loss wants them."""
+        forces = self.output_targets.get("forces", {})
+        suffice = forces.get("train_on_free_atoms") and forces.get("eval_on_free_atoms")
+        with self._free_atoms_only(bool(suffice)):
+            return super().validate(split, disable_tqdm)
+
+    def predict(
+        self,
+        data_loader: Any,
+        per_image: bool = True,
+        results_file: str | None = None,
+        disable_tqdm: bool = False,
+    ) -> Any:
+        """fairchem's; a prediction file (``per_image``) has the forces of free atoms, so only these
+        are computed. A calculator gets all."""
+        with self._free_atoms_only(per_image):
+            return super().predict(data_loader, per_image, results_file, disable_tqdm)
 
     def train(self, disable_eval_tqdm: bool = False) -> None:
         if self.dens.enabled and not self.dens.active:

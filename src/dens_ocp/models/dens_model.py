@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dens_ocp.batch import read
+from dens_ocp.batch import read, read_scored
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.models.parameter_names import translated
 from dens_ocp.nn.force_encoding import ForceEncoding
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 class DeNSModel(torch.nn.Module, ABC):
     """Mixin in front of a fairchem backbone class.
 
-    A subclass sets ``energy_head``, ``force_head`` and ``noise_head`` (fairchem heads that take
-    ``(data, emb)``) and says with :meth:`injected` where an embedding is added.
+    A subclass sets ``energy_head`` (fairchem's), ``force_head`` and ``noise_head``, says with
+    :meth:`vectors` how the latter are called and with :meth:`injected` where an embedding is added.
+
+    A vector is computed only where it is looked at: with ``scored`` in the batch the force head for
+    scored atoms that are not corrupted, the noise head for scored ones that are.
 
     In training mode the batch may carry the fields of :mod:`dens_ocp.batch`; all three heads are
     computed. In evaluation mode none of these fields is looked at (``forces`` neither) and the
@@ -76,6 +79,13 @@ class DeNSModel(torch.nn.Module, ABC):
     def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
         """A context in which the backbone's initial node embedding is larger by ``embedding``."""
 
+    @abstractmethod
+    def vectors(
+        self, head: torch.nn.Module, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
+    ) -> torch.Tensor:
+        """(N, 3) output of ``force_head`` or ``noise_head`` for ``atoms`` (N,) bool (None: all);
+        zero for others."""
+
     def forward(self, data: Batch) -> dict[str, torch.Tensor]:
         """:meth:`denoise` in training mode, :meth:`predict` in evaluation mode."""
         return self.denoise(data) if self.training else self.predict(data)
@@ -84,26 +94,30 @@ class DeNSModel(torch.nn.Module, ABC):
         """The original task.
 
         Returns:
-            ``energy`` (B,) and ``forces`` (N, 3), normalised.
+            ``energy`` (B,) and ``forces`` (N, 3), normalised; zero for atoms that are not scored.
         """
         embedding = self.force_embedding.without_forces(data.pos.shape[0])
         sigmas = embedding.new_zeros(data.pos.shape[0], 1)
-        return self._original_task(data, self._backbone(data, embedding, sigmas))
+        emb = self._backbone(data, embedding, sigmas)
+        return self._original_task(data, emb, read_scored(data))
 
     def denoise(self, data: Batch) -> dict[str, torch.Tensor]:
         """Energy, forces and noise of a batch, parts of which may be corrupted.
 
         Returns:
             ``energy`` (B,) and ``forces`` (N, 3), normalised; ``noise`` (N, 3) in units of sigma.
-            Which rows of ``forces`` and ``noise`` count is the business of the loss.
+            With ``scored`` in the batch ``forces`` are zero for corrupted atoms and for those that
+            are not scored, ``noise`` for all but the corrupted ones.
         """
-        corruption = read(data)
+        corruption, scored = read(data), read_scored(data)
         encoded = corruption.noise_mask & self.use_force_encoding
         forces = data.forces if "forces" in data else torch.zeros_like(data.pos)
         embedding = self.force_embedding(forces.to(data.pos.dtype), encoded)
         emb = self._backbone(data, embedding, corruption.sigmas)
-        outputs = self._original_task(data, emb)
-        outputs["noise"] = self.noise_head(data, emb)["forces"]
+        mask = corruption.noise_mask
+        outputs = self._original_task(data, emb, None if scored is None else scored & ~mask)
+        noisy = None if scored is None else scored & mask
+        outputs["noise"] = self.vectors(self.noise_head, data, emb, noisy)
         return outputs
 
     def _backbone(
@@ -115,8 +129,11 @@ class DeNSModel(torch.nn.Module, ABC):
         with self.injected(embedding):
             return super().forward(data)
 
-    def _original_task(self, data: Batch, emb: dict[str, Any]) -> dict[str, torch.Tensor]:
-        return {**self.energy_head(data, emb), **self.force_head(data, emb)}
+    def _original_task(
+        self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        forces = self.vectors(self.force_head, data, emb, atoms)
+        return {**self.energy_head(data, emb), "forces": forces}
 
 
 def _check_options(cls: type, options: dict[str, Any]) -> None:

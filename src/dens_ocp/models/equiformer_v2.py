@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from fairchem.core.models.equiformer_v2.equiformer_v2 import EquiformerV2Backbone
-from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead, EqV2VectorHead
+from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead
 from fairchem.core.models.equiformer_v2.weight_initialization import eqv2_init_weights
 
 from dens_ocp.errors import DensError
 from dens_ocp.models.dens_model import DeNSModel
+from dens_ocp.nn.chosen_atoms import EqV2ChosenAtomsHead
 from dens_ocp.nn.injection import added_to_output
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
 
     def build_heads(self) -> None:
         self.energy_head = EqV2ScalarHead(self)
-        self.force_head = EqV2VectorHead(self)
+        self.force_head = EqV2ChosenAtomsHead(self)
 
     def build_noise_head(self) -> None:
-        self.noise_head = EqV2VectorHead(self)
+        self.noise_head = EqV2ChosenAtomsHead(self)
         for module in (self.force_embedding, self.noise_schedule_sigma_embedding):
             if module is not None:
                 module.apply(partial(eqv2_init_weights, weight_init=self.weight_init))
@@ -64,8 +65,15 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
     def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
         return added_to_output(self.edge_degree_embedding, embedding)
 
-    def _original_task(self, data: Batch, emb: dict[str, Any]) -> dict[str, torch.Tensor]:
-        outputs = super()._original_task(data, emb)
+    def vectors(
+        self, head: torch.nn.Module, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
+    ) -> torch.Tensor:
+        return head(data, emb, self.SO3_rotation, atoms)["forces"]
+
+    def _original_task(
+        self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        outputs = super()._original_task(data, emb, atoms)
         if self.use_energy_lin_ref:
             # fairchem's flat EquiformerV2 does this; its backbone, which we build on, only holds
             # the parameter

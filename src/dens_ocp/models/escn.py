@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fairchem.core.models.escn.escn import (
     LayerBlock,
     eSCNBackbone,
     eSCNEnergyHead,
-    eSCNForceHead,
 )
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
 )
 
 from dens_ocp.models.dens_model import DeNSModel
+from dens_ocp.nn.chosen_atoms import eSCNChosenAtomsHead
 from dens_ocp.nn.injection import added_to_input
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
 
 
 class eSCNDeNS(DeNSModel, eSCNBackbone):  # noqa: N801 (fairchem's spelling)
@@ -48,11 +51,16 @@ class eSCNDeNS(DeNSModel, eSCNBackbone):  # noqa: N801 (fairchem's spelling)
 
     def build_heads(self) -> None:
         self.energy_head = eSCNEnergyHead(self)
-        self.force_head = eSCNForceHead(self)
+        self.force_head = eSCNChosenAtomsHead(self)
 
     def build_noise_head(self) -> None:
-        self.noise_head = eSCNForceHead(self)
+        self.noise_head = eSCNChosenAtomsHead(self)
         torch.nn.init.uniform_(self.force_embedding.weight, -0.001, 0.001)
+
+    def vectors(
+        self, head: torch.nn.Module, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
+    ) -> torch.Tensor:
+        return head(data, emb, atoms)["forces"]
 
     def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
         return added_to_input(self.layer_blocks[0], embedding)

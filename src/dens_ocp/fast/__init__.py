@@ -1,0 +1,1 @@
+"""The same numbers, faster: parts of fairchem's backbones evaluated in another order."""

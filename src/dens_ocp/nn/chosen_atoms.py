@@ -1,0 +1,96 @@
+"""Vector heads that are computed for some atoms only.
+
+The output of an attention block at an atom depends on the edges into that atom alone, so the edges
+into other atoms can be left out: the values and gradients of the chosen rows are the same. The loss
+looks at the force of some atoms, at the noise of others, and in OC20 at no fixed one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from fairchem.core.models.equiformer_v2.heads import EqV2VectorHead
+from fairchem.core.models.equiformer_v2.so3 import SO3_Rotation
+from fairchem.core.models.escn.escn import eSCNForceHead
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
+
+
+class EqV2ChosenAtomsHead(EqV2VectorHead):
+    """fairchem's ``EqV2VectorHead``, for all atoms or for chosen ones.
+
+    Parameters and names are the same. The Wigner matrices are its own: those of the backbone are of
+    all edges, and activation checkpointing reads them again in the backward pass.
+    """
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__(backbone)
+        self.force_block.SO3_rotation = torch.nn.ModuleList(
+            SO3_Rotation(lmax) for lmax in backbone.lmax_list
+        )
+
+    def forward(
+        self,
+        data: Batch,
+        emb: dict[str, Any],
+        rotations: Iterable[SO3_Rotation],
+        atoms: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            data: the batch.
+            emb: of the backbone.
+            rotations: the backbone's, of all edges.
+            atoms: (N,) bool, whose vectors are wanted; None: all. Under graph parallelism of the
+                whole batch.
+
+        Returns:
+            ``forces`` (N, 3); zero for other atoms.
+        """
+        graph, chosen = emb["graph"], None
+        if atoms is not None:
+            chosen = torch.nonzero(atoms[graph.edge_index[1]])[:, 0]
+            if chosen.numel() == 0:
+                # fairchem's SO(2) convolution cannot do without an edge; what it gives is not used,
+                # but every parameter is in the graph, as DDP wants it
+                chosen = chosen.new_zeros(1)
+            graph = copy.copy(graph)
+            graph.edge_index = graph.edge_index[:, chosen]
+            graph.edge_distance = graph.edge_distance[chosen]
+        for own, whole in zip(self.force_block.SO3_rotation, rotations, strict=True):
+            own.device, own.dtype = whole.device, whole.dtype
+            own.wigner = whole.wigner if chosen is None else whole.wigner[chosen]
+            own.wigner_inv = whole.wigner_inv if chosen is None else whole.wigner_inv[chosen]
+        vectors = super().forward(data, {**emb, "graph": graph})["forces"]
+        return {
+            "forces": vectors if atoms is None else torch.where(atoms[:, None], vectors, 0.0)
+        }
+
+
+class eSCNChosenAtomsHead(eSCNForceHead):  # noqa: N801 (fairchem's spelling)
+    """fairchem's ``eSCNForceHead``, for all atoms or for chosen ones."""
+
+    def forward(
+        self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            data: the batch.
+            emb: of the backbone.
+            atoms: (N,) bool, whose vectors are wanted; None: all.
+
+        Returns:
+            ``forces`` (N, 3); zero for other atoms.
+        """
+        if atoms is None:
+            return super().forward(data, emb)
+        chosen = torch.nonzero(atoms)[:, 0]
+        values = emb["sphere_values"].view(atoms.shape[0], -1, emb["sphere_values"].shape[-1])
+        values = values[chosen].flatten(0, 1)
+        vectors = super().forward(data, {**emb, "sphere_values": values})["forces"]
+        whole = vectors.new_zeros(atoms.shape[0], 3)
+        return {"forces": whole.index_put((chosen,), vectors)}
