@@ -104,7 +104,8 @@ def test_options_of_the_demo_exist():
         [sys.executable, "-m", "dens_ocp.cli", "demo", "--help"],
         env=environment(), capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    options = re.findall(r"DEMO_ARGS=(\S+)", "\n".join(text for _, text in blocks(README)))
+    arguments = re.findall(r"DEMO_ARGS=('.+?'|\S+)", "\n".join(text for _, text in blocks(README)))
+    options = re.findall(r"--[\w-]+", " ".join(arguments))
     assert options and all(option in shown for option in options)
 
 
