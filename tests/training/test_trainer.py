@@ -250,3 +250,66 @@ def test_md_structures_are_left_alone_and_flags_are_not_inherited(tmp_path):
     corrupted = structures(batch)
     assert torch.equal(corrupted, ~batch.md.bool()[batch.batch])
     trainer.validate(disable_tqdm=True)
+
+
+# ---- forces are computed where they are looked at ------------------------------------------------
+
+
+@pytest.fixture
+def everywhere(monkeypatch):
+    """The heads do not learn which atoms are looked at, so they compute all."""
+    return lambda: monkeypatch.setattr("dens_ocp.trainer.attach_scored", lambda *_: None)
+
+
+@pytest.mark.parametrize("free_only", [True, False])
+@pytest.mark.parametrize("model", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+def test_loss_metrics_and_gradients_of_a_step_are_the_same(
+    data, tmp_path, model, free_only, everywhere
+):
+    config = small_config(data, model=model, dens={"p": 0.7, "r": 0.5, "sigma": 0.1})
+    config["outputs"]["forces"]["eval_on_free_atoms"] = free_only
+    found = []
+    for whole in (False, True):
+        if whole:
+            everywhere()
+        trainer = make_trainer(config, tmp_path)
+        batch = first_batch(trainer)
+        outputs, loss = loss_of_a_step(trainer, batch)
+        metrics = trainer._compute_metrics(outputs, batch, trainer.evaluator, {})
+        loss.backward()
+        gradients = [p.grad for p in trainer.model.parameters() if p.requires_grad]
+        found.append((loss.item(), metrics, torch.cat([each.flatten() for each in gradients])))
+    (loss, metrics, gradients), (whole_loss, whole_metrics, whole_gradients) = found
+    assert loss == pytest.approx(whole_loss, rel=1e-6)
+    assert {name: each["metric"] for name, each in metrics.items()} == pytest.approx(
+        {name: each["metric"] for name, each in whole_metrics.items()}, rel=1e-5
+    )
+    assert (gradients - whole_gradients).abs().max() < 1e-5 * whole_gradients.abs().max()
+
+
+def test_validation_and_prediction_files_are_the_same(data, tmp_path, everywhere, monkeypatch):
+    config = small_config(data)
+    config["dataset"]["test"] = {"src": str(data / "val")}
+    found = []
+    for whole in (False, True):
+        if whole:
+            everywhere()
+        trainer = make_trainer(config, tmp_path / str(whole), is_debug=False, timestamp_id="x")
+        torch.manual_seed(0)
+        metrics = trainer.validate("val", disable_tqdm=True)
+        predictions = trainer.predict(
+            trainer.test_loader, results_file="predictions", disable_tqdm=True
+        )
+        found.append((metrics, predictions["energy"], torch.cat(
+            [torch.as_tensor(each).float() for each in predictions["forces"]])))  # fmt: skip
+    (metrics, _, forces), (whole_metrics, _, whole_forces) = found
+    for name in whole_metrics:
+        assert metrics[name]["metric"] == pytest.approx(whole_metrics[name]["metric"], rel=1e-5)
+    assert len(forces) and torch.allclose(forces, whole_forces, atol=2e-3)  # float16
+
+
+def test_a_calculator_gets_the_forces_of_fixed_atoms_too(data, tmp_path):
+    trainer = make_trainer(small_config(data), tmp_path)
+    batch = next(iter(trainer.val_loader))
+    forces = trainer.predict(batch, per_image=False, disable_tqdm=True)["forces"]
+    assert (forces[batch.fixed == 1].abs().sum(1) > 0).all()

@@ -92,7 +92,8 @@ class BlockedSeparableS2Activation(SeparableS2Activation):
     ) -> torch.Tensor:
         to_grid, from_grid = _matrices(SO3_grid[self.lmax][self.mmax])
         tensors = silu_on_sphere(input_tensors, to_grid, from_grid[:, 1:])
-        return torch.cat([self.scalar_act(input_scalars)[:, None].to(tensors.dtype), tensors], 1)
+        scalars = self.scalar_act(input_scalars).reshape(len(tensors), 1, tensors.shape[2])
+        return torch.cat([scalars.to(tensors.dtype), tensors], 1)
 
 
 def _matrices(grid: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,6 +11,7 @@ import torch
 
 from dens_ocp.batch import read, read_scored
 from dens_ocp.errors import DensError, nearest
+from dens_ocp.fast.switch import make_fast
 from dens_ocp.models.parameter_names import translated
 from dens_ocp.nn.force_encoding import ForceEncoding
 
@@ -38,6 +39,7 @@ class DeNSModel(torch.nn.Module, ABC):
         use_force_encoding: bool = True,
         use_noise_schedule_sigma_encoding: bool = False,
         use_denoising_energy: bool = True,
+        fast: bool = False,
         **backbone_options: Any,
     ) -> None:
         """Build the backbone and the force encoding.
@@ -48,6 +50,8 @@ class DeNSModel(torch.nn.Module, ABC):
                 (Angstrom; 0 for uncorrupted atoms) to its l = 0 part.
             use_denoising_energy: False: ablation, the trainer puts no energy loss on DeNS
                 structures (the authors' model option; ``optim.dens.energy`` says the same).
+            fast: evaluate parts of the backbone in another order (:mod:`dens_ocp.fast`): the same
+                numbers to rounding, less time and memory.
             backbone_options: the fairchem backbone's own options.
 
         Raises:
@@ -66,6 +70,8 @@ class DeNSModel(torch.nn.Module, ABC):
         )
         self.build_noise_head()
         self._register_load_state_dict_pre_hook(_translate_names)
+        if fast:
+            make_fast(self)
 
     @abstractmethod
     def build_heads(self) -> None:
