@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dens_ocp import broken_installation
 from dens_ocp.errors import DensError
 
 _KEPT_ALIVE: list[Any] = []
@@ -34,6 +33,14 @@ COMMANDS = {
         "dens_ocp.report.command",
         "one HTML page about a training run and its evaluation: is it good?",
     ),
+    "doctor": (
+        "dens_ocp.doctor.command",
+        "check the installation and, given a config, its data; say what to do",
+    ),
+    "plan": (
+        "dens_ocp.planning.command",
+        "memory, steps, time and GPU-hours of a training run on GPUs that are not here",
+    ),
 }
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""
 
@@ -47,6 +54,8 @@ def fairchem_main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["main"]:
         argv = argv[1:]
+    if broken_installation is not None:
+        return _refuse(broken_installation)
     from fairchem.core.common.flags import flags
 
     parser = flags.get_parser()
@@ -96,6 +105,16 @@ def run_rank(config: dict[str, Any]) -> None:
         raise SystemExit(2) from None
 
 
+def _refuse(error: Exception) -> int:
+    (reason, *_) = str(error).splitlines() or [""]
+    print(
+        f"error: fairchem cannot be used here ({type(error).__name__}: {reason}); `dens-ocp "
+        "doctor` says what is wrong with the installation and how to repair it",
+        file=sys.stderr,
+    )
+    return 2
+
+
 def _check_arguments(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.mode is None:
         raise DensError("--mode is missing: train, validate, predict or run-relaxations")
@@ -117,6 +136,7 @@ def _check_overrides(overrides: list[str]) -> None:
 
 def _dotted_trainer(config_yml: Path, overrides: list[str]) -> list[str]:
     """Processes started by fairchem (ranks, SLURM jobs) import the trainer by its dotted name."""
+    import yaml
     from fairchem.core.common.utils import load_config
 
     from dens_ocp.registration import TRAINER_NAMES
@@ -138,6 +158,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["main"]:
         return fairchem_main(argv)
+    called = next(iter(argv), None)
+    if broken_installation is not None and called in COMMANDS and called != "doctor":
+        return _refuse(broken_installation)
     parser = argparse.ArgumentParser(
         prog="dens-ocp",
         description="DeNS (denoising non-equilibrium structures) for fairchem/OCP.",
