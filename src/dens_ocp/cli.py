@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dens_ocp import broken_installation
+import dens_ocp
 from dens_ocp.errors import DensError
 
 _KEPT_ALIVE: list[Any] = []
@@ -54,8 +54,8 @@ def fairchem_main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["main"]:
         argv = argv[1:]
-    if broken_installation is not None:
-        return _refuse(broken_installation)
+    if dens_ocp.broken_installation is not None:
+        return _refuse(dens_ocp.broken_installation)
     from fairchem.core.common.flags import flags
 
     parser = flags.get_parser()
@@ -159,8 +159,8 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == ["main"]:
         return fairchem_main(argv)
     called = next(iter(argv), None)
-    if broken_installation is not None and called in COMMANDS and called != "doctor":
-        return _refuse(broken_installation)
+    if dens_ocp.broken_installation is not None and called in COMMANDS and called != "doctor":
+        return _refuse(dens_ocp.broken_installation)
     parser = argparse.ArgumentParser(
         prog="dens-ocp",
         description="DeNS (denoising non-equilibrium structures) for fairchem/OCP.",

@@ -83,7 +83,7 @@ def test_an_extension_that_kills_the_process(tmp_path):
 def test_versions_that_break_fairchem(tmp_path, name, version):
     done = broken(distribution(tmp_path / "other", name, version), "doctor")
     found = problems(done)
-    assert done.returncode == 2 and list(found) == [name]
+    assert done.returncode == 2 and list(found) == [name], done.stdout + done.stderr
     assert version in found[name]
     specifier = {"scipy": "<1.17", "ase": "<3.26"}[name]
     assert f'pip install "{name}{specifier}' in found[name].splitlines()[1]

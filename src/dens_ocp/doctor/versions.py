@@ -39,7 +39,7 @@ def requirements_of(name: str) -> list[Requirement]:
 
 
 def required(name: str) -> str:
-    """``name`` with the versions dens-ocp asks for: ``scipy<1.17``; else ``name``."""
+    """``name`` with the versions that dens-ocp asks for; else ``name``."""
     try:
         for each in requirements_of(OURS):
             if canonicalize_name(each.name) == canonicalize_name(name):
@@ -96,7 +96,7 @@ def check_packages() -> Iterator[Finding]:
         shown[name] = version
     known = ", ".join(f"{name} {shown[name]}" for name in (HOST, *_SHOWN) if name in shown)
     yield Finding(OK, "packages", f"{good} of the right version: {known}")
-    yield from _installed_twice(set(shown))
+    yield from _installed_twice(set(_all_requirements()))
 
 
 def _all_requirements() -> dict[str, tuple[SpecifierSet, str]]:
