@@ -54,7 +54,8 @@ def test_gpu_hours_of_the_paper():
 
 
 def test_structures_that_fit():
-    assert cost.structures_that_fit(32e9, 2e9, 6.7e9, 0.9) == 3  # (28.8 - 2) / 6.7 = 4.0 - a bit
+    assert cost.structures_that_fit(32e9, 2.1e9, 6.7e9, 0.9) == 3  # (28.8 - 2.1) / 6.7 = 3.99
+    assert cost.structures_that_fit(34.1e9, 2.1e9, 6.7e9, 0.9) == 4  # (30.7 - 2.1) / 6.7 = 4.27
     assert cost.structures_that_fit(10e9, 20e9, 1e9, 0.9) == 0
 
 

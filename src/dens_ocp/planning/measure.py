@@ -115,6 +115,9 @@ def measure(
         progress: show a bar.
     """
     neighbors = int(model.get("max_neighbors", 20))
+    if "enforce_max_neighbors_strictly" in model:
+        # in small boxes images of an atom are equally far: with ties edges could not be told
+        model = {**model, "enforce_max_neighbors_strictly": True}
     cases = [(sizes[0], neighbors), (sizes[1], neighbors), (sizes[1], max(1, neighbors // 2))]
     points: dict[tuple[int, float, float], tuple[float, float, float]] = {}
     optimizer = []
