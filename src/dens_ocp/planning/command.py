@@ -15,7 +15,7 @@ import torch
 from dens_ocp.errors import DensError
 from dens_ocp.host import run_config
 from dens_ocp.planning.hardware import GPUS, PAPER, Gpu
-from dens_ocp.planning.job import job_of
+from dens_ocp.planning.job import Job, job_of
 from dens_ocp.planning.measure import Measured, build, measure
 from dens_ocp.planning.plan import Network, make_plan, speed_from_paper, speed_measured
 from dens_ocp.planning.text import text_of
@@ -71,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "communication, 0 to 1"
     )  # fmt: skip
     parser.add_argument(
+        "--amp", action=argparse.BooleanOptionalAction, default=True,
+        help="mixed precision, --amp of fairchem main, as in the authors' scripts; --no-amp: "
+        "float32, which takes about twice the memory (never used with --gpu cpu)",
+    )  # fmt: skip
+    parser.add_argument(
         "--measure", action=argparse.BooleanOptionalAction, default=True,
         help="run the model with fewer blocks; without it memory of the batch is unknown, and time "
         "too unless the config is one of the paper's",
@@ -96,7 +101,10 @@ def run(args: argparse.Namespace) -> int:
         raise DensError(f"--no-measure: the time of --gpu {kind} is measured; name a GPU instead")
     parameters = _parameters(config["model"])
     device = torch.device("cuda" if kind != "cpu" and torch.cuda.is_available() else "cpu")
-    measured = _measured(config["model"], device, job, not args.json) if args.measure else None
+    amp = args.amp and kind != "cpu"
+    measured = None
+    if args.measure:
+        measured = _measured(config["model"], device, job, amp, progress=not args.json)
     flops = job.paper.flops if job.paper else None
     activations = None
     if measured is not None:
@@ -108,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if kind in ("here", "cpu"):
         speed = speed_measured(flops, job.batch, measured)
     elif flops is not None:
-        speed = speed_from_paper(flops, gpu)
+        speed = speed_from_paper(flops, gpu, amp)
     network = Network(
         args.intra_node_gb_s * 1e9 if args.intra_node_gb_s else _links(gpu)[0],
         args.inter_node_gb_s * 1e9 if args.inter_node_gb_s else _links(gpu)[1],
@@ -118,8 +126,8 @@ def run(args: argparse.Namespace) -> int:
     memory = gpu.memory if gpu else None
     plan = make_plan(job, parameters, memory, network, speed, flops, activations, optimizer)
     name = gpu.name if gpu else "CPU process"
-    print(json.dumps({"gpu": name, **plan}, indent=2) if args.json
-          else text_of(plan, name, measured))  # fmt: skip
+    print(json.dumps({"gpu": name, "amp": amp, **plan}, indent=2) if args.json
+          else text_of(plan, name, amp, measured))  # fmt: skip
     return 0
 
 
@@ -131,13 +139,15 @@ def _parameters(model: dict[str, Any]) -> int:
     return number
 
 
-def _measured(model: dict[str, Any], device: torch.device, job: Any, progress: bool) -> Measured:
+def _measured(
+    model: dict[str, Any], device: torch.device, job: Job, amp: bool, progress: bool
+) -> Measured:
     if device.type == "cpu":
-        return measure(model, device, progress=progress)
+        return measure(model, device, amp=amp, progress=progress)
     # one structure of OC20's size and a batch of a few: what a GPU is busy with
     atoms = max(8, int(job.atoms))
     return measure(
-        model, device, sizes=(atoms, 3 * atoms), depths=(2, 4), repeats=5, progress=progress
+        model, device, (atoms, 3 * atoms), (2, 4), repeats=5, amp=amp, progress=progress
     )
 
 

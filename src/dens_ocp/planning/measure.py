@@ -101,6 +101,7 @@ def measure(
     sizes: tuple[int, int] = (4, 8),
     depths: tuple[int, int] = (1, 2),
     repeats: int = 2,
+    amp: bool = False,
     progress: bool = True,
 ) -> Measured:
     """Forward, backward and optimizer step at two depths and three sizes.
@@ -112,6 +113,8 @@ def measure(
             ``max_neighbors``, and half of that in the third size.
         depths: numbers of blocks.
         repeats: runs of each after a warm-up; the fastest counts.
+        amp: mixed precision, as of fairchem's ``--amp``: autocast to float16 on a GPU, to bfloat16
+            on a CPU, which takes as much memory.
         progress: show a bar.
     """
     neighbors = int(model.get("max_neighbors", 20))
@@ -128,16 +131,18 @@ def measure(
             built.max_neighbors = most
             batch = Batch.from_data_list([structure(atoms)]).to(device)
             edges = float(atoms * most)
-            points[(layers, float(atoms), edges)] = _one(built, batch, device, repeats)
+            points[(layers, float(atoms), edges)] = _one(built, batch, device, repeats, amp)
             bar.update()
         optimizer.append(_optimizer_seconds(built, device))
         del built
         gc.collect()
     bar.close()
     parts = [{key: each[i] for key, each in points.items()} for i in range(3)]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    name = f"CPU, {torch.get_num_threads()} thread(s)"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
     return Measured(
-        f"{name}, {torch.get_num_threads()} threads" if name == "CPU" else name,
+        f"{name}, {'mixed precision' if amp else 'float32'}",
         without_constant(parts[0]),
         fit(parts[1]),
         fit_line(list(parts[0].values()), list(parts[2].values())),
@@ -147,11 +152,15 @@ def measure(
 
 
 def _one(
-    model: torch.nn.Module, batch: Batch, device: torch.device, repeats: int
+    model: torch.nn.Module, batch: Batch, device: torch.device, repeats: int, amp: bool
 ) -> tuple[float, float, float]:
+    half = torch.float16 if device.type == "cuda" else torch.bfloat16
+
     def step() -> None:
         model.zero_grad(set_to_none=False)
-        sum(each.square().sum() for each in model(batch).values()).backward()
+        with torch.autocast(device.type, dtype=half, enabled=amp):
+            outputs = model(batch)
+        sum(each.float().square().sum() for each in outputs.values()).backward()
 
     with FlopCounterMode(display=False) as counter:
         step()  # warm-up too: it makes the gradients

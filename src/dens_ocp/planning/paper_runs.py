@@ -17,7 +17,7 @@ fairchem's ``avg_degree``."""
 
 @dataclass(frozen=True)
 class PaperRun:
-    """One training run.
+    """One training run, in mixed precision: the authors' scripts say ``--amp``.
 
     Attributes:
         recipe: our config.

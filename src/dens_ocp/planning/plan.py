@@ -33,7 +33,12 @@ class Speed:
     basis: str
 
 
-def speed_from_paper(flops: float, gpu: Gpu) -> Speed:
+FLOAT32_AT_MOST = 2.0
+"""How much longer float32 may take than mixed precision. An assumption: the paper's hours, all
+there is, are of mixed precision."""
+
+
+def speed_from_paper(flops: float, gpu: Gpu, amp: bool = True) -> Speed:
     """FLOP by the rate that the paper's V100 hours mean, times how much faster ``gpu`` is."""
     slow, fast = speed_range(gpu, GPUS[PAPER])
     cheap, dear = paper_runs.band()
@@ -42,6 +47,9 @@ def speed_from_paper(flops: float, gpu: Gpu) -> Speed:
     basis = f"FLOP / (V100 peak x {share:.2f}), from the paper's GPU-hours"
     if gpu != GPUS[PAPER]:
         basis += f"; {gpu.name} taken as {slow:.1f} to {fast:.1f} times as fast"
+    if not amp:
+        dear *= FLOAT32_AT_MOST
+        basis += f"; those are with --amp, float32 up to {FLOAT32_AT_MOST:g} times as long (guess)"
     middle = at_v100 / (slow * fast) ** 0.5
     return Speed(middle, cheap * at_v100 / fast, dear * at_v100 / slow, basis)
 

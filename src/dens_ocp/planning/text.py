@@ -12,7 +12,7 @@ LIMITS = (
     "Where this stops being valid (docs/planning.md):",
     "- Training only: validation, checkpoints, start-up, restarts and queues come on top.",
     "- Mean structures: the largest batch sets the peak of memory, the slowest GPU each step.",
-    "- float32, as without --amp. The paper does not name its precision; its hours calibrate.",
+    "- The paper's hours are of mixed precision (--amp in the authors' scripts), so its rate is.",
     "- One rate for all matrix products, seen on V100s at 4 to 6 structures per GPU; smaller "
     "batches and faster GPUs reach less of their peak.",
     "- GPUs other than the V100: data sheets only, nothing was measured on them.",
@@ -28,17 +28,19 @@ def _row(name: str, value: str, kind: str) -> str:
     return f"  {name:<26} {value:<40} {kind}"
 
 
-def text_of(plan: dict[str, Any], gpu: str, measured: Measured | None) -> str:
+def text_of(plan: dict[str, Any], gpu: str, amp: bool, measured: Measured | None) -> str:
     """The plan for people.
 
     Args:
         plan: of ``plan.make_plan``.
         gpu: name of the GPU.
+        amp: mixed precision.
         measured: what the plan was made from, if anything was measured.
     """
     job, exact, comm = plan["job"], plan["exact"], plan["communication"]
     lines = [
-        f"{job['gpus']} x {gpu}, {job['nodes']} node(s), {job['batch']} structures per GPU",
+        f"{job['gpus']} x {gpu}, {job['nodes']} node(s), {job['batch']} structures per GPU, "
+        f"{'mixed precision (--amp)' if amp else 'float32'}",
         "",
         _row("parameters", f"{exact['parameters']:,}", "exact"),
         _row("structures", f"{job['structures']:,}", job["sources"]["structures"]),
