@@ -33,6 +33,8 @@ class Finding:
 def refused(check: str, error: Exception) -> Finding:
     """The problem that a ``DensError`` tells; such messages end with the fix, after a semicolon."""
     text, _, fix = str(error).rpartition("; ")
+    if fix == "correct the path":
+        fix = f"--{text.partition(':')[0]}=PATH, or the same in the config"
     return Finding(PROBLEM, check, text or fix, fix if text else "see the message")
 
 

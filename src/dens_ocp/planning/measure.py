@@ -100,7 +100,7 @@ def measure(
     device: torch.device,
     sizes: tuple[int, int] = (4, 8),
     depths: tuple[int, int] = (1, 2),
-    repeats: int = 2,
+    repeats: int = 3,
     amp: bool = False,
     progress: bool = True,
 ) -> Measured:
