@@ -29,6 +29,8 @@ MAY_IMPORT = {
     "pipeline": {"datasets", "evaluation", "host", "report"},
     "demo": {"evaluation", "host", "pipeline", "report"},
     "export": {"__init__", "config", "host", "models"},
+    "doctor": {"config", "datasets", "host", "registration", "trainer"},
+    "planning": {"host"},
     "cli": {"host", "registration", "trainer", "__init__"},
     "__init__": {"registration"},
 }  # fmt: skip

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+import dens_ocp
 from dens_ocp.errors import DensError
 
 _KEPT_ALIVE: list[Any] = []
@@ -34,6 +33,14 @@ COMMANDS = {
         "dens_ocp.report.command",
         "one HTML page about a training run and its evaluation: is it good?",
     ),
+    "doctor": (
+        "dens_ocp.doctor.command",
+        "check the installation and, given a config, its data; say what to do",
+    ),
+    "plan": (
+        "dens_ocp.planning.command",
+        "memory, steps, time and GPU-hours of a training run on GPUs that are not here",
+    ),
 }
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""
 
@@ -47,6 +54,8 @@ def fairchem_main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["main"]:
         argv = argv[1:]
+    if dens_ocp.broken_installation is not None:
+        return _refuse(dens_ocp.broken_installation)
     from fairchem.core.common.flags import flags
 
     from dens_ocp.host import needed_data
@@ -101,6 +110,16 @@ def run_rank(config: dict[str, Any]) -> None:
         raise SystemExit(2) from None
 
 
+def _refuse(error: Exception) -> int:
+    (reason, *_) = str(error).splitlines() or [""]
+    print(
+        f"error: fairchem cannot be used here ({type(error).__name__}: {reason}); `dens-ocp "
+        "doctor` says what is wrong with the installation and how to repair it",
+        file=sys.stderr,
+    )
+    return 2
+
+
 def _check_arguments(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.mode is None:
         raise DensError("--mode is missing: train, validate, predict or run-relaxations")
@@ -122,6 +141,7 @@ def _check_overrides(overrides: list[str]) -> None:
 
 def _config(config_yml: Path, overrides: list[str]) -> dict[str, Any]:
     """The config as fairchem will see it."""
+    import yaml
     from fairchem.core.common.utils import create_dict_from_args, load_config, merge_dicts
 
     try:
@@ -145,6 +165,9 @@ def main(argv: list[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["main"]:
         return fairchem_main(argv)
+    called = next(iter(argv), None)
+    if dens_ocp.broken_installation is not None and called in COMMANDS and called != "doctor":
+        return _refuse(dens_ocp.broken_installation)
     parser = argparse.ArgumentParser(
         prog="dens-ocp",
         description="DeNS (denoising non-equilibrium structures) for fairchem/OCP.",

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import PurePath
+
+_COMMAND_LINES = ("dens-ocp", "fairchem", "-m")
+"""Names of programs (``sys.argv[0]``, without ``.exe``) while this package is imported."""
+
 
 def register() -> None:
     """Register trainer, models and data set with fairchem. Done by ``import dens_ocp``."""
@@ -17,6 +23,33 @@ def register() -> None:
     registry.register_model("equiformer_v2_dens")(EquiformerV2DeNS)
     registry.register_model("escn_dens")(eSCNDeNS)
     registry.register_dataset("dens_lmdb")(DeNSLmdbDataset)
+
+
+def register_for(argv: Sequence[str]) -> Exception | None:
+    """:func:`register`, and in a command line of ours no exception leaves.
+
+    ``dens-ocp doctor`` has to start where fairchem cannot be imported, or kills the process that
+    imports it, so nothing is imported for it. The other commands say in one line what is wrong.
+
+    Args:
+        argv: the process's ``sys.argv``.
+
+    Returns:
+        What went wrong, in a command line of ours; None if all went well.
+
+    Raises:
+        Exception: anything that importing fairchem raises, in other programs.
+    """
+    ours = bool(argv) and PurePath(argv[0]).name.removesuffix(".exe") in _COMMAND_LINES
+    if ours and list(argv[1:2]) == ["doctor"]:
+        return None
+    try:
+        register()
+    except Exception as error:
+        if not ours:
+            raise
+        return error
+    return None
 
 
 TRAINER_NAMES = ("dens", "denoising_forces")

@@ -66,6 +66,13 @@ class DeNSLmdbDataset(LmdbDataset):
         if self.sharded:
             self._keep_shard(counts)
 
+    @property
+    def number_of_md_records(self) -> int | None:
+        """How many records are MD; None if only the records themselves say so."""
+        if self.md_source == "records":
+            return None
+        return 0 if self._flags is None else int(self._flags.sum())
+
     def __getitem__(self, idx: int) -> Data:
         data = self._read(idx)
         if self.md_source == "records":

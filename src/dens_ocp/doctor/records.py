@@ -1,0 +1,185 @@
+"""Records of a data set: readable, labels there and finite, units eV and Angstrom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dens_ocp.doctor.finding import OK, PROBLEM, WARNING, Finding, refused
+from dens_ocp.errors import DensError
+
+RANDOM_RECORDS = 8
+_MOST_SHOWN = 3
+_LARGEST_FORCE = 100.0
+"""eV/Angstrom. OC20 and OC22 leave out frames with forces above 50."""
+_LARGEST_ENERGY = 20.0
+"""eV per atom: total energies of VASP lie within it, adsorption energies far within."""
+_NEAREST_NEIGHBOUR = (0.7, 4.0)
+"""Angstrom, median over atoms: 0.74 in H2, 2.5 to 3.2 in metals; in Bohr 4.7 to 6, in nm 0.3."""
+
+
+@dataclass
+class Seen:
+    """What the records that were read look like."""
+
+    read: int = 0
+    md: int = 0
+    untagged: int = 0
+    all_fixed: int = 0
+    natoms: dict[int, int] = field(default_factory=dict)
+    largest_force: float = 0.0
+    largest_energy: float = 0.0
+    force_squares: list[float] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    number_refused: int = 0
+
+
+def sample(count: int, everything: bool, seed: int = 0) -> list[int] | range:
+    """Indices to read: all, or the first, the last and some random ones, in rising order."""
+    if everything:
+        return range(count)
+    drawn = np.random.default_rng(seed).integers(0, count, RANDOM_RECORDS).tolist()
+    return sorted({0, count - 1, *drawn})
+
+
+def look(
+    dataset: Any,
+    indices: Iterable[int],
+    required: Mapping[str, str],
+    where: str,
+    progress: bool = False,
+) -> Seen:
+    """Read and check records; goes on after one that is refused.
+
+    Args:
+        dataset: fairchem's data set (the whole of it).
+        indices: which records.
+        required: level of each label that has to be there, as in ``datasets.checks``.
+        where: config section, for messages.
+        progress: show a bar.
+    """
+    from dens_ocp.datasets.checks import check_record
+
+    seen = Seen()
+    for index in tqdm(indices, desc=where, unit="records", disable=not progress):
+        try:
+            record = dataset[index]
+            check_record(record, required, where)
+        except Exception as error:
+            seen.number_refused += 1
+            if len(seen.refused) < _MOST_SHOWN:
+                kind = "" if isinstance(error, DensError) else f"{type(error).__name__}: "
+                seen.refused.append(f"index {index}: {kind}{error}")
+            continue
+        _add(seen, index, record)
+    return seen
+
+
+def _add(seen: Seen, index: int, record: Any) -> None:
+    seen.read += 1
+    natoms = record.pos.shape[0]
+    seen.natoms[index] = natoms
+    seen.md += int(bool(getattr(record, "md", 0)))
+    seen.untagged += getattr(record, "tags", None) is None
+    seen.all_fixed += bool((record.fixed != 0).all())
+    forces, energy = getattr(record, "forces", None), getattr(record, "energy", None)
+    if forces is not None:
+        seen.largest_force = max(seen.largest_force, float(forces.norm(dim=-1).max()))
+        seen.force_squares.append(float(forces[record.fixed == 0].square().mean()))
+    if energy is not None:
+        seen.largest_energy = max(seen.largest_energy, abs(float(energy)) / natoms)
+    if len(seen.distances) < 32:
+        seen.distances.append(nearest_neighbour(record))
+
+
+def nearest_neighbour(record: Any) -> float:
+    """Median over the atoms of the distance to the nearest other atom, periodic; Angstrom."""
+    from ase import Atoms
+
+    cell = getattr(record, "cell", None)
+    cell = None if cell is None else cell.reshape(3, 3).numpy()
+    atoms = Atoms(positions=record.pos.numpy(), numbers=record.atomic_numbers.int().numpy(),
+                  cell=cell, pbc=cell is not None)  # fmt: skip
+    if len(atoms) < 2:
+        return float("nan")
+    distances = atoms.get_all_distances(mic=cell is not None)
+    np.fill_diagonal(distances, np.inf)
+    return float(np.median(distances.min(axis=1)))
+
+
+def findings(seen: Seen, total: int, where: str, required: Mapping[str, str], form: str,
+             section: Mapping[str, Any]) -> Iterator[Finding]:  # fmt: skip
+    """What :func:`look` saw, as findings.
+
+    Args:
+        seen: of one data set.
+        total: number of its records.
+        where, required: as there.
+        form: ``format`` of the data set.
+        section: its config section, for the normalizer of the forces.
+    """
+    if seen.refused:
+        example = refused(where, DensError(seen.refused[0]))
+        yield Finding(
+            PROBLEM,
+            where,
+            f"{seen.number_refused} of {seen.read + seen.number_refused} records read are bad, "
+            f"for example {example.text}",
+            f"{example.fix} (dens-ocp doctor CONFIG --all finds all of them)",
+        )
+    labels = f", {' and '.join(required)} finite" if required else ""
+    yield Finding(
+        OK if seen.read else PROBLEM,
+        where,
+        f"{total:,} records ({form}); {seen.read:,} read: positions{labels}, fixed there",
+        "" if seen.read else "write the LMDB again",
+    )
+    if seen.all_fixed:
+        yield Finding(
+            WARNING, where, f"{seen.all_fixed} of {seen.read} records read have no free atom: "
+            "they have no force loss, and DeNS leaves them alone"
+        )  # fmt: skip
+    if seen.untagged:
+        yield Finding(
+            WARNING, where, f"{seen.untagged} of {seen.read} records read have no tags: "
+            "relaxations refuse them, breakdowns of errors by surface and adsorbate lack them"
+        )  # fmt: skip
+    yield from _units(seen, where, section)
+
+
+def _units(seen: Seen, where: str, section: Mapping[str, Any]) -> Iterator[Finding]:
+    doubts = []
+    distances = [each for each in seen.distances if np.isfinite(each)]
+    if distances:
+        middle = float(np.median(distances))
+        if not _NEAREST_NEIGHBOUR[0] <= middle <= _NEAREST_NEIGHBOUR[1]:
+            doubts.append(f"nearest neighbours are {middle:.2f} apart (Angstrom?)")
+    if seen.largest_force > _LARGEST_FORCE:
+        doubts.append(f"a force of {seen.largest_force:.0f} (eV/Angstrom?)")
+    if seen.largest_energy > _LARGEST_ENERGY:
+        doubts.append(f"an energy of {seen.largest_energy:.0f} per atom (eV?)")
+    normalizer = ((section.get("transforms") or {}).get("normalizer") or {}).get("forces") or {}
+    scale = normalizer.get("stdev", normalizer.get("rmsd"))
+    squares = [each for each in seen.force_squares if np.isfinite(each)]
+    if scale and squares:
+        rms = float(np.sqrt(np.mean(squares)))
+        if not 1 / 100 < rms / float(scale) < 100:
+            doubts.append(f"forces of rms {rms:.3g} against normalizer.forces.stdev {scale:.3g}")
+    if doubts:
+        yield Finding(
+            WARNING,
+            where,
+            "implausible units: " + "; ".join(doubts),
+            "labels have to be in eV and eV/Angstrom, positions and cell in Angstrom",
+        )
+    elif distances:
+        yield Finding(
+            OK, where, f"units plausible: nearest neighbours {np.median(distances):.2f} Angstrom"
+            + (f", largest force {seen.largest_force:.2g} eV/Angstrom"
+               if seen.force_squares else "")
+        )  # fmt: skip

@@ -1,0 +1,104 @@
+"""``dens-ocp doctor`` in environments that really are broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dens_ocp.registration import register_for
+from tests.runs import environment
+
+
+def broken(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """``python -m dens_ocp.cli`` with ``folder`` in front of the installed packages."""
+    variables = environment()
+    variables["PYTHONPATH"] = os.pathsep.join([str(folder), variables["PYTHONPATH"]])
+    return subprocess.run(
+        [sys.executable, "-m", "dens_ocp.cli", *arguments], env=variables, cwd=folder.parent,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+
+
+def module(folder: Path, name: str, code: str) -> Path:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(code)
+    return folder
+
+
+def distribution(folder: Path, name: str, version: str) -> Path:
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
+
+
+def problems(done: subprocess.CompletedProcess) -> dict[str, str]:
+    """Check -> its line and what to do."""
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    return {
+        line[9:30].strip(): line + "\n" + lines[number + 1]
+        for number, line in enumerate(lines)
+        if line.startswith("problem ")
+    }
+
+
+@pytest.mark.slow
+def test_torch_scatter_is_missing(tmp_path):
+    stub = module(
+        tmp_path / "stub", "torch_scatter",
+        "raise ModuleNotFoundError(\"No module named 'torch_scatter'\", name='torch_scatter')",
+    )  # fmt: skip
+    done = broken(stub, "doctor")
+    found = problems(done)
+    assert done.returncode == 2
+    assert "import torch_scatter" in found and "import fairchem.core" in found
+    for problem in ("import torch_scatter", "import fairchem.core"):
+        assert "pip install" in found[problem] and '"torch-scatter>=2.1.2"' in found[problem]
+        assert "--no-build-isolation" in found[problem]
+    # the others say where to look, in one line
+    for command in (["main", "--mode", "train"], ["demo"], ["plan", "x.yml"]):
+        other = broken(stub, *command)
+        assert other.returncode == 2 and other.stderr.count("\n") == 1
+        assert "torch_scatter" in other.stderr and "dens-ocp doctor" in other.stderr
+
+
+@pytest.mark.slow
+def test_an_extension_that_kills_the_process(tmp_path):
+    stub = module(tmp_path / "stub", "torch_sparse", "import os; os.kill(os.getpid(), 11)")
+    done = broken(stub, "doctor")
+    found = problems(done)
+    assert done.returncode == 2
+    assert "SIGSEGV" in found["import torch_sparse"]
+    assert "torch-sparse" in found["import torch_sparse"].splitlines()[1]
+    assert "import ase" not in found  # what comes after it was tried
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "version"), [("scipy", "1.17.0"), ("ase", "3.26.0")])
+def test_versions_that_break_fairchem(tmp_path, name, version):
+    done = broken(distribution(tmp_path / "other", name, version), "doctor")
+    found = problems(done)
+    assert done.returncode == 2 and list(found) == [name], done.stdout + done.stderr
+    assert version in found[name]
+    specifier = {"scipy": "<1.17", "ase": "<3.26"}[name]
+    assert f'pip install "{name}{specifier}' in found[name].splitlines()[1]
+    assert f"warning  {name}" in done.stdout  # two versions on sys.path
+
+
+def test_other_programs_get_the_error_itself(monkeypatch):
+    import dens_ocp.registration
+
+    def failing():
+        raise ImportError("broken")
+
+    monkeypatch.setattr(dens_ocp.registration, "register", failing)
+    with pytest.raises(ImportError):
+        register_for(["train.py", "doctor"])
+    assert register_for(["/x/bin/dens-ocp", "doctor"]) is None
+    assert isinstance(register_for(["/x/bin/fairchem", "main"]), ImportError)
+    assert isinstance(register_for(["-m", "demo"]), ImportError)

@@ -1,0 +1,67 @@
+"""Versions: one source, and commands that can be pasted."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import requires
+
+from packaging.requirements import Requirement
+
+from dens_ocp.doctor import versions
+from dens_ocp.doctor.devices import judged_extension
+from dens_ocp.doctor.finding import OK, PROBLEM, Finding, guarded, refused
+from dens_ocp.doctor.imports import try_imports
+from dens_ocp.errors import DensError
+from tests.conftest import ROOT
+
+
+def test_requirements_come_from_the_installed_distribution():
+    wanted = {each.name for each in versions.requirements_of("dens-ocp")}
+    assert {"scipy", "ase", "lmdb", "torch-scatter"} <= wanted
+    assert "pytest" not in wanted  # extras are left out
+    (scipy,) = [line for line in requires("dens-ocp") if line.startswith("scipy")]
+    assert Requirement(versions.required("scipy")) == Requirement(scipy)
+    assert versions.required("something-else") == "something-else"
+
+
+def test_no_version_is_repeated_in_the_code():
+    project = (ROOT / "pyproject.toml").read_text()
+    caps = re.findall(r'^    "[\w-]+[^"]*<([\d.]+)"', project, flags=re.MULTILINE)
+    assert "1.17" in caps
+    for path in (ROOT / "src/dens_ocp/doctor").glob("*.py"):
+        for cap in caps:
+            assert not re.search(rf"[a-z]<{re.escape(cap)}\b", path.read_text()), (path, cap)
+
+
+def test_commands():
+    assert versions.pip_install("scipy<1.17").endswith('-m pip install "scipy<1.17"')
+    built = versions.pip_install("torch-scatter>=2.1.2")
+    assert "--no-build-isolation --no-deps" in built
+
+
+def test_all_is_well_here():
+    statuses = [each.status for each in versions.check_packages()]
+    assert PROBLEM not in statuses and OK in statuses
+
+
+def test_imports_report_what_is_missing(tmp_path):
+    found = try_imports(["json", "no_such_module", "os"])
+    assert not found["json"].error and not found["os"].error
+    assert found["no_such_module"].missing == "no_such_module"
+
+
+def test_extensions_without_cuda_matter_where_there_is_a_gpu():
+    assert judged_extension("torch-scatter", -1, has_gpu=True).status == PROBLEM
+    assert judged_extension("torch-scatter", -1, has_gpu=False).status == OK
+    assert "CUDA 12.1" in judged_extension("torch-scatter", 12010, has_gpu=True).text
+
+
+def test_a_check_that_fails_is_a_problem_and_no_trace():
+    def failing():
+        yield Finding(OK, "a", "fine")
+        raise RuntimeError("boom")
+
+    first, second = guarded("a", failing)
+    assert (first.status, second.status) == (OK, PROBLEM) and "boom" in second.text
+    problem = refused("dataset.train", DensError("dataset.train.src: x is empty; write it again"))
+    assert problem.text == "dataset.train.src: x is empty" and problem.fix == "write it again"

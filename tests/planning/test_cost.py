@@ -1,0 +1,101 @@
+"""The model of cost, by hand-computed values."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from dens_ocp.planning import cost
+from dens_ocp.planning.fit import fit, fit_line, without_constant
+from dens_ocp.planning.hardware import GPUS, speed_range
+
+
+def test_examples_of_the_docstrings():
+    assert doctest.testmod(cost).failed == 0 and doctest.testmod(cost).attempted >= 4
+
+
+def test_static_memory_of_the_89M_model():
+    parts = cost.static_bytes(89_148_163, amsgrad=False, ema=True, distributed=True)
+    assert parts["optimizer"] == 8 * 89_148_163
+    assert sum(parts.values()) == 24 * 89_148_163
+    alone = cost.static_bytes(89_148_163, amsgrad=True, ema=False, distributed=False)
+    assert sum(alone.values()) == (4 + 4 + 12) * 89_148_163
+
+
+def test_steps():
+    # the paper's 12 epochs on 16 x 4: 2,000,000 / 64 = 31,250
+    assert cost.steps_per_epoch(2_000_000, 16, 4) == 31_250
+    # 10 structures over 4 GPUs: 3 each, in batches of 2: 2 steps
+    assert cost.steps_per_epoch(10, 4, 2) == 2
+
+
+def test_ring_all_reduce():
+    # 89,148,163 float32 over 16 GPUs at 12.5 GB/s: 2 x 15/16 x 356.6 MB / 12.5 GB/s = 53.49 ms,
+    # and 30 messages of 10 us
+    seconds = cost.ring_all_reduce_seconds(89_148_163, 16, 12.5e9)
+    assert seconds == pytest.approx(0.053489 + 30e-5, rel=1e-4)
+    assert cost.ring_all_reduce_seconds(89_148_163, 1, 12.5e9) == 0
+    # with many GPUs: 2 x size / bandwidth
+    assert cost.ring_all_reduce_seconds(10**9, 10**4, 1e9, 0.0) == pytest.approx(8, rel=1e-3)
+
+
+def test_communication_hides_behind_the_backward_pass():
+    # 3 s of compute, 2 s of them backward, half of which hides 1 s
+    assert cost.exposed_seconds(1.5, 3.0, 0.5) == pytest.approx(0.5)
+    assert cost.exposed_seconds(0.5, 3.0, 0.5) == 0
+    assert cost.exposed_seconds(1.5, 3.0, 0.0) == 1.5
+    assert cost.step_seconds(0.75, 4, 1.5, 0.5) == pytest.approx(3.5)
+
+
+def test_gpu_hours_of_the_paper():
+    # 93.8 hours on 16 GPUs, as the recipe's header says (93)
+    assert cost.gpu_hours(375_000, 0.9006, 16) == pytest.approx(1501, rel=1e-3)
+
+
+def test_structures_that_fit():
+    assert cost.structures_that_fit(32e9, 2.1e9, 6.7e9, 0.9) == 3  # (28.8 - 2.1) / 6.7 = 3.99
+    assert cost.structures_that_fit(34.1e9, 2.1e9, 6.7e9, 0.9) == 4  # (30.7 - 2.1) / 6.7 = 4.27
+    assert cost.structures_that_fit(10e9, 20e9, 1e9, 0.9) == 0
+
+
+def quantity(layers, atoms, edges):
+    return (7 + 3 * layers) + (5 + 2 * layers) * atoms + (0.5 + 0.25 * layers) * edges
+
+
+CASES = [(1, 4, 80), (1, 8, 160), (1, 8, 80), (2, 4, 80), (2, 8, 160), (2, 8, 80)]
+
+
+def test_fit_finds_the_coefficients():
+    growth = fit({case: quantity(*case) for case in CASES})
+    assert growth.base == pytest.approx((7, 5, 0.5)) and growth.slope == pytest.approx((3, 2, 0.25))
+    assert growth.at(12, 78, 1560) == pytest.approx(quantity(12, 78, 1560))
+    offset, slope = growth.line(78, 1560)
+    assert offset + 12 * slope == pytest.approx(quantity(12, 78, 1560))
+
+
+def test_fit_refuses_sizes_that_tell_nothing_apart():
+    with pytest.raises(ValueError, match="two depths"):
+        fit({case: quantity(*case) for case in CASES[:3]})
+    with pytest.raises(ValueError, match="two depths"):  # edges in proportion to atoms
+        fit({(n, a, 20 * a): 1.0 for n in (1, 2) for a in (4, 8, 12)})
+
+
+def test_fit_without_constant():
+    growth = without_constant({(n, a, e): (3 + n) * a + 2 * n * e for n, a, e in CASES})
+    assert growth.at(10, 5, 100) == pytest.approx(13 * 5 + 20 * 100)
+
+
+def test_line():
+    line = fit_line([1, 2, 4], [3, 5, 9])
+    assert (line.offset, line.slope, line.spread) == pytest.approx((1, 2, 0), abs=1e-9)
+    noisy = fit_line([1, 2, 4], [3.3, 4.5, 9])
+    assert noisy.at(3) == pytest.approx(7, rel=0.1) and 0 < noisy.spread < 0.1
+    # less than nothing for no work: through the origin
+    assert fit_line([1, 2], [1, 3]).offset == 0
+
+
+def test_speed_of_another_gpu_is_a_range():
+    assert speed_range(GPUS["v100"], GPUS["v100"]) == (1, 1)
+    low, high = speed_range(GPUS["a100"], GPUS["v100"])
+    assert low == pytest.approx(19.5 / 15.7) and high == pytest.approx(2.04 / 0.9)
