@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from typing import Any
 
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
@@ -11,40 +12,40 @@ from fairchem.core.datasets.oc22_lmdb_dataset import OC22LmdbDataset
 from dens_ocp.errors import DensError
 
 
-class _NamesRecords:
-    def __getitem__(self, idx: int) -> Any:
-        try:
-            return super().__getitem__(idx)
-        except DensError:
-            raise
-        except Exception as error:  # a damaged pickle can raise anything
-            raise DensError(
-                f"{self._name_of(idx)} cannot be read ({type(error).__name__}: {error}); copy the "
-                "LMDB or write it again if it is damaged"
-            ) from error
-
-    def _name_of(self, idx: int) -> str:
-        idx = self._index_of(idx)
-        envs = getattr(self, "envs", None)
-        if not envs:
-            return f"record {self._keys[idx]} of {self.env.path()}"
-        db = bisect.bisect(self._keylen_cumulative, idx)
-        key = self._keys[db][idx - (self._keylen_cumulative[db - 1] if db else 0)]
-        return f"record {key} of {envs[db].path()}"
-
-    def _index_of(self, idx: int) -> int:
-        return int(idx)
-
-
-class NamedLmdbDataset(_NamesRecords, LmdbDataset):
+class NamedLmdbDataset(LmdbDataset):
     """fairchem's ``lmdb``."""
 
-    def _index_of(self, idx: int) -> int:
-        return int(self.indices[idx])
+    def __getitem__(self, idx: int) -> Any:
+        return _read(super().__getitem__, self, idx, int(self.indices[idx]))
 
 
-class NamedOC22LmdbDataset(_NamesRecords, OC22LmdbDataset):
+class NamedOC22LmdbDataset(OC22LmdbDataset):
     """fairchem's ``oc22_lmdb``."""
+
+    def __getitem__(self, idx: int) -> Any:
+        return _read(super().__getitem__, self, idx, int(idx))
+
+
+def _read(getitem: Callable[[int], Any], dataset: Any, idx: int, number: int) -> Any:
+    try:
+        return getitem(idx)
+    except DensError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise DensError(
+            f"{_name_of(dataset, number)} cannot be read ({type(error).__name__}: {error}); copy "
+            "the LMDB or write it again if it is damaged"
+        ) from error
+
+
+def _name_of(dataset: Any, number: int) -> str:
+    """File and key of the record ``number`` of all files."""
+    envs = getattr(dataset, "envs", None)
+    if not envs:
+        return f"record {dataset._keys[number]} of {dataset.env.path()}"
+    db = bisect.bisect(dataset._keylen_cumulative, number)
+    key = dataset._keys[db][number - (dataset._keylen_cumulative[db - 1] if db else 0)]
+    return f"record {key} of {envs[db].path()}"
 
 
 _NAMED = {LmdbDataset: NamedLmdbDataset, OC22LmdbDataset: NamedOC22LmdbDataset}

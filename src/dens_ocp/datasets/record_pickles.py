@@ -82,6 +82,8 @@ def _admitted() -> dict[tuple[str, str], Any]:
     for name in ("set", "frozenset", "complex", "bytearray", "slice", "range", "list", "dict",
                  "tuple", "int", "float", "bool", "str", "bytes"):  # fmt: skip
         table["builtins", name] = getattr(builtins, name)
+        table["__builtin__", name] = getattr(builtins, name)  # protocol 2
+    table["__builtin__", "xrange"] = range
     table |= {("torch", str(each)[6:]): each for each in vars(torch).values() if _is_dtype(each)}
     for core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
         table[f"{core}.multiarray", "_reconstruct"] = np.core.multiarray._reconstruct
@@ -132,7 +134,7 @@ class _NumberUnpickler(_StorageUnpickler):
     """No global but those of NumPy's scalars."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if name not in ("dtype", "scalar") or (module, name) not in ADMITTED:
+        if name not in ("dtype", "scalar", "encode") or (module, name) not in ADMITTED:
             raise RefusedGlobal(module, name)
         return ADMITTED[module, name]
 

@@ -38,7 +38,7 @@ from dens_ocp.host import (
     wandb_login,
     whole_files,
 )
-from dens_ocp.host.evaluation import EvaluatingTrainer
+from dens_ocp.host.guarded_step import GuardedTrainer
 from dens_ocp.host.swapped import swapped
 
 TRAINING_STATE = (
@@ -54,7 +54,7 @@ _SPLITS = {
 }
 
 
-class HostTrainer(EvaluatingTrainer):
+class HostTrainer(GuardedTrainer):
     """Cosine and multistep schedules in epochs (fairchem's EquiformerV2 trainer), for any model.
 
     Raises:
