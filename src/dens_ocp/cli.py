@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,8 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         from dens_ocp.host.swapped import swapped
 
         # what fairchem runs in this process, or in the ranks that it starts
-        set_runner = partial(setattr, fairchem_cli, "runner_wrapper")
-        build_config = keeping_num_workers(fairchem_cli.build_config, run_rank, set_runner)
+        fairchem_cli.runner_wrapper = run_rank
+        build_config = keeping_num_workers(fairchem_cli.build_config)
         fairchem_cli.LaunchConfig = local_launch_config
         try:
             with swapped(fairchem_cli, "build_config", build_config):
@@ -79,19 +78,18 @@ def fairchem_main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def run_rank(config: dict[str, Any], num_workers: int | None = None) -> None:
+def run_rank(config: dict[str, Any]) -> None:
     """Run one rank of a job; a mistake of the user's ends it with a message and exit code 2.
 
     Args:
         config: fairchem's config of the run.
-        num_workers: the ``optim.num_workers`` that the user wrote.
     """
     from fairchem.core._cli import Runner
 
     import dens_ocp  # noqa: F401 (registers, in each rank)
     from dens_ocp.host.data_workers import restore_num_workers
 
-    restore_num_workers(config, num_workers)
+    restore_num_workers(config)
 
     # The trainer lives until the process ends. Freed here, its process group joins gloo's thread
     # while this one holds the interpreter lock, which gloo's may be waiting for to free a tensor:

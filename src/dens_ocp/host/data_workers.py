@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -13,6 +12,8 @@ from torch.utils.data import DataLoader
 from dens_ocp.errors import DensError, nearest
 
 OPTION = "worker_start_method"
+
+_HIDDEN = "num_workers_of_each_rank"
 
 
 def with_start_method(loader: DataLoader, optim: dict[str, Any]) -> DataLoader:
@@ -35,36 +36,26 @@ def with_start_method(loader: DataLoader, optim: dict[str, Any]) -> DataLoader:
     return loader
 
 
-def keeping_num_workers(
-    build_config: Callable[..., dict[str, Any]],
-    run_rank: Callable[..., None],
-    set_runner: Callable[[Callable[[dict[str, Any]], None]], None],
-) -> Callable[..., dict[str, Any]]:
-    """fairchem's ``build_config``; ranks of a local run get the ``optim.num_workers`` it returned.
+def keeping_num_workers(build_config: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
+    """fairchem's ``build_config``, whose result hides ``optim.num_workers`` from ``_cli.main``.
 
-    ``_cli.main`` sets it to 0 for several ranks, because an LMDB environment cannot be pickled;
-    ours can (:mod:`dens_ocp.datasets.lmdb_environment`).
-
-    Args:
-        build_config: fairchem's.
-        run_rank: called in each rank with ``(config, num_workers)``.
-        set_runner: makes ``_cli.main`` run its argument in each rank.
+    That sets it to 0 for several ranks of one machine, because an LMDB environment cannot be
+    pickled; ours can (:mod:`dens_ocp.datasets.lmdb_environment`). :func:`restore_num_workers` is
+    called in each rank.
     """
 
     @wraps(build_config)
-    def build(*args: Any, **options: Any) -> dict[str, Any]:
-        config = build_config(*args, **options)
-        workers = (config.get("optim") or {}).get("num_workers")
-        set_runner(partial(run_rank, num_workers=workers))
+    def build(args: Any, *more: Any) -> dict[str, Any]:
+        config = build_config(args, *more)
+        if not args.submit and args.num_gpus > 1:
+            config[_HIDDEN] = (config.get("optim") or {}).pop("num_workers", None)
         return config
 
     return build
 
 
-def restore_num_workers(config: dict[str, Any], num_workers: int | None) -> None:
-    """Give ``config`` back the number that the user wrote (None: none)."""
-    optim = config.get("optim") or {}
-    if num_workers is None or optim.get("num_workers") == num_workers:
-        return
-    optim["num_workers"] = num_workers
-    logging.info("optim.num_workers stays %s: each rank has its own data workers", num_workers)
+def restore_num_workers(config: dict[str, Any]) -> None:
+    """Give the config of a rank the hidden number back."""
+    num_workers = config.pop(_HIDDEN, None)
+    if num_workers is not None:
+        config["optim"]["num_workers"] = num_workers
