@@ -1,9 +1,10 @@
 """Several ranks on one machine, each with data workers of its own: the same training."""
 
+import lmdb
 import pytest
 import torch
 
-from tests.runs import run, small_config, write_config
+from tests.runs import run, small_config, write_config, write_data
 
 
 def trained(data, folder, form, *arguments):
@@ -22,8 +23,7 @@ def without(data, tmp_path_factory):
     return trained(data, tmp_path_factory.mktemp("without") / "run", "dens_lmdb")[0]
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.parametrize("form", ["dens_lmdb", "lmdb"])
+@pytest.mark.parametrize(("form", "start"), [("dens_lmdb", "fork"), ("lmdb", "spawn")])
 def test_two_ranks_with_two_workers(data, without, form, start, tmp_path):
     content, said = trained(
         data, tmp_path / "run", form,
@@ -47,18 +47,12 @@ def test_unknown_start_method(data, tmp_path):
     assert "did you mean 'spawn'" in done.stderr
 
 
-@pytest.mark.parametrize("ranks", ["1", "2"])
-def test_unreadable_record_ends_the_run_with_its_name(tmp_path, ranks):
-    import lmdb
-
-    from tests.runs import write_data
-
+def test_unreadable_record_ends_the_run_with_its_name(tmp_path):
     folder = write_data(tmp_path / "data")
     path = folder / "train" / "data.0000.lmdb"
     with lmdb.open(str(path), subdir=False) as env, env.begin(write=True) as transaction:
         transaction.put(b"7", transaction.get(b"7")[:300])
     config = write_config(tmp_path / "c.yml", small_config(folder, batch_size=2, num_workers=2))
-    done = run("train", config, "--num-gpus", ranks, cwd=tmp_path, check=False)
+    done = run("train", config, cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert f"error: record 7 of {path} cannot be read" in done.stderr
-    assert "Traceback" not in done.stderr.rpartition("error: record 7")[2]
+    assert done.stderr.splitlines()[-1].startswith(f"error: record 7 of {path} cannot be read")
