@@ -90,6 +90,7 @@ def test_stop_names_the_record_and_changes_nothing(spiked, tmp_path):
     assert str(checkpoint) in message
     again = trainer_of(spiked, tmp_path / "again")
     again.load_checkpoint(str(checkpoint))
+    assert again.step == step  # going on from it leaves the batch out
     again.model.train()
     batch = Batch(**content["batch"])
     assert batch.energy.max() == torch.tensor(HUGE) and torch.isfinite(batch.pos).all()
