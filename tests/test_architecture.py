@@ -25,7 +25,7 @@ MAY_IMPORT = {
     },
     "registration": {"datasets", "models", "trainer"},
     "evaluation": {"datasets"},
-    "report": {"batch", "config", "corruption", "evaluation"},
+    "report": {"batch", "config", "corruption", "evaluation", "host"},
     "pipeline": {"datasets", "evaluation", "host", "report"},
     "demo": {"evaluation", "host", "pipeline", "report"},
     "export": {"__init__", "config", "host", "models"},

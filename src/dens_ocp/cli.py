@@ -71,13 +71,17 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         import fairchem.core._cli as fairchem_cli
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+        from dens_ocp.host.data_workers import keeping_num_workers
         from dens_ocp.host.rendezvous import local_launch_config
+        from dens_ocp.host.swapped import swapped
 
         # what fairchem runs in this process, or in the ranks that it starts
         fairchem_cli.runner_wrapper = run_rank
+        build_config = keeping_num_workers(fairchem_cli.build_config)
         fairchem_cli.LaunchConfig = local_launch_config
         try:
-            fairchem_cli.main(args, [*overrides, *dotted_trainer])
+            with swapped(fairchem_cli, "build_config", build_config):
+                fairchem_cli.main(args, [*overrides, *dotted_trainer])
         except ChildFailedError as failed:
             if any(failure.exitcode == 2 for failure in failed.failures.values()):
                 return 2  # the rank has said why
@@ -97,6 +101,9 @@ def run_rank(config: dict[str, Any]) -> None:
     from fairchem.core._cli import Runner
 
     import dens_ocp  # noqa: F401 (registers, in each rank)
+    from dens_ocp.host.data_workers import restore_num_workers
+
+    restore_num_workers(config)
 
     # The trainer lives until the process ends. Freed here, its process group joins gloo's thread
     # while this one holds the interpreter lock, which gloo's may be waiting for to free a tensor:

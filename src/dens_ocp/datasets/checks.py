@@ -14,6 +14,7 @@ from torch_geometric.data import Batch, Data
 
 from dens_ocp.datasets.lmdb_file import read_header
 from dens_ocp.datasets.md_flags import OPTIONS as MD_OPTIONS
+from dens_ocp.datasets.record_pickles import loads_number
 from dens_ocp.errors import DensError
 
 LMDB_FORMATS = ("lmdb", "single_point_lmdb", "trajectory_lmdb", "oc22_lmdb", "dens_lmdb")
@@ -120,8 +121,8 @@ def _count_records(path: Path, option: str) -> int:
         return entries
     records = entries - 1
     try:
-        claimed = int(pickle.loads(length))
-    except (pickle.UnpicklingError, EOFError, TypeError, ValueError):
+        claimed = loads_number(length)
+    except pickle.UnpicklingError:
         raise DensError(
             f"{option}: the entry 'length' of {path} is no pickled number; write it again"
         ) from None

@@ -6,15 +6,26 @@ import bisect
 import logging
 import pickle
 from functools import cached_property
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
+from fairchem.core.datasets import lmdb_dataset
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 from torch_geometric.data import Data
 
-from dens_ocp.datasets import md_flags
+from dens_ocp.datasets import md_flags, record_pickles
 from dens_ocp.datasets.checks import check_lmdb_source
+from dens_ocp.datasets.lmdb_environment import LmdbEnvironment
 from dens_ocp.errors import DensError
+
+_fairchems_getitem = FunctionType(
+    LmdbDataset.__getitem__.__code__, {**vars(lmdb_dataset), "pickle": record_pickles}
+)
+"""fairchem's method, for which the module ``pickle`` is ours. (Setting it in fairchem's module
+would change stock data sets too, and setting it for the length of a call would not be safe with
+threads.)"""
 
 
 class DeNSLmdbDataset(LmdbDataset):
@@ -26,7 +37,9 @@ class DeNSLmdbDataset(LmdbDataset):
     of the shard. (fairchem's class shows the indices of the whole set, with which its own
     ``create_dataset`` fails from the second shard on.) ``id`` stays that of the whole set.
 
-    Can be pickled; the files are opened again where it is unpickled (data loaders that spawn).
+    Records are unpickled by :mod:`~dens_ocp.datasets.record_pickles`, which runs no code of theirs.
+
+    Can be pickled and forked; each process opens the files for itself.
 
     Args:
         config: ``src`` (folder with ``*.lmdb``, or one file), fairchem's options, ours.
@@ -36,7 +49,7 @@ class DeNSLmdbDataset(LmdbDataset):
 
     Raises:
         DensError: damaged or missing files; misspelt ``md_...`` option; flags and records that
-            disagree in number; from ``[]``, a record that cannot be read.
+            disagree in number; from ``[]``, a record that cannot be read or could run code.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -88,10 +101,16 @@ class DeNSLmdbDataset(LmdbDataset):
 
     def _read(self, idx: int) -> Data:
         try:
-            data = super().__getitem__(idx)
-        except (TypeError, EOFError, pickle.UnpicklingError) as error:
+            data = _fairchems_getitem(self, idx)
+        except record_pickles.RefusedGlobal as refused:
             raise DensError(
-                f"{self._name_of(idx)} cannot be read ({type(error).__name__}: {error}): the LMDB "
+                f"{self._name_of(idx)} wants {refused.wanted}, which no OCP record needs; "
+                "unpickling it can run any code that is in the file, so it was not done. If you "
+                "trust where the file comes from, format: lmdb (fairchem's) reads it"
+            ) from None
+        except pickle.UnpicklingError as error:
+            raise DensError(
+                f"{self._name_of(idx)} cannot be read ({error}): the LMDB "
                 "is damaged or incomplete; copy it or write it again"
             ) from error
         if self.sharded and self._in_folder:
@@ -158,15 +177,8 @@ class DeNSLmdbDataset(LmdbDataset):
 
     # ---- files -----------------------------------------------------------------------------
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("env", "envs")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._in_folder:
-            self.envs = [self.connect_db(path) for path in self._db_paths]
-        else:
-            self.env = self.connect_db(self._db_paths[0])
+    def connect_db(self, lmdb_path: Path | None = None) -> LmdbEnvironment:
+        return LmdbEnvironment(lmdb_path)
 
     def __del__(self) -> None:
         # fairchem's looks at the folder again, which may be gone, and needs a finished __init__

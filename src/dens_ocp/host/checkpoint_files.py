@@ -1,32 +1,61 @@
-"""Reading checkpoint files: whole files only."""
+"""Reading checkpoint files: whole files, and no code that they may hold.
+
+A checkpoint is a pickle, and a pickle can run any code while it is loaded. ``torch.load`` with
+``weights_only`` builds tensors and plain values only. torch 2.4 has two ways around that, closed
+here: TorchScript archives (handed to ``torch.jit.load``) and tar files of torch < 0.1.10.
+"""
 
 from __future__ import annotations
 
+import codecs
+import logging
 import os
 import pickle
-from pathlib import Path
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PosixPath
 from typing import Any
 
+import numpy as np
 import torch
 
 from dens_ocp.errors import DensError
 
+TRUSTED = "DENS_OCP_TRUSTED_CHECKPOINTS"
+"""Environment variable: paths, separated by ``:``, of checkpoints that may run code. It is no
+option of the config, because configs come with checkpoints from the same unknown origin."""
 
-def read(path: str | os.PathLike[str], map_location: torch.device) -> dict[str, Any]:
+_PLAIN = [
+    set,
+    complex,
+    PosixPath,
+    np.core.multiarray.scalar,
+    np.core.multiarray._reconstruct,
+    np.ndarray,
+    np.dtype,
+    codecs.encode,  # NumPy values are pickled as text to encode
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefdFDSUMm"},
+]
+"""What may stand in a checkpoint beside what torch admits: NumPy values, sets, paths."""
+
+_UNSUPPORTED = (
+    r"GLOBAL (\S+) was not an allowed",
+    r"(?:unrecognized function|unsupported class) (.+)",
+    r"Can only build .* but got (.+)",
+    r"(Unsupported operand \d+)",
+)
+
+
+def read(path: str | os.PathLike[str], map_location: torch.device | str) -> dict[str, Any]:
     """Read a fairchem, authors' or own checkpoint.
 
     Raises:
-        DensError: no such file, a damaged file, or one that is not a checkpoint.
+        DensError: no such file, a damaged file, one that is not a checkpoint, or one that could
+            run code.
     """
-    if not Path(path).is_file():
-        raise DensError(f"checkpoint: {path} does not exist; check the path given to --checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=False)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, KeyError) as error:
-        raise DensError(
-            f"checkpoint: {path} is damaged or not a checkpoint ({type(error).__name__}: {error}); "
-            "use another one"
-        ) from None
+    checkpoint = read_content(path, map_location)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise DensError(
             f"checkpoint: {path} is not a fairchem checkpoint: it has no state_dict; use a "
@@ -35,3 +64,87 @@ def read(path: str | os.PathLike[str], map_location: torch.device) -> dict[str, 
     checkpoint.setdefault("normalizers", {})
     checkpoint.setdefault("amp", None)
     return checkpoint
+
+
+def read_content(
+    path: str | os.PathLike[str], map_location: torch.device | str, mmap: bool = False
+) -> Any:
+    """What is in a file of ``torch.save``: tensors and plain values.
+
+    Args:
+        path: the file.
+        map_location: where its tensors go.
+        mmap: leave tensors in the file where its format allows it.
+
+    Raises:
+        DensError: as :func:`read`.
+    """
+    if not Path(path).is_file():
+        raise DensError(f"checkpoint: {path} does not exist; check the path given to --checkpoint")
+    trusted = _is_trusted(path)
+    try:
+        zipped = _is_zip(path)
+        if trusted:
+            logging.warning("%s: %s may run code, as %s says", "checkpoint", path, TRUSTED)
+        else:
+            _refuse_other_formats(path, zipped)
+        with _plain_values_admitted():
+            return torch.load(
+                path, map_location=map_location, weights_only=not trusted, mmap=mmap and zipped
+            )
+    except DensError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        wanted = None if trusted else _wanted(error)
+        if wanted is not None:
+            raise _needs_more(path, wanted) from None
+        shown = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
+        raise DensError(
+            f"checkpoint: {path} is damaged or not a checkpoint ({type(error).__name__}: "
+            f"{shown}); use another one"
+        ) from None
+
+
+def _is_trusted(path: str | os.PathLike[str]) -> bool:
+    listed = os.environ.get(TRUSTED, "").split(os.pathsep)
+    return any(each and Path(each).resolve() == Path(path).resolve() for each in listed)
+
+
+def _is_zip(path: str | os.PathLike[str]) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _refuse_other_formats(path: str | os.PathLike[str], zipped: bool) -> None:
+    # asked of torch's own reader, because two readers of zip files may see different contents
+    if zipped and torch._C.PyTorchFileReader(str(path)).has_record("constants.pkl"):
+        raise _needs_more(path, "TorchScript")
+    if not zipped and tarfile.is_tarfile(path):
+        raise _needs_more(path, "the tar format of torch < 0.1.10")
+
+
+@contextmanager
+def _plain_values_admitted() -> Iterator[None]:
+    before = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals(_PLAIN)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def _wanted(error: Exception) -> str | None:
+    """The global that ``weights_only`` refused, or None if the file is damaged."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return None
+    found = (re.search(pattern, str(error)) for pattern in _UNSUPPORTED)
+    return next((match.group(1) for match in found if match), None)
+
+
+def _needs_more(path: str | os.PathLike[str], wanted: str) -> DensError:
+    return DensError(
+        f"checkpoint: {path} wants {wanted}, which is neither weights nor plain values; loading "
+        "it can run any code that is in the file, so nothing was loaded. If you trust where the "
+        f"file comes from, set {TRUSTED}={path} in the environment and call again"
+    )

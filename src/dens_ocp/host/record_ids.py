@@ -18,7 +18,7 @@ def system_ids(batch: Any) -> list[str]:
     return [str(each) for each in (sid.tolist() if isinstance(sid, torch.Tensor) else sid)]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
@@ -31,7 +31,7 @@ def record_id(record: Any, with_fid: bool = True) -> str:
     sid, fid = getattr(record, "sid", None), getattr(record, "fid", None)
     if sid is None:
         raise DensError("a record has no sid, the name of its results; give every record one")
-    return f"{_plain(sid)}_{_plain(fid)}" if with_fid and fid is not None else f"{_plain(sid)}"
+    return f"{plain(sid)}_{plain(fid)}" if with_fid and fid is not None else f"{plain(sid)}"
 
 
 def gathered(ids: Sequence[str]) -> list[str]:

@@ -23,10 +23,13 @@ from dens_ocp.datasets.checks import (
     check_dataset_paths,
     check_first_record,
 )
+from dens_ocp.datasets.lmdb_environment import reopen_in_each_process
 from dens_ocp.datasets.md_flags import without_inherited_md
+from dens_ocp.datasets.named_records import name_unreadable_records
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
     checkpoint_files,
+    data_workers,
     defaults,
     oc22_references,
     relaxation_options,
@@ -35,7 +38,7 @@ from dens_ocp.host import (
     wandb_login,
     whole_files,
 )
-from dens_ocp.host.evaluation import EvaluatingTrainer
+from dens_ocp.host.guarded_step import GuardedTrainer
 from dens_ocp.host.swapped import swapped
 
 TRAINING_STATE = (
@@ -51,7 +54,7 @@ _SPLITS = {
 }
 
 
-class HostTrainer(EvaluatingTrainer):
+class HostTrainer(GuardedTrainer):
     """Cosine and multistep schedules in epochs (fairchem's EquiformerV2 trainer), for any model.
 
     Raises:
@@ -108,6 +111,11 @@ class HostTrainer(EvaluatingTrainer):
             optim = self.config["optim"]
             optim.setdefault("batch_size", optim.get("eval_batch_size", 1))
         super().load_datasets()
+        for dataset in (
+            self.train_dataset, self.val_dataset, self.test_dataset, self._relax_dataset
+        ):  # fmt: skip
+            reopen_in_each_process(dataset)
+            name_unreadable_records(dataset)
         self._check_records()
 
     def _check_records(self) -> None:
@@ -136,7 +144,8 @@ class HostTrainer(EvaluatingTrainer):
             self.collater = LabelCheckingCollater(plain, self._labels(), name)
         self.config["optim"].setdefault("num_workers", 0)
         try:
-            return super().get_dataloader(dataset, sampler, workers)
+            loader = super().get_dataloader(dataset, sampler, workers)
+            return data_workers.with_start_method(loader, self.config["optim"])
         finally:
             self.collater = plain
 

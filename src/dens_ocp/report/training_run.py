@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dens_ocp.config import DeNSConfig, parse_dens_config
 from dens_ocp.errors import DensError, nearest
+from dens_ocp.host import checkpoint_files
 from dens_ocp.report.scalars import Series
 from dens_ocp.report.tensorboard_curves import has_events, read_scalars
 from dens_ocp.report.wandb_curves import read_wandb, run_files
@@ -110,17 +108,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint; tensors stay in the file where its format allows it.
 
     Raises:
-        DensError: not a checkpoint, or damaged.
+        DensError: not a checkpoint, damaged, or one that could run code.
     """
-    try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-        except RuntimeError:  # files of torch < 1.6 cannot be mapped
-            content = torch.load(path, map_location="cpu", weights_only=False)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, KeyError) as error:
-        raise DensError(
-            f"checkpoint: {path} is damaged or not a checkpoint ({type(error).__name__})"
-        ) from None
+    content = checkpoint_files.read_content(path, "cpu", mmap=True)
     if not isinstance(content, dict):
         raise DensError(f"checkpoint: {path} is not a fairchem checkpoint")
     return content

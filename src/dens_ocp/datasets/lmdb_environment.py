@@ -1,0 +1,82 @@
+"""LMDB files in many processes: each opens a file for itself.
+
+An open LMDB environment cannot be pickled and must not be used in a child that was forked after it
+was opened (LMDB's own rule). fairchem's data sets open theirs once and hand them to forked data
+workers; its command line sets ``optim.num_workers`` to 0 for several ranks because of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lmdb
+from fairchem.core.datasets.lmdb_dataset import LmdbDataset
+
+
+class LmdbEnvironment:
+    """The part of ``lmdb.Environment`` that fairchem's data sets use; can be pickled and forked.
+
+    Args:
+        path: the file; opened, with fairchem's options, when it is read first in a process.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._opened: lmdb.Environment | None = None
+        self._process: int | None = None
+        self._inherited: list[lmdb.Environment] = []
+
+    def path(self) -> str:
+        return str(self._path)
+
+    def begin(self, *args: Any, **options: Any) -> lmdb.Transaction:
+        return self._here().begin(*args, **options)
+
+    def stat(self) -> dict[str, int]:
+        return self._here().stat()
+
+    def close(self) -> None:
+        if self._opened is not None and self._process == os.getpid():
+            self._opened.close()
+        self._opened = None
+
+    def _here(self) -> lmdb.Environment:
+        if self._opened is None or self._process != os.getpid():
+            if self._opened is not None:
+                self._inherited.append(self._opened)  # the parent's: neither used nor closed here
+            self._opened, self._process = _open(self._path), os.getpid()
+        return self._opened
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self._path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])
+
+
+def _open(path: Path) -> lmdb.Environment:
+    open_as_fairchem: Callable[..., lmdb.Environment] = LmdbDataset.connect_db
+    return open_as_fairchem(None, path)
+
+
+def reopen_in_each_process(dataset: Any) -> None:
+    """Give fairchem's ``lmdb`` or ``oc22_lmdb`` data set, or a subset of one, such environments.
+
+    Data sets that have no LMDB environment stay as they are.
+    """
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    if isinstance(getattr(dataset, "env", None), lmdb.Environment):
+        dataset.env = _replaced(dataset.env)
+    envs = getattr(dataset, "envs", None)
+    if envs and all(isinstance(env, lmdb.Environment) for env in envs):
+        dataset.envs = [_replaced(env) for env in envs]
+
+
+def _replaced(env: lmdb.Environment) -> LmdbEnvironment:
+    path = env.path()
+    env.close()
+    return LmdbEnvironment(path)

@@ -1,0 +1,124 @@
+"""Training steps that never put a non-finite gradient into the weights."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairchem.core.common import distutils
+
+from dens_ocp.errors import DensError
+from dens_ocp.host import non_finite
+from dens_ocp.host.evaluation import EvaluatingTrainer
+from dens_ocp.host.non_finite import NonFinite
+from dens_ocp.host.swapped import swapped
+
+
+class _StepNotTaken(Exception):
+    """Leaves fairchem's ``_backward`` before the optimizer's step."""
+
+
+class GuardedTrainer(EvaluatingTrainer):
+    """Before each step of the optimizer all ranks agree that loss and gradient are finite.
+
+    If they are not, the step is not taken on any rank, the records are named, their batch is
+    saved in ``<results_dir>/non_finite``, and ``optim.non_finite`` says how it goes on: ``stop``
+    raises, ``skip`` takes the next batch. (fairchem takes the step: after one non-finite gradient
+    all weights are NaN.) Under AMP, steps whose scaled gradient alone overflows are the scaler's
+    business: it leaves them out itself while it looks for its scale.
+    """
+
+    _batch: Any = None
+    _metrics_before: dict[str, Any] | None = None
+    _bad_in_a_row = 0
+    _scaler_skips_in_a_row = 0
+
+    def load(self, inference_only: bool) -> None:
+        self._on_non_finite = non_finite.action_of(self.config["optim"])
+        super().load(inference_only)
+
+    def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        if self.model.training:
+            self._batch = batch
+            metrics = getattr(self, "metrics", None) or {}
+            self._metrics_before = {name: dict(each) for name, each in metrics.items()}
+        return super()._forward(batch)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        """fairchem's; leaves out the step if it is not finite.
+
+        Raises:
+            DensError: it is not, and ``optim.non_finite`` is ``stop``; or it has not been for too
+                many steps in a row.
+        """
+        norms: list[torch.Tensor] = []
+        found: list[NonFinite] = []
+
+        def clip(*args: Any, **options: Any) -> torch.Tensor:
+            norms.append(_clip_grad_norm(*args, **options))
+            return norms[-1]
+
+        def before_step(*_: Any) -> None:
+            if not norms:  # nothing is clipped, so nobody has computed it
+                clip(self.model.parameters(), math.inf)
+            found.append(non_finite.detect(loss, norms[-1]))
+            if found[-1]:
+                raise _StepNotTaken
+
+        hook = self.optimizer.register_step_pre_hook(before_step)
+        try:
+            with swapped(torch.nn.utils, "clip_grad_norm_", clip):
+                super()._backward(loss)
+        except _StepNotTaken:
+            if self.scaler:
+                self.scaler.update()
+        finally:
+            hook.remove()
+        if not found:  # AMP's scaler has left the step out
+            self._scaler_skips_in_a_row += 1
+            still_bad = self._scaler_skips_in_a_row > non_finite.MOST_SCALER_SKIPS
+            norm = torch.full_like(loss.detach(), math.nan) if still_bad else None
+            found.append(non_finite.detect(loss, norm))
+        else:
+            self._scaler_skips_in_a_row = 0
+        if found[-1]:
+            self._step_was_bad(found[-1], loss)
+        else:
+            self._bad_in_a_row = 0
+
+    def _step_was_bad(self, found: NonFinite, loss: torch.Tensor) -> None:
+        self._bad_in_a_row += 1
+        self.metrics = self._metrics_before or {}  # a NaN would stay until the next print
+        said = non_finite.describe(self.step, found, self._batch, self.model.named_parameters())
+        if not self.is_debug:
+            folder = Path(self.config["cmd"]["results_dir"]) / "non_finite"
+            if found.here or not found.loss:
+                non_finite.save(folder, self.step, self._batch, loss, found)
+            said += f"; the batches are in {folder}"
+        in_a_row = self._bad_in_a_row > non_finite.MOST_IN_A_ROW
+        if self._on_non_finite == "skip" and not in_a_row:
+            if distutils.is_master():
+                logging.warning("%s; skipped on all ranks (optim.non_finite: skip)", said)
+            return
+        checkpoint = f"non_finite_step_{self.step}.pt"
+        path = self.save(checkpoint_file=checkpoint, training_state=True)
+        if path is not None:
+            said += f", the weights before the step in {path}"
+        elif not self.is_debug:
+            said += f", the weights before the step in {checkpoint} beside the checkpoints"
+        raise DensError(
+            f"{said}. No weight was changed. "
+            + (
+                f"{self._bad_in_a_row} steps in a row were skipped, so weights or data are broken; "
+                "go on from an earlier checkpoint with a lower optim.lr_initial"
+                if in_a_row
+                else "If the records are sound, lower optim.lr_initial or optim.clip_grad_norm; "
+                "optim.non_finite: skip leaves such batches out"
+            )
+        )
+
+
+_clip_grad_norm = torch.nn.utils.clip_grad_norm_

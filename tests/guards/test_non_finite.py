@@ -1,0 +1,270 @@
+"""A step whose loss or gradient is not finite: named, saved, never taken, on all ranks alike."""
+
+import logging
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from dens_ocp.errors import DensError
+from dens_ocp.host import non_finite
+from tests.lmdbs import s2ef_records, write_lmdb
+from tests.runs import environment, make_trainer, run, small_config, write_config, write_data
+
+HUGE = 3e38
+"""A finite label; its error, times the coefficient of the loss, is not finite in float32."""
+
+
+def config_of(data: Path, **optim) -> dict:
+    config = small_config(data, **optim)
+    config["loss_functions"][0]["energy"]["coefficient"] = 20
+    return config
+
+
+@pytest.fixture(scope="module")
+def spiked(tmp_path_factory) -> Path:
+    """12 training records; the energy of sid 5, fid 2 makes the loss infinite."""
+    folder = write_data(tmp_path_factory.mktemp("spiked"))
+    records = s2ef_records(12)
+    records[5].y = HUGE
+    write_lmdb(folder / "train" / "data.0000.lmdb", records)
+    return folder
+
+
+def trainer_of(data: Path, run_dir: Path, **optim):
+    return make_trainer(config_of(data, **optim), run_dir, is_debug=False, print_every=1)
+
+
+def state(trainer) -> list[torch.Tensor]:
+    """Weights, averaged weights, moments of the optimizer."""
+    moments = [each for values in trainer.optimizer.state_dict()["state"].values()
+               for each in values.values()]  # fmt: skip
+    tensors = [*trainer.model.parameters(), *trainer.ema.shadow_params, *moments]
+    return [torch.as_tensor(each).detach().clone() for each in tensors]
+
+
+def equal(one, other) -> bool:
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+class Watched:
+    """The state of a trainer before and after each step."""
+
+    def __init__(self, trainer) -> None:
+        self.trainer, self.changed = trainer, {}
+        self.backward = trainer._backward
+        trainer._backward = self
+
+    def __call__(self, loss: torch.Tensor) -> None:
+        before = state(self.trainer)
+        try:
+            self.backward(loss)
+        finally:
+            self.changed[self.trainer.step] = not equal(before, state(self.trainer))
+
+
+def test_stop_names_the_record_and_changes_nothing(spiked, tmp_path):
+    trainer = trainer_of(spiked, tmp_path)
+    watched = Watched(trainer)
+    with pytest.raises(DensError) as error:
+        trainer.train()
+    step = trainer.step
+    assert step <= 4 and watched.changed == {**dict.fromkeys(range(1, step), True), step: False}
+    message = str(error.value)
+    for words in (f"step {step}: the loss is not finite", "sid 5 fid 2", "No weight was changed",
+                  "optim.non_finite: skip"):  # fmt: skip
+        assert words in message
+
+    (file,) = tmp_path.glob("results/*/non_finite/*")
+    assert file.name == f"step_{step}_rank_0.pt" and str(file.parent) in message
+    content = torch.load(file, weights_only=True)
+    assert any("sid 5 fid 2" in name for name in content["records"])
+    assert math.isinf(content["loss"]) and not content["loss_is_finite"]
+
+    # the batch and the checkpoint beside it give the loss again
+    (checkpoint,) = tmp_path.glob("checkpoints/*/non_finite_*.pt")
+    assert str(checkpoint) in message
+    again = trainer_of(spiked, tmp_path / "again")
+    again.load_checkpoint(str(checkpoint))
+    assert again.step == step  # going on from it leaves the batch out
+    again.model.train()
+    batch = Batch(**content["batch"])
+    assert batch.energy.max() == torch.tensor(HUGE) and torch.isfinite(batch.pos).all()
+    assert torch.isinf(again._compute_loss(again._forward(batch), batch))
+
+
+def test_skip_goes_on_without_the_batch(spiked, tmp_path, caplog):
+    trainer = trainer_of(spiked, tmp_path, non_finite="skip")
+    watched = Watched(trainer)
+    with caplog.at_level(logging.INFO):
+        trainer.train()
+    bad = [step for step, changed in watched.changed.items() if not changed]
+    assert len(watched.changed) == 8 and len(bad) == 2 and bad[0] <= 4 < bad[1]  # once an epoch
+    said = [record.message for record in caplog.records if "skipped on all ranks" in record.message]
+    assert len(said) == 2 and all("sid 5 fid 2" in line for line in said)
+    losses = [record.message for record in caplog.records if record.message.startswith("loss_")]
+    assert len(losses) == 6 and not any("inf" in line or "nan" in line for line in losses)
+    assert all(bool(torch.isfinite(each).all()) for each in state(trainer))
+    assert not list(tmp_path.glob("checkpoints/*/non_finite_*"))
+
+
+def poison_gradient(trainer, value: float, steps=None):
+    """The gradient of one parameter becomes ``value`` at these steps (None: at all)."""
+    parameter = next(iter(trainer.model.parameters()))
+    return parameter.register_hook(
+        lambda gradient: gradient.fill_(value)
+        if steps is None or trainer.step in steps
+        else gradient
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("clip", [100, None])
+def test_gradient_alone(data, tmp_path, value, clip):
+    trainer = trainer_of(data, tmp_path, clip_grad_norm=clip)
+    poison_gradient(trainer, value, {3})
+    watched = Watched(trainer)
+    with pytest.raises(DensError, match="step 3: the gradient is not finite") as error:
+        trainer.train()
+    assert watched.changed == {1: True, 2: True, 3: False}
+    content = torch.load(next(tmp_path.glob("results/*/non_finite/*")), weights_only=True)
+    assert content["loss_is_finite"] and not content["gradient_is_finite"]
+    assert all(name in str(error.value) for name in content["records"])
+
+
+def test_broken_weights_are_said_and_end_a_run_that_skips(data, tmp_path):
+    trainer = trainer_of(data, tmp_path, non_finite="skip", max_epochs=9)
+    name, parameter = next(iter(trainer.model.named_parameters()))
+    parameter.data.fill_(math.nan)
+    with pytest.raises(DensError) as error:
+        trainer.train()
+    assert trainer.step == non_finite.MOST_IN_A_ROW + 1
+    assert f"1 parameters were not finite before the step, {name} first" in str(error.value)
+    assert "11 steps in a row were skipped" in str(error.value)
+
+
+def with_scaler(trainer, scale: float):
+    trainer.scaler = torch.GradScaler("cpu", init_scale=scale)
+    return trainer
+
+
+def test_warm_up_of_the_scaler_is_left_alone(data, tmp_path):
+    trainer = with_scaler(trainer_of(data, tmp_path), 2.0**16)
+    poison_gradient(trainer, math.inf, {1, 2})
+    watched = Watched(trainer)
+    trainer.train()
+    assert trainer.scaler.get_scale() == 2.0**14
+    assert not (tmp_path / "results").glob("*/non_finite") or not list(
+        tmp_path.glob("results/*/non_finite")
+    )
+    assert watched.changed[3] and len(watched.changed) == 8
+
+
+def test_a_scaler_that_never_finds_its_scale(data, tmp_path):
+    trainer = with_scaler(trainer_of(data, tmp_path, max_epochs=20), 2.0**16)
+    poison_gradient(trainer, math.inf)
+    with pytest.raises(DensError, match="the gradient is not finite"):
+        trainer.train()
+    assert trainer.step == non_finite.MOST_SCALER_SKIPS + 1
+
+
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_infinite_loss_with_a_scaler(spiked, tmp_path, action):
+    trainer = with_scaler(trainer_of(spiked, tmp_path, non_finite=action), 1.0)
+    if action == "stop":
+        with pytest.raises(DensError, match="the loss is not finite .*sid 5 fid 2"):
+            trainer.train()
+    else:
+        trainer.train()
+        assert trainer.step == 8 and len(list(tmp_path.glob("results/*/non_finite/*"))) == 2
+
+
+def test_unknown_action(data, tmp_path):
+    with pytest.raises(DensError, match=r"optim.non_finite: 'skp' .*did you mean 'skip'"):
+        trainer_of(data, tmp_path, non_finite="skp")
+
+
+# ---- two ranks ---------------------------------------------------------------------------------
+
+
+TWO_RANKS = """
+import sys, torch
+from dens_ocp.host import guarded_step
+from dens_ocp.cli import run_rank
+from fairchem.core.common import distutils
+from fairchem.core.common.utils import build_config
+from fairchem.core.common.flags import flags
+
+args, overrides = flags.get_parser().parse_known_args(
+    ["--mode", "train", "--config-yml", sys.argv[1], "--cpu", "--num-gpus", "2",
+     "--run-dir", sys.argv[2], "--timestamp-id", "run"])
+taken = []
+backward = guarded_step.GuardedTrainer._backward
+def watched(self, loss):
+    first = next(iter(self.model.parameters()))
+    before = first.detach().clone()
+    try:
+        backward(self, loss)
+    finally:
+        taken.append(not torch.equal(before, first))
+        torch.save(
+            {"taken": taken, "parameters": [p.detach().clone() for p in self.model.parameters()]},
+            f"{sys.argv[2]}/rank{distutils.get_rank()}.pt",
+        )
+guarded_step.GuardedTrainer._backward = watched
+run_rank(build_config(args, overrides))
+"""
+
+
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_two_ranks_decide_together(spiked, tmp_path, action):
+    config = config_of(spiked, batch_size=2, max_epochs=2, non_finite=action)
+    path = write_config(tmp_path / "c.yml", config)
+    (tmp_path / "ranks.py").write_text(TWO_RANKS)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         str(tmp_path / "ranks.py"), str(path), str(tmp_path)],
+        env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    zero, one = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert zero["taken"] == one["taken"]
+    assert equal(zero["parameters"], one["parameters"])
+    assert all(bool(torch.isfinite(each).all()) for each in zero["parameters"])
+    files = sorted(tmp_path.glob("results/run/non_finite/*"))
+    if action == "stop":
+        assert done.returncode != 0 and zero["taken"].count(False) == 1
+        assert "error: step " in done.stderr and "sid 5 fid 2" in done.stderr
+        assert len(list(tmp_path.glob("checkpoints/run/non_finite_*.pt"))) == 1
+    else:
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(zero["taken"]) == 6 and zero["taken"].count(False) == 2
+        assert (done.stdout + done.stderr).count("skipped on all ranks") == 2
+    # only the rank that had the record writes
+    assert len(files) == zero["taken"].count(False)
+    for file in files:
+        content = torch.load(file, weights_only=True)
+        assert file.name.endswith(f"_rank_{content['rank']}.pt")
+        assert any("sid 5 fid 2" in name for name in content["records"])
+
+
+def test_exit_code_and_message_of_the_command_line(spiked, tmp_path):
+    config = write_config(tmp_path / "c.yml", config_of(spiked))
+    done = run("train", config, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: step ") and "sid 5 fid 2" in last
+
+
+def test_what_fairchem_does(data, tmp_path):
+    """The reason for all this: one such step and all weights are NaN."""
+    trainer = trainer_of(data, tmp_path)
+    poison_gradient(trainer, math.nan, {3})
+    backward = type(trainer).__mro__[3]._backward  # fairchem's
+    assert backward.__module__.startswith("fairchem.")
+    trainer._backward = backward.__get__(trainer)
+    trainer.train()
+    assert not any(bool(torch.isfinite(each).any()) for each in trainer.model.parameters())
