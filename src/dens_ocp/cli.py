@@ -68,14 +68,12 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     from dens_ocp.host import rank_process, ranks, submission
-    from dens_ocp.host.rendezvous import local_launch_config, signals_to_ranks
+    from dens_ocp.host.rendezvous import local_launch_config
 
     rank = None if args.submit else ranks.of_environment(os.environ)
     if rank is not None:
         rank_process.run_rank(ranks.joining(build_config(args, overrides), rank))
         return 0
-    if args.num_gpus > 1 and not args.submit:
-        signals_to_ranks()
     fairchem_cli.runner_wrapper = rank_process.run_rank
     fairchem_cli.LaunchConfig = local_launch_config
     fairchem_cli.AutoExecutor = partial(submission.ClusterExecutor, cpu=args.cpu)

@@ -43,8 +43,10 @@ def going_on(config: dict[str, Any]) -> dict[str, Any]:
     """
     if config["mode"] != "train" or not config["checkpoint"] or not config["timestamp_id"]:
         return config
-    own = Path(config["run_dir"], "checkpoints", config["timestamp_id"], "checkpoint.pt")
-    if int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0 or not own.is_file():
+    if int(os.environ.get("SLURM_RESTART_COUNT", 0)) == 0:
         return config
-    logging.info("The job was started again: going on from %s", own)
+    folder = Path(config["run_dir"], "checkpoints", config["timestamp_id"])
+    if not any(folder.glob("checkpoint*.pt")):
+        return config
+    logging.info("The job was started again: going on from the checkpoint in %s", folder)
     return {**config, "checkpoint": None}

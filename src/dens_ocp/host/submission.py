@@ -7,19 +7,15 @@ Without ``srun`` submitit silently runs the job on the login node.
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils
-from submitit import AutoExecutor, JobEnvironment
+from submitit import AutoExecutor
 from submitit.helpers import Checkpointable, DelayedSubmission
 
 from dens_ocp.errors import DensError
@@ -73,9 +69,9 @@ class ClusterExecutor(AutoExecutor):
 class SubmittedRun(Checkpointable):
     """One rank of a submitted run, in place of fairchem's ``Runner``.
 
-    In training the trainer's own signal handlers save after the step; submitit's handler, which
-    was there before, requeues the job when the run has ended. Until training begins, and in
-    predictions and relaxations, which go on from their files, submitit's is called at once.
+    submitit's signal handler is there before the run's own one. In training that one waits for the
+    end of the step, saves, and calls submitit's, which requeues the job; predictions and
+    relaxations go on from their files, so submitit's is called at once.
     """
 
     def __call__(self, config: dict[str, Any]) -> None:
@@ -84,47 +80,14 @@ class SubmittedRun(Checkpointable):
         Args:
             config: fairchem's config of the run.
         """
-        preemption = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
-        requeue = signal.getsignal(preemption)
         rank = ranks.of_environment(os.environ)
         if rank is None:
             distutils.setup_env_local()
-            config = {**copy.deepcopy(config), "submit": False}
+            config = {**config, "submit": False}
         else:
             config = ranks.joining(config, rank)
-        with _noted_signals() as received:
-            try:
-                run_rank(config)
-            except SystemExit as exit_:
-                if exit_.code not in (0, None):
-                    raise
-            if preemption in received() and callable(requeue):
-                requeue(preemption, None)
+        run_rank(config)
 
     def checkpoint(self, config: dict[str, Any]) -> DelayedSubmission:
         """What the requeued job does: the same run, which has a checkpoint now."""
         return DelayedSubmission(SubmittedRun(), config)
-
-
-@contextmanager
-def _noted_signals() -> Iterator[Callable[[], set[int]]]:
-    """The numbers of the signals that arrive inside, whoever handles them."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    noted: set[int] = set()
-
-    def received() -> set[int]:
-        try:
-            noted.update(os.read(reader, 4096))
-        except BlockingIOError:
-            pass
-        return noted
-
-    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    try:
-        yield received
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(reader)
-        os.close(writer)
