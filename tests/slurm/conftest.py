@@ -42,7 +42,7 @@ def slurm():
 def jobs(slurm, tmp_path_factory) -> Jobs:
     """A folder with data, configs and cluster settings, to submit from."""
     folder = tmp_path_factory.mktemp("slurm")
-    config = small_config(write_data(folder / "data"), max_epochs=15, eval_every=100)
+    config = small_config(write_data(folder / "data"), max_epochs=20, eval_every=100)
     config["hide_eval_progressbar"] = True
     write_config(folder / "config.yml", config)
     return Jobs(slurm, folder)

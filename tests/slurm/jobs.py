@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from tests.conftest import ROOT
 from tests.runs import environment
-from tests.slurm.single_host import SingleHostSlurm
+from tests.slurm.single_host import SingleHostSlurm, Unavailable
 
 _CLUSTER = """\
 sbatch_options=(--time=30)
@@ -70,10 +71,20 @@ class Jobs:
         ]
         return "\n".join(path.read_text() for path in paths)
 
-    def wait_for(self, job_id: str, words: str, seconds: float = 90) -> None:
-        """Until the job has printed ``words``."""
-        self._wait(lambda: words in self.log(job_id) or self.slurm.ended(job_id), seconds, job_id)
-        assert words in self.log(job_id), self._told(job_id)
+    def when_printed(self, words: str, action: Callable[[str], object], *job_ids: str) -> None:
+        """Call ``action`` with each job as soon as it has printed ``words``."""
+        waiting = list(job_ids)
+
+        def none_is_left() -> bool:
+            for job_id in list(waiting):
+                if words in self.log(job_id):
+                    action(job_id)
+                    waiting.remove(job_id)
+                else:
+                    assert not self.slurm.ended(job_id), self._told(job_id)
+            return not waiting
+
+        self._wait(none_is_left, 120, *job_ids)
 
     def wait_until_ended(self, *job_ids: str, seconds: float = 120) -> None:
         """Until the jobs have ended."""
@@ -91,10 +102,10 @@ class Jobs:
         path = self.folder / "checkpoints" / name / "checkpoint.pt"
         return torch.load(path, map_location="cpu", weights_only=False)
 
-    def _wait(self, condition, seconds: float, *job_ids: str) -> None:
+    def _wait(self, condition: Callable[[], bool], seconds: float, *job_ids: str) -> None:
         try:
             self.slurm.wait(condition, seconds, f"jobs {', '.join(job_ids)}")
-        except Exception as error:
+        except Unavailable as error:
             told = "\n".join(map(self._told, job_ids))
             raise AssertionError(f"{error}\n{told}") from None
 

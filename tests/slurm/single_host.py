@@ -92,18 +92,25 @@ class SingleHostSlurm:
             raise Unavailable(f"{error}\n{said}") from error
 
     def down(self) -> None:
-        """Cancel all jobs and stop the daemons; waits until they are gone."""
-        if self._daemons and self._daemons[-1].poll() is None:
+        """Cancel all jobs and stop the daemons; returns when they are gone."""
+
+        def no_jobs() -> bool:
+            # again and again: a job that is being requeued is not cancelled
             self.call("scancel", "--user", _user(), check=False)
-            self.wait(lambda: not self.call("squeue", "--noheader", check=False), 20, "jobs to end")
-        for daemon in reversed(self._daemons):
-            daemon.send_signal(signal.SIGTERM)
-            try:
-                daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-        self._daemons.clear()
+            return not self.call("squeue", "--noheader", check=False)
+
+        try:
+            if len(self._daemons) == 4:
+                self.wait(no_jobs, 40, "the jobs to end")
+        finally:
+            for daemon in reversed(self._daemons):
+                daemon.send_signal(signal.SIGTERM)
+                try:
+                    daemon.wait(10)
+                except subprocess.TimeoutExpired:
+                    daemon.kill()
+                    daemon.wait()
+            self._daemons.clear()
 
     def _fetch(self) -> None:
         if shutil.which("apt-get") is None or shutil.which("dpkg") is None:

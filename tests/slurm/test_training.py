@@ -20,9 +20,10 @@ def test_two_jobs_on_one_node_are_stopped_and_go_on(jobs, undisturbed):
         *jobs.submit("submit", "config.yml", "--name=srun", "--print-every=1"),
         *jobs.submit("submit", "config.yml", "--name=torchrun", "--torchrun", "--print-every=1"),
     ]
-    for job in submitted:
-        jobs.wait_for(job, "step: 4.00e+00")
-        jobs.slurm.call("scancel", "--batch", "--signal=USR1", job)
+    jobs.when_printed(
+        "step: 4.00e+00", lambda job: jobs.slurm.call("scancel", "--batch", "--signal=USR1", job),
+        *submitted,
+    )  # fmt: skip
     jobs.wait_until_ended(*submitted)
     nodes = {jobs.slurm.job(job)["NodeList"] for job in submitted}
     assert len(nodes) == 1
@@ -36,11 +37,12 @@ def test_two_jobs_on_one_node_are_stopped_and_go_on(jobs, undisturbed):
 
 def test_submitted_by_submitit_is_stopped_and_goes_on(jobs, undisturbed):
     job = jobs.submit_itself("--identifier", "submitted")
-    jobs.wait_for(job, "step: 4.00e+00")
-    jobs.slurm.call("scancel", "--signal=USR2", job)
-    jobs.wait_for(job, "Requeued job")
+    jobs.when_printed(
+        "step: 4.00e+00", lambda job: jobs.slurm.call("scancel", "--signal=USR2", job), job
+    )
     jobs.wait_until_ended(job)
     jobs.assert_state(job, "COMPLETED", Restarts="1")
+    assert "Requeued job" in jobs.log(job)
     (folder,) = jobs.folder.glob("checkpoints/*-submitted")
     assert_same_run(jobs.checkpoint(folder.name), undisturbed)
 
