@@ -36,7 +36,7 @@ def run_rank(config: dict[str, Any]) -> None:
 
 def going_on(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a job that SLURM has started again: its own checkpoint goes before the one of
-    ``--checkpoint``, from which fairchem would start anew (``tasks/task.py:38``).
+    ``--checkpoint``, from which fairchem would start anew (``tasks/task.py:37``).
 
     Args:
         config: of the run; not changed.

@@ -2,8 +2,8 @@
 
 ``srun`` and ``torchrun`` start the processes of a run themselves. fairchem-core 1.10.0 knows only
 processes that it has started (locally or by submitit): any other one becomes rank 0 of a run of its
-own (``_cli.py:105``). Its submitted processes meet at one fixed port, on NCCL, and need a GPU
-(``common/distutils.py:48``, ``:88``, ``:91``). Here all of them join by the variables that torch
+own (``_cli.py:129``). Its submitted processes meet at one fixed port, on NCCL, and need a GPU
+(``common/distutils.py:23``, ``:88``, ``:91``). Here all of them join by the variables that torch
 reads: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT.
 """
 
