@@ -18,7 +18,7 @@ from tests.slurm.single_host import SingleHostSlurm, Unavailable
 _CLUSTER = """\
 sbatch_options=(--time=30)
 sbatch_options_cpu=(--time=30)
-gpus_per_node=2
+gpus_per_node={gpus_per_node}
 device=cpu
 cpus_per_gpu=1
 gigabytes_per_gpu=1
@@ -30,24 +30,26 @@ set_up() {{ export PATH={bin}:$PATH; }}
 
 @dataclass(frozen=True)
 class Jobs:
-    """Runs in ``folder`` on ``slurm``: two processes per node, on the CPU."""
+    """Runs in ``folder`` on ``slurm``, on the CPU; two processes per node unless told."""
 
     slurm: SingleHostSlurm
     folder: Path
 
-    def run(self, *command: str | Path) -> subprocess.CompletedProcess:
+    def run(self, *command: str | Path, gpus_per_node: int = 2) -> subprocess.CompletedProcess:
         """A command on the login node, in the folder."""
-        cluster = self.folder / "cluster.sh"
-        cluster.write_text(_CLUSTER.format(bin=Path(sys.executable).parent))
+        cluster = self.folder / f"cluster-{gpus_per_node}.sh"
+        cluster.write_text(
+            _CLUSTER.format(bin=Path(sys.executable).parent, gpus_per_node=gpus_per_node)
+        )
         return subprocess.run(
             [str(word) for word in command], cwd=self.folder,
             env=self.slurm.environment(environment(DENS_OCP_CLUSTER=str(cluster))),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
 
-    def submit(self, script: str, *arguments: str | Path) -> list[str]:
+    def submit(self, script: str, *arguments: str | Path, gpus_per_node: int = 2) -> list[str]:
         """Call ``slurm/<script>``; returns the ids of the jobs."""
-        done = self.run(ROOT / "slurm" / script, *arguments)
+        done = self.run(ROOT / "slurm" / script, *arguments, gpus_per_node=gpus_per_node)
         assert done.returncode == 0, done.stdout + done.stderr
         lines = [line for line in done.stdout.splitlines() if line.startswith("job ")]
         return [line.split()[1].rstrip(":") for line in lines]
