@@ -4,7 +4,7 @@
 processes=$1
 shift
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-restarts=${SLURM_RESTART_COUNT:-0}
+restarts=${SLURM_RESTART_COUNT:-0} # the port as in host/ranks.py: jobs can share a node
 port=${MASTER_PORT:-$((20000 + (SLURM_JOB_ID * 15 + restarts % 3) % 12000))}
 unset MASTER_ADDR MASTER_PORT # torchrun's to set
 (
