@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dens_ocp
 from dens_ocp.errors import DensError
-
-_KEPT_ALIVE: list[Any] = []
 
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
 
@@ -67,54 +67,44 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         _check_arguments(args, overrides)
         config = _config(args.config_yml, overrides)
         needed_data.check(args.mode, config)
-        dotted_trainer = _dotted_trainer(config)
-        import fairchem.core._cli as fairchem_cli
-        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-        from dens_ocp.host.data_workers import keeping_num_workers
-        from dens_ocp.host.rendezvous import local_launch_config
-        from dens_ocp.host.swapped import swapped
-
-        # what fairchem runs in this process, or in the ranks that it starts
-        fairchem_cli.runner_wrapper = run_rank
-        build_config = keeping_num_workers(fairchem_cli.build_config)
-        fairchem_cli.LaunchConfig = local_launch_config
-        try:
-            with swapped(fairchem_cli, "build_config", build_config):
-                fairchem_cli.main(args, [*overrides, *dotted_trainer])
-        except ChildFailedError as failed:
-            if any(failure.exitcode == 2 for failure in failed.failures.values()):
-                return 2  # the rank has said why
-            raise
+        return _run(args, [*overrides, *_dotted_trainer(config)])
     except DensError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
-def run_rank(config: dict[str, Any]) -> None:
-    """Run one rank of a job; a mistake of the user's ends it with a message and exit code 2.
+def _run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """One rank here, if srun or torchrun has started this process; else fairchem's main, which
+    runs one rank here, starts several on this machine, or submits."""
+    import fairchem.core._cli as fairchem_cli
+    from fairchem.core.common.utils import build_config
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    Args:
-        config: fairchem's config of the run.
-    """
-    from fairchem.core._cli import Runner
+    from dens_ocp.host import rank_process, ranks, submission
+    from dens_ocp.host.data_workers import keeping_num_workers
+    from dens_ocp.host.rendezvous import local_launch_config
+    from dens_ocp.host.swapped import swapped
 
-    import dens_ocp  # noqa: F401 (registers, in each rank)
-    from dens_ocp.host.data_workers import restore_num_workers
-
-    restore_num_workers(config)
-
-    # The trainer lives until the process ends. Freed here, its process group joins gloo's thread
-    # while this one holds the interpreter lock, which gloo's may be waiting for to free a tensor:
-    # on a busy machine a finished rank then hangs (fairchem's runner_wrapper frees it).
-    runner = Runner()
-    _KEPT_ALIVE.append(runner)
+    rank = None if args.submit else ranks.of_environment(os.environ)
+    if rank is not None:
+        rank_process.run_rank(ranks.joining(build_config(args, overrides), rank))
+        return 0
+    fairchem_cli.runner_wrapper = rank_process.run_rank
+    fairchem_cli.LaunchConfig = local_launch_config
+    fairchem_cli.AutoExecutor = partial(submission.ClusterExecutor, cpu=args.cpu)
+    fairchem_cli.Runner = submission.SubmittedRun
     try:
-        runner(config)
-    except DensError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
+        with swapped(fairchem_cli, "build_config", keeping_num_workers(build_config)):
+            fairchem_cli.main(args, overrides)
+    except ChildFailedError as failed:
+        if any(failure.exitcode == 2 for failure in failed.failures.values()):
+            return 2  # the rank has said why
+        raise
+    except SignalException as stopped:
+        print(f"error: stopped by {stopped.sigval.name}, and so are the ranks", file=sys.stderr)
+        return 128 + stopped.sigval
+    return 0
 
 
 def _refuse(error: Exception) -> int:

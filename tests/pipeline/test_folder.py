@@ -39,9 +39,9 @@ def test_settings_of_other_runs_are_kept(tmp_path):
 def test_the_lock_is_held_by_a_process_that_was_left(tmp_path):
     folder = EvaluationFolder(tmp_path)
     said = []
-    with folder.locked(said.append) as lock:
+    with folder.locked(said.append) as locks:
         left = subprocess.Popen(
-            [sys.executable, "-c", "input()"], pass_fds=(lock,), stdin=subprocess.PIPE
+            [sys.executable, "-c", "input()"], pass_fds=locks, stdin=subprocess.PIPE
         )
         again = f"""
 from pathlib import Path
@@ -56,6 +56,35 @@ with EvaluationFolder(Path({str(tmp_path)!r})).locked(lambda line: print(line, f
     left.communicate(b"\n")
     assert waiting.stdout.readline() == "mine\n"
     assert waiting.wait() == 0 and said == []
+
+
+def test_runs_have_locks_of_their_own(tmp_path):
+    folder = EvaluationFolder(tmp_path)
+    program = f"""
+import sys
+from pathlib import Path
+from dens_ocp.pipeline.folder import EvaluationFolder
+folder = EvaluationFolder(Path({str(tmp_path)!r}))
+with folder.locked(lambda line: print(line, flush=True), sys.argv[1:]):
+    print("mine", flush=True)
+"""
+
+    def first_line(*runs: str) -> str:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", program, *runs],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with process:
+            line = process.stdout.readline()
+            process.kill()
+        return line
+
+    with folder.locked(print, ["predict-id"]):
+        assert first_line("relax-id") == "mine\n"
+        assert first_line("predict-id").startswith("waiting: ")
+        assert first_line().startswith("waiting: ")  # a whole evaluation
+    with folder.locked(print):
+        assert first_line("relax-id").startswith("waiting: ")
 
 
 def test_sha256(tmp_path):

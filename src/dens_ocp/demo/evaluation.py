@@ -54,8 +54,8 @@ def evaluate(
     checkpoint = checkpoint_files.read(trained.checkpoint, torch.device("cpu"))
     settings = load_settings(config, checkpoint, [])
     folder = EvaluationFolder(out)
-    with folder.locked(say) as lock:
+    with folder.locked(say) as locks:
         jobs = prepare(settings, trained.checkpoint, sha256(trained.checkpoint), folder)
-        run_jobs(jobs, trained.checkpoint, options, lock, say)
+        run_jobs(jobs, trained.checkpoint, options, locks, say)
         conclude(settings, folder, report=True, say=lambda line: None)
     return folder

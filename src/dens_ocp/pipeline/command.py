@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from fairchem.core.common.flags import flags
 from tqdm import tqdm
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import checkpoint_files
+from dens_ocp.host import checkpoint_files, ranks
 from dens_ocp.pipeline.conclude import conclude
 from dens_ocp.pipeline.evaluate import RunOptions, prepare, run_jobs, select, unfinished
 from dens_ocp.pipeline.folder import EvaluationFolder, sha256
+from dens_ocp.pipeline.jobs import jobs_of
 from dens_ocp.pipeline.settings import load_settings
 
 _HANDED_ON = (
@@ -49,7 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="RUN",
-        help="only these runs, predict-id or relax-ood_ads for example, and nothing after them",
+        help="only these runs, predict-id or relax-ood_ads for example, and nothing after them; "
+        "other runs of the evaluation can be at work at the same time",
+    )
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="print the names of the runs that are not done, one a line, and end (for job arrays)",
     )
     parser.add_argument(
         "--collect",
@@ -78,14 +86,25 @@ def run(args: argparse.Namespace) -> int:
     folder = EvaluationFolder((args.out or _default_folder(args.checkpoint)).resolve())
     if args.at_a_time < 1:
         raise DensError(f"--at-a-time: {args.at_a_time} is not a number of runs; give 1 or more")
+    if ranks.of_environment(os.environ) is not None:
+        raise DensError(
+            "dens-ocp evaluate starts its runs itself: call it once, without srun or torchrun, and "
+            "give --num-gpus"
+        )
     options = RunOptions(
         _handed_on(args), args.at_a_time, 1 if args.cpu and args.at_a_time > 1 else None
     )
-    with folder.locked(_say) as lock:
+    named = select(jobs_of(settings, folder), args.only)
+    if args.list:
+        for job in named:
+            if not job.result.is_file():
+                print(job.name)
+        return 0
+    with folder.locked(_say, args.only) as locks:
         jobs = prepare(settings, args.checkpoint, sha256(args.checkpoint), folder)
         chosen = select(jobs, args.only)
         if not args.collect:
-            submitted = run_jobs(chosen, args.checkpoint.resolve(), options, lock, _say)
+            submitted = run_jobs(chosen, args.checkpoint.resolve(), options, locks, _say)
             if submitted:
                 _say("submitted: " + ", ".join(submitted))
                 _say("when they are done: the same command with --collect in place of --submit")

@@ -67,7 +67,7 @@ def run_jobs(
     jobs: list[Job],
     checkpoint: Path,
     options: RunOptions,
-    lock: int,
+    locks: tuple[int, ...],
     say: Callable[[str], None],
 ) -> list[str]:
     """Run what is not done yet.
@@ -84,7 +84,7 @@ def run_jobs(
     bar = JobsBar([job.name for job in waiting], disable=options.submits)
     try:
         done = side_by_side(
-            {job.name: partial(_run, job, checkpoint, options, lock, bar) for job in waiting},
+            {job.name: partial(_run, job, checkpoint, options, locks, bar) for job in waiting},
             options.at_a_time,
             progress=False,
         )
@@ -94,7 +94,7 @@ def run_jobs(
 
 
 def _run(
-    job: Job, checkpoint: Path, options: RunOptions, lock: int, bar: JobsBar
+    job: Job, checkpoint: Path, options: RunOptions, locks: tuple[int, ...], bar: JobsBar
 ) -> str | None:
     watch = bar.watch(job.name)
     watch(1)
@@ -102,7 +102,7 @@ def _run(
         checkpoint,
         list(options.arguments),
         threads=options.threads,
-        inherited=(lock,),
+        inherited=locks,
         on_percent=lambda percent: watch(min(percent, 99)),
     )
     watch(100)

@@ -6,8 +6,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,26 +90,36 @@ class EvaluationFolder:
         write_text(self.description, json.dumps(description, indent=2) + "\n")
 
     @contextmanager
-    def locked(self, say: Callable[[str], None]) -> Iterator[int]:
-        """One evaluation at a time works in the folder.
+    def locked(
+        self, say: Callable[[str], None], runs: Sequence[str] = ()
+    ) -> Iterator[tuple[int, ...]]:
+        """One evaluation at a time works in the folder; or several, each on runs of its own.
 
-        A killed evaluation can leave a run of fairchem behind, which goes on: it holds the lock
-        through the descriptor that it inherited, and is waited for.
+        A killed evaluation can leave a run of fairchem behind, which goes on: it holds the locks
+        through the descriptors that it inherited, and is waited for.
+
+        Args:
+            say: prints a line when there is somebody to wait for.
+            runs: work on these only (the tasks of a job array), beside others on other runs.
 
         Yields:
-            The lock's file descriptor, to be handed on to processes.
+            The locks' file descriptors, to be handed on to processes.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"waiting: an evaluation, or a run that it left, is at work in {self.path}")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        wanted = [(".lock", fcntl.LOCK_SH if runs else fcntl.LOCK_EX)]
+        wanted += [(f".lock-{run}", fcntl.LOCK_EX) for run in sorted(set(runs))]
+        with ExitStack() as opened:
+            descriptors = []
+            for name, kind in wanted:
+                descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT, 0o644)
+                opened.callback(os.close, descriptor)
+                descriptors.append(descriptor)
+                try:
+                    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    say(f"waiting: an evaluation, or a run that it left, is at work in {self.path}")
+                    fcntl.flock(descriptor, kind)
+            yield tuple(descriptors)
 
 
 def _difference(before: Any, now: Any, path: str = "") -> str:
@@ -123,7 +134,7 @@ def _difference(before: Any, now: Any, path: str = "") -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 

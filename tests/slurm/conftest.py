@@ -1,0 +1,56 @@
+"""One SLURM for all tests of this folder, and one folder of runs that they share."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.runs import run, small_config, write_config, write_data
+from tests.slurm.jobs import Jobs
+from tests.slurm.single_host import SingleHostSlurm, Unavailable
+
+
+def pytest_collection_modifyitems(items):
+    """All in one process of pytest-xdist: one SLURM is enough."""
+    for item in items:
+        if Path(item.path).parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    # not pytest's folder: munge wants one that others may enter, with a short path
+    folder = Path(tempfile.mkdtemp(prefix="dens-slurm-"))
+    folder.chmod(0o755)
+    host = SingleHostSlurm(folder)
+    try:
+        try:
+            host.up()
+        except Unavailable as error:
+            pytest.skip(f"NO TEST ON SLURM: it cannot be brought up here. {error}")
+        yield host
+    finally:
+        host.down()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def jobs(slurm, tmp_path_factory) -> Jobs:
+    """A folder with data, configs and cluster settings, to submit from."""
+    folder = tmp_path_factory.mktemp("slurm")
+    config = small_config(write_data(folder / "data"), max_epochs=20, eval_every=100)
+    config["hide_eval_progressbar"] = True
+    write_config(folder / "config.yml", config)
+    return Jobs(slurm, folder)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(jobs) -> dict:
+    """The checkpoint of a run of two ranks without SLURM, called ``local``."""
+    run("train", jobs.folder / "config.yml", "--num-gpus", "2", "--timestamp-id", "local",
+        cwd=jobs.folder)  # fmt: skip
+    return jobs.checkpoint("local")
