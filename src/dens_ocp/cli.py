@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,16 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         import fairchem.core._cli as fairchem_cli
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+        from dens_ocp.host import signals
         from dens_ocp.host.rendezvous import local_launch_config
 
         # what fairchem runs in this process, or in the ranks that it starts
         fairchem_cli.runner_wrapper = run_rank
         fairchem_cli.LaunchConfig = local_launch_config
+        starts_ranks = args.mode == "train" and args.num_gpus > 1 and not args.submit
         try:
-            fairchem_cli.main(args, [*overrides, *_dotted_trainer(args.config_yml, overrides)])
+            with signals.passed_on() if starts_ranks else nullcontext():
+                fairchem_cli.main(args, [*overrides, *_dotted_trainer(args.config_yml, overrides)])
         except ChildFailedError as failed:
             if any(failure.exitcode == 2 for failure in failed.failures.values()):
                 return 2  # the rank has said why
@@ -83,10 +87,13 @@ def run_rank(config: dict[str, Any]) -> None:
     from fairchem.core._cli import Runner
 
     import dens_ocp  # noqa: F401 (registers, in each rank)
+    from dens_ocp.host import signals
 
     # The trainer lives until the process ends. Freed here, its process group joins gloo's thread
     # while this one holds the interpreter lock, which gloo's may be waiting for to free a tensor:
     # on a busy machine a finished rank then hangs (fairchem's runner_wrapper frees it).
+    if config["mode"] == "train":
+        signals.listen()
     runner = Runner()
     _KEPT_ALIVE.append(runner)
     try:
