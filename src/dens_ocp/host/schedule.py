@@ -53,7 +53,7 @@ def go_to(scheduler: Any, step: int, configured: list[dict[str, Any]]) -> None:
     """
     for function, options in zip(scheduler.lr_lambdas, configured, strict=True):
         vars(function).update(options)
-    scheduler.last_epoch = step - 1
+    scheduler.last_epoch, scheduler._step_count = step - 1, step
     _advance(scheduler)
 
 
