@@ -28,7 +28,7 @@ def test_one_process(lives, long, tmp_path):
     for number, moment in zip([*SIGNALS, signal.SIGTERM], (0.0, 0.2, 0.5, -1), strict=True):
         life = lives.train(long, "parts", tmp_path, "--print-every", "1")
         if moment < 0:
-            life.wait_for("run_dir")
+            life.wait_for("checkpoint_dir")
         else:
             life.wait_for("step: ")
             time.sleep(moment)

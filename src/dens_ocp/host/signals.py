@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from torch.distributed.elastic.multiprocessing import api as launcher
+
+from dens_ocp.host.swapped import swapped
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -98,29 +102,45 @@ def passed_on() -> Iterator[None]:
 
     torch's launcher kills the ranks on SIGTERM and dies of SIGUSR1 and SIGUSR2. Here the signals
     are blocked, which the ranks inherit until they :func:`listen`, so none is lost while they
-    start; a thread waits for them.
+    start. They come to a thread that waits for them, or, through a thread of some library that
+    does not block them, to a handler.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    came: queue.SimpleQueue[int] = queue.SimpleQueue()
+    launchers = launcher._terminate_process_handler
+
+    def handler(number: int, frame: Any) -> None:
+        if number in SIGNALS:
+            came.put(number)
+        else:
+            launchers(number, frame)
+
     over = threading.Event()
 
     def pass_on() -> None:
         while not over.is_set():
-            info = signal.sigtimedwait(SIGNALS, 0.2)
-            if info is None:
-                continue
-            while not multiprocessing.active_children() and not over.is_set():
-                time.sleep(0.1)
-            for rank in multiprocessing.active_children():
-                try:
-                    os.kill(rank.pid, info.si_signo)
-                except ProcessLookupError:
-                    pass
+            info = signal.sigtimedwait(SIGNALS, 0.1)
+            if info is not None:
+                came.put(info.si_signo)
+            ranks = multiprocessing.active_children()
+            while ranks and not came.empty():
+                number = came.get()
+                for rank in ranks:
+                    try:
+                        os.kill(rank.pid, number)
+                    except ProcessLookupError:
+                        pass
 
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    handlers = {number: signal.signal(number, handler) for number in SIGNALS}
     thread = threading.Thread(target=pass_on, daemon=True)
     thread.start()
     try:
-        yield
+        # the launcher installs its own handler, of this name
+        with swapped(launcher, "_terminate_process_handler", handler):
+            yield
     finally:
         over.set()
         thread.join()
+        for number, earlier in handlers.items():
+            signal.signal(number, earlier)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
