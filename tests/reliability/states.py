@@ -7,7 +7,7 @@ import torch
 
 
 def checkpoint(folder: Path, run: str, name: str = "checkpoint.pt") -> dict[str, Any]:
-    """What is in a checkpoint of a run; ``config`` and ``timestamp`` name the run and are left out."""
+    """What is in a checkpoint of a run but ``config``, which has the run's name."""
     content = torch.load(folder / "checkpoints" / run / name, weights_only=False)
     content.pop("config")
     return content

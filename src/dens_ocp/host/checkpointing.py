@@ -36,6 +36,7 @@ class CheckpointingTrainer(EvaluatingTrainer):
         self._restored_metrics: dict[str, Any] | None = None
         self._newest_step: int | None = None
         self._write_error: str | None = None
+        self._best_failed = False
         self._seed = self.config["cmd"]["seed"] or 0
         if self.config["dataset"].get("src") and not inference_only and not self.is_debug:
             on_master(self._claim_folder, self.device)
@@ -99,18 +100,29 @@ class CheckpointingTrainer(EvaluatingTrainer):
                 kept_checkpoints.write(state, path, keep_as)
         except OSError as error:
             self._write_error = f"{path} cannot be written ({error.strerror or error})"
+            self._best_failed = not training_state
             stays = f"; that of step {self._newest_step} stays" if self._newest_step else ""
             logging.warning(
-                "checkpoint of step %d: %s%s. Training goes on; make room",
+                "%s of step %d was not saved: %s%s. Make room",
+                path.name,
                 self.step,
                 self._write_error,
-                stays,
+                stays if training_state else "",
             )
             return None
         if training_state:
             self._newest_step = self.step
             kept_checkpoints.prune(path.parent, self.step, keep)
         return str(path)
+
+    def update_best(
+        self, primary_metric: str, val_metrics: dict[str, Any], disable_eval_tqdm: bool = True
+    ) -> None:
+        """fairchem's; a best checkpoint that could not be written is not the best one."""
+        before, self._best_failed = self.best_val_metric, False
+        super().update_best(primary_metric, val_metrics, disable_eval_tqdm)
+        if self.best_val_metric != before and on_master(lambda: self._best_failed, self.device):
+            self.best_val_metric = before
 
     def _save_for_certain(self) -> None:
         if self._saved_step == self.step and not self._evaluated_since_save:
