@@ -29,6 +29,10 @@ class Life:
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.pid, number)
 
+    def kill_all(self, number: int) -> None:
+        """Signal the process and its data workers, as SLURM and a terminal do it."""
+        os.killpg(self.pid, number)
+
     def wait_for(self, text: str, seconds: float = 120) -> None:
         """Wait until the log has ``text``."""
         end = time.monotonic() + seconds
@@ -92,6 +96,7 @@ def _serve() -> None:
             answer = os.fork()
             if answer == 0:
                 answers.close()
+                os.setsid()
                 log = os.open(request["log"], os.O_WRONLY | os.O_APPEND)
                 os.dup2(log, 1)
                 os.dup2(log, 2)

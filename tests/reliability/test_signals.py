@@ -65,8 +65,20 @@ def test_in_a_validation(lives, config, tmp_path):
         assert found is None, (file, found)
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_data_workers_do_not_die_of_it(lives, config, tmp_path, number):
+    path = config(max_epochs=50, eval_every=1000, checkpoint_every=1000, num_workers=2)
+    life = lives.train(path, "workers", tmp_path)
+    life.wait_for("step: 3.00")
+    life.kill_all(number)
+    assert life.end() == 0, life.log[-3000:]
+    assert "Traceback" not in life.log and "stopped after step" in life.log
+    with pytest.raises(ProcessLookupError):
+        life.kill_all(0)  # no worker is left
+
+
 @pytest.mark.parametrize("to", ["parent", "all"])
-def test_two_ranks_with_data_workers(config, tmp_path, to):
+def test_two_ranks(config, tmp_path, to):
     """To the process that started the ranks, as a user does it, and to all processes, as SLURM and
     a terminal do it."""
     path = config(max_epochs=6, batch_size=1, eval_every=1000, checkpoint_every=1000)
