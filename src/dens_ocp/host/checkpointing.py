@@ -176,6 +176,8 @@ class CheckpointingTrainer(EvaluatingTrainer):
             if not evaluation:
                 whole = partial(kept_checkpoints.newest_whole, checkpoint_path)
                 checkpoint_path = str(on_master(whole, self.device))
+            elif Path(checkpoint_path).is_file():
+                self._check_whole(checkpoint_path)
             logging.info("Loading checkpoint from: %s", checkpoint_path)
             map_location = torch.device("cpu") if self.cpu else self.device
             checkpoint = checkpoint_files.read(checkpoint_path, map_location)
@@ -203,6 +205,16 @@ class CheckpointingTrainer(EvaluatingTrainer):
         newest = self._folder / kept_checkpoints.NEWEST
         if newest.exists() and newest.samefile(checkpoint_path):
             self._newest_step = self.step
+
+    @staticmethod
+    def _check_whole(path: str) -> None:
+        reason = kept_checkpoints.damage(path)
+        if reason is not None:
+            kept = [str(file) for _, file in kept_checkpoints.older(Path(path).parent)]
+            raise DensError(
+                f"checkpoint: {path} is damaged ({reason}); use another one"
+                + (f", for example {kept[0]}" if kept else "")
+            )
 
     def _go_on(self, checkpoint: dict[str, Any]) -> None:
         """Take over where the other run stood; say what differs."""

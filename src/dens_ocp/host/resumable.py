@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from fairchem.core.common import distutils, gp_utils
+from fairchem.core.common.logger import TensorboardLogger
 
 from dens_ocp.host import (
     relaxation_options,
@@ -83,10 +84,10 @@ class ResumableTrainer(CheckpointingTrainer):
                 if self._evaluation_is_due():
                     self._evaluate(disable_eval_tqdm)
         except StopTraining as stop:
+            self._stop.close()
             self._leave(stop.signal)
             return
-        finally:
-            self._stop.close()
+        self._stop.close()
         self._save_for_certain()
         signals.stop_listening()
 
@@ -151,7 +152,7 @@ class ResumableTrainer(CheckpointingTrainer):
                 self.timestamp_id,
             )
         distutils.synchronize()
-        if self.logger is not None and not isinstance(self.config["logger"], str):
+        if self.logger is not None and not isinstance(self.logger, TensorboardLogger):
             self.logger.mark_preempting()
         if signals.call_earlier_handler(number) and not distutils.is_master():
             raise SystemExit(0)  # submitit requeues from rank 0, which does not come back
