@@ -8,21 +8,27 @@ import pytest
 from tests.reliability.states import checkpoint, difference
 
 KILLS = 20
+EPOCHS = 15
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_twenty_times_is_the_undisturbed_one(lives, config, tmp_path, capsys):
-    path = config(max_epochs=6, checkpoint_every=1, eval_every=4)
-    started = time.monotonic()
+    path = config(max_epochs=EPOCHS, checkpoint_every=1, eval_every=4)
     whole = lives.train(path, "whole", tmp_path)
+    whole.wait_for("INFO")
+    started = time.monotonic()
+    whole.wait_for("step: 3.00")
+    first_steps = time.monotonic()
     assert whole.end() == 0, whole.log[-3000:]
-    lifetime = time.monotonic() - started
+    start = first_steps - started
+    step = (time.monotonic() - first_steps) / (4 * EPOCHS - 3)
     seed = random.SystemRandom().randrange(10**6)
     draw = random.Random(seed)
     reached, unfinished = [], 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         life = lives.train(path, "killed", tmp_path)
-        time.sleep(draw.uniform(0.0, 0.5 * lifetime))
+        # every second one during the start, the others in the first steps
+        time.sleep(draw.uniform(0, start) if number % 2 else start + draw.uniform(0, 8 * step))
         life.kill()
         code = life.end()
         assert code in (-9, 0), life.log[-3000:]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
+import warnings
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils, gp_utils
 from fairchem.core.common.logger import TensorboardLogger
+from fairchem.core.trainers import base_trainer
+from torch.nn.parallel.distributed import DistributedDataParallel
 
 from dens_ocp.host import (
     relaxation_options,
@@ -21,11 +24,28 @@ from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining
 from dens_ocp.host.swapped import swapped
 
 
+class FixedBuckets(DistributedDataParallel):
+    """DDP that sums gradients in the same order at each step.
+
+    It gathers gradients in buckets and lays them out anew after the first step, in the order in
+    which they came. Where a gradient lies decides in which order gloo sums it over ranks, so with
+    three ranks or more the first step after a resume differs by rounding. DDP does not do that
+    when it looks for unused parameters.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__(module, find_unused_parameters=True)
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+
+
 class ResumableTrainer(CheckpointingTrainer):
     """fairchem's loop, which can be stopped between two steps, with all that it leaves undone."""
 
     def load_model(self) -> None:
-        super().load_model()
+        # a GPU has no fixed order of sums anyway, and pays for the search of a fixed layout
+        parallel = FixedBuckets if self.cpu else base_trainer.DistributedDataParallel
+        with swapped(base_trainer, "DistributedDataParallel", parallel):
+            super().load_model()
         if gp_utils.initialized():
             group = gp_utils.get_dp_rank()
             step_randomness.drop_paths_alike(
