@@ -28,7 +28,7 @@ def test_a_run_that_is_killed_twenty_times_is_the_undisturbed_one(lives, config,
     for number in range(KILLS):
         life = lives.train(path, "killed", tmp_path)
         # every second one during the start, the others in the first steps
-        time.sleep(draw.uniform(0, start) if number % 2 else start + draw.uniform(0, 8 * step))
+        time.sleep(draw.uniform(0, start) if number % 2 else start + draw.uniform(0, 5 * step))
         life.kill()
         code = life.end()
         assert code in (-9, 0), life.log[-3000:]

@@ -39,9 +39,10 @@ def test_from_every_checkpoint_of_a_run(lives, config, tmp_path):
 
 
 def train(config, name, ranks, *arguments, cwd):
-    return run(
+    done = run(
         "train", config, "--timestamp-id", name, "--num-gpus", str(ranks), *arguments, cwd=cwd
-    ).stdout
+    )
+    return done.stdout + done.stderr
 
 
 def test_with_another_number_of_ranks(config, tmp_path):

@@ -32,7 +32,7 @@ def test_read_only(lives, config, tmp_path, read_only):
     life = lives.train(config(), "run", tmp_path, "--run-dir", read_only)
     assert life.end() == 2
     assert life.log.count("error:") == 1 and "Traceback" not in life.log
-    assert f"--run-dir: {read_only} cannot be written (" in life.log
+    assert f"--run-dir: {read_only}/checkpoints cannot be written (" in life.log
 
 
 def test_a_file_in_the_place_of_the_folder(lives, config, tmp_path):

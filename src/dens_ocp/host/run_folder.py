@@ -16,6 +16,16 @@ from dens_ocp.errors import DensError
 LOCK = "run.lock"
 
 
+def check_run_dir(run_dir: str | os.PathLike[str]) -> None:
+    """The folders that fairchem fills can be written.
+
+    Raises:
+        DensError: one cannot.
+    """
+    for folder in ("checkpoints", "results", "logs"):
+        check_writable(Path(run_dir) / folder)
+
+
 def check_writable(folder: str | os.PathLike[str]) -> None:
     """Make ``folder`` and write a file in it.
 

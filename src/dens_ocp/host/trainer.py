@@ -57,7 +57,7 @@ class HostTrainer(ResumableTrainer):
     def __init__(self, *args: Any, **options: Any) -> None:
         if not options.get("is_debug", False):
             wandb_login.check(options.get("logger", "wandb"))
-            on_master(partial(run_folder.check_writable, options.get("run_dir") or os.getcwd()))
+            on_master(partial(run_folder.check_run_dir, options.get("run_dir") or os.getcwd()))
         super().__init__(*args, **options)
 
     def load_task(self) -> None:
