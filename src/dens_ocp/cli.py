@@ -11,6 +11,7 @@ import argparse
 import importlib
 import os
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from dens_ocp.host import rank_process, ranks, submission
+    from dens_ocp.host import rank_process, ranks, signals, submission
     from dens_ocp.host.data_workers import keeping_num_workers
     from dens_ocp.host.rendezvous import local_launch_config
     from dens_ocp.host.swapped import swapped
@@ -94,8 +95,12 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     fairchem_cli.LaunchConfig = local_launch_config
     fairchem_cli.AutoExecutor = partial(submission.ClusterExecutor, cpu=args.cpu)
     fairchem_cli.Runner = submission.SubmittedRun
+    starts_ranks = args.mode == "train" and args.num_gpus > 1 and not args.submit
     try:
-        with swapped(fairchem_cli, "build_config", keeping_num_workers(build_config)):
+        with (
+            swapped(fairchem_cli, "build_config", keeping_num_workers(build_config)),
+            signals.passed_on() if starts_ranks else nullcontext(),
+        ):
             fairchem_cli.main(args, overrides)
     except ChildFailedError as failed:
         if any(failure.exitcode == 2 for failure in failed.failures.values()):

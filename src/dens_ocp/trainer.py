@@ -18,7 +18,8 @@ from dens_ocp.batch import Corruption, attach, attach_scored, carries_corruption
 from dens_ocp.config import DeNSConfig, parse_dens_config
 from dens_ocp.corruption.corrupt import corrupt, step_generator
 from dens_ocp.errors import DensError
-from dens_ocp.host.trainer import TRAINING_STATE, HostTrainer
+from dens_ocp.host.checkpointing import TRAINING_STATE
+from dens_ocp.host.trainer import HostTrainer
 from dens_ocp.loss import NoiseTarget, force_and_noise_loss, target_loss
 from dens_ocp.metrics import dens_metrics, select_structures
 from dens_ocp.models import checkpoint_states

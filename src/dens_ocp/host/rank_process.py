@@ -11,6 +11,7 @@ from typing import Any
 from fairchem.core._cli import Runner
 
 from dens_ocp.errors import DensError
+from dens_ocp.host import signals
 from dens_ocp.host.data_workers import restore_num_workers
 
 _KEPT_ALIVE: list[Any] = []
@@ -27,6 +28,8 @@ def run_rank(config: dict[str, Any]) -> None:
         config: fairchem's config of the run.
     """
     restore_num_workers(config)
+    if config["mode"] == "train":
+        signals.listen()
     runner = Runner()
     _KEPT_ALIVE.append(runner)
     try:

@@ -37,7 +37,28 @@ def catch_up(scheduler: torch.optim.lr_scheduler.LRScheduler, step: int) -> None
     if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
         return
     if scheduler.last_epoch == step - 1:
-        with warnings.catch_warnings():
-            # the optimizer's own step was taken in the run that wrote the checkpoint
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-            scheduler.step()
+        _advance(scheduler)
+
+
+def lambdas(scheduler: Any) -> list[dict[str, Any]]:
+    """What the config says of a ``LambdaLR``'s functions, to be kept over ``load_state_dict``."""
+    return [dict(vars(each)) for each in getattr(scheduler, "lr_lambdas", [])]
+
+
+def go_to(scheduler: Any, step: int, configured: list[dict[str, Any]]) -> None:
+    """Put a ``LambdaLR`` at ``step`` of the schedule that this run's config asks for.
+
+    Its state in a checkpoint holds the lengths of warm-up and run in steps of the run that wrote
+    it. With another number of ranks an epoch has another number of steps.
+    """
+    for function, options in zip(scheduler.lr_lambdas, configured, strict=True):
+        vars(function).update(options)
+    scheduler.last_epoch, scheduler._step_count = step - 1, step
+    _advance(scheduler)
+
+
+def _advance(scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+    with warnings.catch_warnings():
+        # the optimizer's own step was taken in the run that wrote the checkpoint
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        scheduler.step()

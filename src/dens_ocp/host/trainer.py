@@ -7,16 +7,14 @@ modules of this package.
 from __future__ import annotations
 
 import copy
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils
-from fairchem.core.modules.exponential_moving_average import ExponentialMovingAverage
 
 from dens_ocp.datasets.checks import (
     LabelCheckingCollater,
@@ -28,23 +26,17 @@ from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.datasets.named_records import name_unreadable_records
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
-    checkpoint_files,
     data_workers,
     defaults,
     oc22_references,
     relaxation_options,
+    run_folder,
     schedule,
     timestamps,
     wandb_login,
-    whole_files,
 )
-from dens_ocp.host.guarded_step import GuardedTrainer
-from dens_ocp.host.swapped import swapped
-
-TRAINING_STATE = (
-    "epoch", "step", "best_val_metric", "primary_metric", "optimizer", "scheduler", "ema",
-)  # fmt: skip
-"""Entries of a checkpoint that belong to a run and not to its weights."""
+from dens_ocp.host.agreement import on_master
+from dens_ocp.host.resumable import ResumableTrainer
 
 _SPLITS = {
     "train": "dataset",
@@ -54,7 +46,7 @@ _SPLITS = {
 }
 
 
-class HostTrainer(GuardedTrainer):
+class HostTrainer(ResumableTrainer):
     """Cosine and multistep schedules in epochs (fairchem's EquiformerV2 trainer), for any model.
 
     Raises:
@@ -68,12 +60,8 @@ class HostTrainer(GuardedTrainer):
     def __init__(self, *args: Any, **options: Any) -> None:
         if not options.get("is_debug", False):
             wandb_login.check(options.get("logger", "wandb"))
+            on_master(partial(run_folder.check_run_dir, options.get("run_dir") or os.getcwd()))
         super().__init__(*args, **options)
-
-    def load(self, inference_only: bool) -> None:
-        self.train_loader = None
-        self._saved_step = self._validated_step = self._relaxed_step = None
-        super().load(inference_only)
 
     def load_task(self) -> None:
         self.config["evaluation_metrics"] = defaults.evaluation_metrics(
@@ -222,100 +210,3 @@ class HostTrainer(GuardedTrainer):
             everywhere = dict.fromkeys(name for rank in names for name in rank)
             metrics = {name: metrics.get(name, nothing) for name in everywhere}
         return super()._aggregate_metrics(metrics)
-
-    # ---- a run -----------------------------------------------------------------------------
-
-    def train(self, disable_eval_tqdm: bool = False) -> None:
-        """fairchem's loop; then what it leaves undone: the last validation and checkpoint."""
-        max_steps = len(self.train_loader) * self.config["optim"]["max_epochs"]
-        if self.step >= max_steps:
-            logging.warning(
-                "Nothing to train: the checkpoint is at step %d and optim.max_epochs: %s ends at "
-                "step %d",
-                self.step,
-                self.config["optim"]["max_epochs"],
-                max_steps,
-            )
-            return
-        relaxes = self.config["task"].get("eval_relaxations", False)
-        if relaxes:
-            relaxation_options.checked(self.config["task"])
-            # fairchem asks for the word relax_dataset, and relaxes dataset.relax
-            self.config["task"].setdefault("relax_dataset", dict(self.relax_dataset.config))
-        with swapped(self, "_in_training", True):
-            super().train(disable_eval_tqdm)
-            if self.val_loader is not None and self._validated_step != self.step:
-                val_metrics = self.validate(split="val", disable_tqdm=disable_eval_tqdm)
-                primary_metric = self.primary_metric or self.evaluation_metrics["primary_metric"]
-                self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_eval_tqdm)
-            if relaxes and self._relaxed_step != self.step:
-                self.run_relaxations()
-        if self._saved_step != self.step:
-            self.save(checkpoint_file="checkpoint.pt", training_state=True)
-
-    def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
-        if split == "val":
-            self._validated_step = self.step
-        return super().validate(split, disable_tqdm)
-
-    def run_relaxations(self) -> dict[str, Any]:
-        self._relaxed_step = self.step
-        return super().run_relaxations()
-
-    # ---- checkpoints -----------------------------------------------------------------------
-
-    def save(
-        self,
-        metrics: Any = None,
-        checkpoint_file: str = "checkpoint.pt",
-        training_state: bool = True,
-    ) -> str | None:
-        if training_state:
-            self._saved_step = self.step
-        temporary = super().save(metrics, f".{checkpoint_file}.{os.getpid()}", training_state)
-        if temporary is None:
-            return None
-        final = Path(temporary).with_name(checkpoint_file)
-        whole_files.replace(temporary, final)
-        return str(final)
-
-    def fitted_checkpoint(
-        self, checkpoint: dict[str, Any], path: str, evaluation: bool
-    ) -> dict[str, Any]:
-        """The checkpoint in the form of this trainer's model."""
-        return checkpoint
-
-    def load_checkpoint(
-        self,
-        checkpoint_path: str,
-        checkpoint: dict[str, Any] | None = None,
-        inference_only: bool = False,
-    ) -> None:
-        """Load a checkpoint; without a training set, its weights only.
-
-        In evaluation the averaged weights (EMA), if there are any, are put into the model
-        (fairchem's ``OCPCalculator`` uses the plain ones). In training the average is kept when
-        the file has none (fairchem drops it for good), and the learning rate goes on where it was.
-
-        Raises:
-            DensError: no such file, damaged, or of another architecture.
-        """
-        if checkpoint is None:
-            logging.info("Loading checkpoint from: %s", checkpoint_path)
-            map_location = torch.device("cpu") if self.cpu else self.device
-            checkpoint = checkpoint_files.read(checkpoint_path, map_location)
-        evaluation = inference_only or self.train_loader is None
-        checkpoint = {"normalizers": {}, "amp": None, **checkpoint}
-        checkpoint = self.fitted_checkpoint(checkpoint, checkpoint_path, evaluation)
-        ema = self.ema
-        super().load_checkpoint(checkpoint_path, checkpoint, inference_only=evaluation)
-        if evaluation:
-            if checkpoint.get("ema"):
-                average = ExponentialMovingAverage(self.model.parameters(), 0.0)
-                average.load_state_dict(checkpoint["ema"])
-                average.copy_to()
-            return
-        if self.ema is None and ema is not None:
-            self.ema = ExponentialMovingAverage(self.model.parameters(), self.ema_decay)
-        if "scheduler" in checkpoint and self.scheduler.scheduler_type != "Null":
-            schedule.catch_up(self.scheduler.scheduler, self.step)

@@ -18,6 +18,13 @@ def replace(temporary: str | os.PathLike[str], final: str | os.PathLike[str]) ->
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, final)
+    folder = os.open(Path(final).parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name, too
+    except OSError:
+        pass  # some network file systems cannot
+    finally:
+        os.close(folder)
 
 
 @contextmanager

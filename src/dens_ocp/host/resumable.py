@@ -1,0 +1,194 @@
+"""A training run that can be stopped at any time and goes on as if it had not been."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from fairchem.core.common import distutils, gp_utils
+from fairchem.core.common.logger import TensorboardLogger
+from fairchem.core.trainers import base_trainer
+from torch.nn.parallel.distributed import DistributedDataParallel
+
+from dens_ocp.host import (
+    relaxation_options,
+    signals,
+    step_randomness,
+)
+from dens_ocp.host.checkpointing import CheckpointingTrainer
+from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining
+from dens_ocp.host.swapped import swapped
+
+
+class FixedBuckets(DistributedDataParallel):
+    """DDP that sums gradients in the same order at each step.
+
+    It gathers gradients in buckets and lays them out anew after the first step, in the order in
+    which they came. Where a gradient lies decides in which order gloo sums it over ranks, so with
+    three ranks or more the first step after a resume differs by rounding. DDP does not do that
+    when it looks for unused parameters.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__(module, find_unused_parameters=True)
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+
+
+class ResumableTrainer(CheckpointingTrainer):
+    """fairchem's loop, which can be stopped between two steps, with all that it leaves undone."""
+
+    def load_model(self) -> None:
+        # a GPU has no fixed order of sums anyway, and pays for the search of a fixed layout
+        parallel = FixedBuckets if self.cpu else base_trainer.DistributedDataParallel
+        with swapped(base_trainer, "DistributedDataParallel", parallel):
+            super().load_model()
+        if gp_utils.initialized():
+            group = gp_utils.get_dp_rank()
+            step_randomness.drop_paths_alike(
+                self._unwrapped_model, lambda: (self._seed, group, self.step), self.device
+            )
+
+    def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
+        loader = super().get_dataloader(dataset, sampler, workers)
+        loader.worker_init_fn = signals.ignore_in_worker
+        return loader
+
+    # ---- a run -----------------------------------------------------------------------------
+
+    def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        if self.model.training:
+            step_randomness.seed_step(self._seed, distutils.get_rank(), self.step)
+        return super()._forward(batch)
+
+    def train(self, disable_eval_tqdm: bool = False) -> None:
+        """fairchem's loop; then what it leaves undone: the last validation and checkpoint.
+
+        SIGTERM, SIGUSR1 and SIGUSR2 end it after the current step (a validation is broken off, and
+        done at the resume), with a checkpoint.
+
+        Raises:
+            DensError: the last checkpoint could not be written.
+        """
+        if self._newest_step is None and self.step == 0 and not self.is_debug:
+            self._go_on_from_a_kept_checkpoint()
+        max_epochs = self.config["optim"]["max_epochs"]
+        if self.step >= self._last_step and not self._evaluation_is_due():
+            logging.warning(
+                "Nothing to train: the checkpoint is at step %d and optim.max_epochs: %s ends at "
+                "step %d",
+                self.step,
+                max_epochs,
+                self._last_step,
+            )
+            return
+        if self._relaxes:
+            relaxation_options.checked(self.config["task"])
+            # fairchem asks for the word relax_dataset, and relaxes dataset.relax
+            self.config["task"].setdefault("relax_dataset", dict(self.relax_dataset.config))
+        signals.listen()
+        self._stop = AgreedStop()
+        self._done = self.step, self.epoch
+        try:
+            with ExitStack() as stack:
+                for name, value in (
+                    ("_in_training", True),
+                    ("train_loader", Stepwise(self.train_loader, self._between_steps)),
+                    ("val_loader", self.val_loader and Stepwise(self.val_loader, self._may_stop)),
+                ):
+                    stack.enter_context(swapped(self, name, value))
+                super().train(disable_eval_tqdm)
+                if self._evaluation_is_due():
+                    self._evaluate(disable_eval_tqdm)
+        except StopTraining as stop:
+            self._stop.close()
+            self._leave(stop.signal)
+            return
+        self._stop.close()
+        self._save_for_certain()
+        signals.stop_listening()
+
+    @property
+    def _relaxes(self) -> bool:
+        return self.config["task"].get("eval_relaxations", False)
+
+    def _evaluation_is_due(self) -> bool:
+        """This step is followed by a validation or by relaxations that have not been done."""
+        eval_every = self.config["optim"].get("eval_every", len(self.train_loader))
+        if self.step == 0 or (self.step % eval_every and self.step < self._last_step):
+            return False
+        return (self.val_loader is not None and self._validated_step != self.step) or (
+            self._relaxes and self._relaxed_step != self.step
+        )
+
+    def _evaluate(self, disable_tqdm: bool = True) -> None:
+        """What fairchem's loop does every ``eval_every`` steps."""
+        if self.val_loader is not None and self._validated_step != self.step:
+            val_metrics = self.validate(split="val", disable_tqdm=disable_tqdm)
+            primary_metric = self.primary_metric or self.evaluation_metrics["primary_metric"]
+            self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_tqdm)
+            if self.scheduler.scheduler_type == "ReduceLROnPlateau":
+                self.scheduler.step(metrics=val_metrics[primary_metric]["metric"])
+        if self._relaxes and self._relaxed_step != self.step:
+            self.run_relaxations()
+
+    def _between_steps(self) -> None:
+        """fairchem has set ``step`` and ``epoch`` to those that come; here they are the last ones.
+
+        A checkpoint that was written before the validation of its step is written again after it,
+        with the best metric.
+        """
+        coming = self.step, self.epoch
+        self.step, self.epoch = self._done
+        if self._restored_metrics is not None:
+            self.metrics, self._restored_metrics = self._restored_metrics, None
+        if self._evaluation_is_due():
+            logging.info("The validation of step %d is made up for", self.step)
+            self._evaluate()
+            self.model.train()
+        if self._evaluated_since_save and self._saved_step == self.step:
+            self.save()
+        self._may_stop()
+        self.step, self.epoch = self._done = coming
+
+    def _may_stop(self) -> None:
+        number = self._stop.signal()
+        if number:
+            raise StopTraining(number)
+
+    def _leave(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self.step:
+            self._save_for_certain()
+        if distutils.is_master():
+            logging.info(
+                "%s: stopped after step %d of %d; the same command with --timestamp-id=%s goes on",
+                name,
+                self.step,
+                self._last_step,
+                self.timestamp_id,
+            )
+        distutils.synchronize()
+        if self.logger is not None and not isinstance(self.logger, TensorboardLogger):
+            self.logger.mark_preempting()
+        if signals.call_earlier_handler(number) and not distutils.is_master():
+            raise SystemExit(0)  # submitit requeues from rank 0, which does not come back
+
+    def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
+        try:
+            metrics = super().validate(split, disable_tqdm)
+        except StopTraining:
+            if self.ema:
+                self.ema.restore()  # fairchem puts the average into the model
+            raise
+        if split == "val":
+            self._validated_step, self._evaluated_since_save = self.step, True
+        return metrics
+
+    def run_relaxations(self) -> dict[str, Any]:
+        metrics = super().run_relaxations()
+        self._relaxed_step, self._evaluated_since_save = self.step, True
+        return metrics

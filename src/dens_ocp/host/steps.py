@@ -1,0 +1,77 @@
+"""Between the steps of fairchem's loop: where a run may stop, and all ranks at the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from fairchem.core.common import distutils
+
+from dens_ocp.host import signals
+
+
+class StopTraining(Exception):
+    """A signal asked for it; ``signal`` is its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+class Stepwise:
+    """A loader that calls a function before each batch.
+
+    In fairchem's loop the step before is complete then, the scheduler's part included.
+    """
+
+    def __init__(self, loader: Any, before_batch: Callable[[], None]) -> None:
+        self.loader, self.before_batch = loader, before_batch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.before_batch()
+        with signals.held():  # data workers start here
+            batches = iter(self.loader)
+        for batch in batches:
+            yield batch
+            self.before_batch()
+
+
+class AgreedStop:
+    """Whether any rank has a signal, asked by all ranks at the same places.
+
+    The answer is that of the question before: the reduction (one number, on the CPU) runs beside
+    the step, and no rank waits for it.
+    """
+
+    def __init__(self) -> None:
+        many = distutils.get_world_size() > 1
+        self.group = torch.distributed.new_group(backend="gloo") if many else None
+        self.asked: tuple[Any, torch.Tensor] | None = None
+
+    def signal(self) -> int:
+        """The signal after which all ranks stop now, or 0."""
+        if self.group is None:
+            return signals.received()
+        answer = self._answer()
+        number = torch.tensor(signals.received())
+        work = torch.distributed.all_reduce(
+            number, torch.distributed.ReduceOp.MAX, self.group, async_op=True
+        )
+        self.asked = work, number
+        return answer
+
+    def _answer(self) -> int:
+        if self.asked is None:
+            return 0
+        work, number = self.asked
+        work.wait()
+        self.asked = None
+        return int(number)
+
+    def close(self) -> None:
+        """Take the last answer, so that no reduction is left when the process ends."""
+        self._answer()
