@@ -86,7 +86,7 @@ class CheckpointingTrainer(GuardedTrainer):
                 **self._notes(),
                 "validated_step": self._validated_step,
                 "relaxed_step": self._relaxed_step,
-                "metrics": resume_notes.plain(self.metrics),
+                "metrics": resume_notes.plain(getattr(self, "metrics", None) or {}),
             }
             if of_the_run and self._newest_step not in (None, self.step):
                 keep_as = path.with_name(f"checkpoint.{self._newest_step}.pt")
