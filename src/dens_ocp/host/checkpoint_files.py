@@ -44,7 +44,6 @@ _UNSUPPORTED = (
     r"GLOBAL (\S+) was not an allowed",
     r"(?:unrecognized function|unsupported class) (.+)",
     r"Can only build .* but got (.+)",
-    r"(Unsupported operand \d+)",
 )
 
 
