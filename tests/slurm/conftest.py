@@ -13,14 +13,6 @@ from tests.slurm.jobs import Jobs
 from tests.slurm.single_host import SingleHostSlurm, Unavailable
 
 
-def pytest_collection_modifyitems(items):
-    """All in one process of pytest-xdist: one SLURM is enough."""
-    for item in items:
-        if Path(item.path).parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(scope="session")
 def slurm():
     # not pytest's folder: munge wants one that others may enter, with a short path

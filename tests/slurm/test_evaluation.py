@@ -1,8 +1,12 @@
 """``slurm/evaluate``: a job array with a task for each run, and a job that collects."""
 
+import pytest
 import yaml
 
 from tests.lmdbs import write_is2re, write_s2ef
+
+# all in one process of pytest-xdist: one SLURM is enough
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
 
 def test_array_and_collecting_job(jobs, undisturbed):

@@ -1,6 +1,10 @@
 """Training on a real SLURM, by sbatch and by submitit, told to stop and started again."""
 
+import pytest
 import torch
+
+# all in one process of pytest-xdist: one SLURM is enough
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
 
 def assert_same_run(one: dict, other: dict) -> None:
