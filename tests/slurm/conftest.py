@@ -1,7 +1,11 @@
-"""One SLURM for all tests of this folder, and one folder of runs that they share."""
+"""One SLURM for the tests of this folder, and one folder of runs that they share.
+
+Each process of pytest-xdist has its own; they do not meet.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,7 +22,9 @@ def slurm():
     # not pytest's folder: munge wants one that others may enter, with a short path
     folder = Path(tempfile.mkdtemp(prefix="dens-slurm-"))
     folder.chmod(0o755)
-    host = SingleHostSlurm(folder)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    # ports of ranks come from the ids of jobs
+    host = SingleHostSlurm(folder, first_job=1 + 100 * worker)
     try:
         try:
             host.up()

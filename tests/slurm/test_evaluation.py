@@ -5,8 +5,7 @@ import yaml
 
 from tests.lmdbs import write_is2re, write_s2ef
 
-# all in one process of pytest-xdist: one SLURM is enough
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slow
 
 
 def test_array_and_collecting_job(jobs, undisturbed):

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-# all in one process of pytest-xdist: one SLURM is enough
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slow
 
 
 def assert_same_run(one: dict, other: dict) -> None:
