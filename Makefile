@@ -62,9 +62,8 @@ demo: $(DONE)/project
 	$(BIN)/dens-ocp demo $(DEMO_ARGS)
 
 # One thread per worker: with two, torch and the workers fight over the cores.
-# loadgroup: tests that share a SLURM run in one worker.
 test: $(DONE)/project
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(TEST_ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) $(TEST_ARGS)
 
 lint: $(DONE)/project
 	$(BIN)/python -m ruff check src tests examples

@@ -1,7 +1,11 @@
-"""One SLURM for all tests of this folder, and one folder of runs that they share."""
+"""One SLURM for the tests of this folder, and one folder of runs that they share.
+
+Each process of pytest-xdist has its own; they do not meet.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,20 +17,14 @@ from tests.slurm.jobs import Jobs
 from tests.slurm.single_host import SingleHostSlurm, Unavailable
 
 
-def pytest_collection_modifyitems(items):
-    """All in one process of pytest-xdist: one SLURM is enough."""
-    for item in items:
-        if Path(item.path).parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(scope="session")
 def slurm():
     # not pytest's folder: munge wants one that others may enter, with a short path
     folder = Path(tempfile.mkdtemp(prefix="dens-slurm-"))
     folder.chmod(0o755)
-    host = SingleHostSlurm(folder)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    # ports of ranks come from the ids of jobs
+    host = SingleHostSlurm(folder, first_job=1 + 100 * worker)
     try:
         try:
             host.up()

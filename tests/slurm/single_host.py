@@ -53,6 +53,7 @@ ReturnToService=2
 JobRequeue=1
 KillWait=5
 MinJobAge=600
+FirstJobId={first_job}
 NodeName={nodes[0]} NodeHostname={host} NodeAddr={nodes[0]} Port={ports[1]} {size}
 NodeName={nodes[1]} NodeHostname={host} NodeAddr={nodes[1]} Port={ports[2]} {size}
 PartitionName=debug Nodes={nodes[0]},{nodes[1]} Default=YES MaxTime=INFINITE State=UP
@@ -68,10 +69,12 @@ class SingleHostSlurm:
 
     Args:
         folder: for packages, settings, state and logs; its path must be short enough for a socket.
+        first_job: its id.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, first_job: int = 1) -> None:
         self.folder = folder
+        self.first_job = first_job
         self.root = folder / "root"
         self._daemons: list[subprocess.Popen] = []
 
@@ -142,6 +145,7 @@ class SingleHostSlurm:
             plugins=self._libraries / "slurm-wlm",
             ports=_free_ports(3),
             nodes=NODES,
+            first_job=self.first_job,
             size="CPUs=64 RealMemory=200000 State=UNKNOWN",
         )
         (self.folder / "slurm.conf").write_text(text)

@@ -1,8 +1,11 @@
 """``slurm/evaluate``: a job array with a task for each run, and a job that collects."""
 
+import pytest
 import yaml
 
 from tests.lmdbs import write_is2re, write_s2ef
+
+pytestmark = pytest.mark.slow
 
 
 def test_array_and_collecting_job(jobs, undisturbed):

@@ -1,6 +1,9 @@
 """Training on a real SLURM, by sbatch and by submitit, told to stop and started again."""
 
+import pytest
 import torch
+
+pytestmark = pytest.mark.slow
 
 
 def assert_same_run(one: dict, other: dict) -> None:
