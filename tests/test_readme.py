@@ -235,8 +235,10 @@ def test_commands_run_as_written(tmp_path):
         epochs = [f"--optim.max_epochs={2 if resumed else 1}"] if is_fairchem(words) else []
         logs.append(execute([*words, *epochs], tmp_path))
         run = run or next((tmp_path / "checkpoints").iterdir()).name
-    train, resume, *validations = logs[:5]
-    evaluate, check, report, export, predict, relax, finetune = logs[5:]
+    train, doctor, plan, resume, *validations = logs[:7]
+    evaluate, check, report, export, predict, relax, finetune = logs[7:]
+    assert "problem" not in doctor.lower().replace("no problem", "").replace("0 problem", "")
+    assert "GPU-hours" in plan
     assert run.endswith("-first") and "dens_noise_mae" in train
     assert "epoch: 2.0" in resume
     maes = {re.findall(r"forces_mae: ([\d.]+)", log)[-1] for log in validations}
