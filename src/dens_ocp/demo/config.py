@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-KEY_MAPPING = {"y": "energy", "force": "forces", "y_relaxed": "energy_relaxed"}
+from dens_ocp.host.defaults import KEY_MAPPING
+
 VALIDATIONS = 5  # during a training run
 
 

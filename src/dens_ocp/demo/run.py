@@ -193,7 +193,7 @@ class _Demo:
                 dens=name == DENS,
             )
             jobs[name] = partial(self.runs.train, name, settings, epochs * steps, ranks)
-        done = side_by_side(jobs, len(names), progress=False)
+        done = side_by_side(jobs, len(names))
         return [done[name] for name in names]
 
     def _evaluate(self, trained: list[Trained], config: Path) -> dict[str, EvaluationFolder]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from dens_ocp.evaluation.result_paths import (
 )
 from dens_ocp.evaluation.score_tables import Score, score_json, score_latex, score_table
 from dens_ocp.evaluation.scores import is2re_scores, is2rs_scores, s2ef_scores
-from dens_ocp.evaluation.structures import open_structures
+from dens_ocp.evaluation.structures import Structure, open_structures
 from dens_ocp.evaluation.trajectories import (
     energies_of_trajectories,
     positions_of_trajectories,
@@ -125,19 +125,26 @@ def score_split(
     structures = open_structures(section, f"--lmdb {split}")
     bar = tqdm(structures, desc=split, total=len(structures))
     try:
-        if task == "s2ef":
-            return s2ef_scores(read_predictions(results), bar)
-        if task == "is2re":
-            energies = (
-                energies_of_trajectories(results)
-                if results.is_dir()
-                else energies_of_npz(results, hybrid)
-            )
-            return is2re_scores(energies, bar)
-        read = positions_of_trajectories if results.is_dir() else positions_of_npz
-        return is2rs_scores(read(results), bar)
+        return score_structures(task, results, bar, hybrid)
     except DensError as error:
         raise DensError(f"{split}: {error}") from None
+
+
+def score_structures(
+    task: str, results: Path, structures: Iterable[Structure], hybrid: bool = False
+) -> Score:
+    """Score results against labelled structures; arguments and errors as of :func:`score_split`."""
+    if task == "s2ef":
+        return s2ef_scores(read_predictions(results), structures)
+    if task == "is2re":
+        energies = (
+            energies_of_trajectories(results)
+            if results.is_dir()
+            else energies_of_npz(results, hybrid)
+        )
+        return is2re_scores(energies, structures)
+    read = positions_of_trajectories if results.is_dir() else positions_of_npz
+    return is2rs_scores(read(results), structures)
 
 
 def _write(path: Path, text: str) -> None:

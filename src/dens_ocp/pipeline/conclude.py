@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,12 @@ from tqdm import tqdm
 
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation.boards import Board
-from dens_ocp.evaluation.prediction_files import positions_of_npz, read_predictions
 from dens_ocp.evaluation.reference import read_references
+from dens_ocp.evaluation.score import score_structures
 from dens_ocp.evaluation.score_tables import Score, score_json, score_latex, score_table
-from dens_ocp.evaluation.scores import is2re_scores, is2rs_scores, s2ef_scores
-from dens_ocp.evaluation.structures import Structure, open_structures
+from dens_ocp.evaluation.structures import open_structures
 from dens_ocp.evaluation.submission_sources import Choices
 from dens_ocp.evaluation.submission_writer import make_submission
-from dens_ocp.evaluation.trajectories import energies_of_trajectories
 from dens_ocp.pipeline.folder import EvaluationFolder, write_text
 from dens_ocp.pipeline.settings import EvaluationSettings
 from dens_ocp.report.command import evaluation_and_its_run, write_report
@@ -96,20 +94,19 @@ def _scores(
             continue
         bar = tqdm(structures, desc=f"{task} {split}", total=len(structures), leave=False)
         try:
-            scores[split] = _score(task, folder, split, bar)
+            scores[split] = score_structures(task, _results(folder)[task](split), bar)
         except DensError as error:
             raise DensError(f"{task}, {split}: {error}") from None
     return scores
 
 
-def _score(
-    task: str, folder: EvaluationFolder, split: str, structures: Iterable[Structure]
-) -> Score:
-    if task == "s2ef":
-        return s2ef_scores(read_predictions(folder.predictions(split)), structures)
-    if task == "is2re":
-        return is2re_scores(energies_of_trajectories(folder.trajectories(split)), structures)
-    return is2rs_scores(positions_of_npz(folder.positions(split)), structures)
+def _results(folder: EvaluationFolder) -> dict[str, Callable[[str], Path]]:
+    """Where the results of a split lie, by task."""
+    return {
+        "s2ef": folder.predictions,
+        "is2re": folder.trajectories,
+        "is2rs": folder.positions,
+    }
 
 
 def _submissions(
@@ -119,11 +116,7 @@ def _submissions(
     say: Callable[[str], None],
 ) -> list[Path]:
     """The files of the board for which all splits are there, compared with the data sets."""
-    results = {
-        "s2ef": folder.predictions,
-        "is2re": folder.trajectories,
-        "is2rs": folder.positions,
-    }
+    results = _results(folder)
     references: dict[int, Any] = {}
     written = []
     for task, sections in _sections(settings).items():

@@ -78,7 +78,7 @@ def run_jobs(
     Raises:
         DensError: a run failed; the others that had been started are finished first.
     """
-    waiting = [job for job in jobs if not job.collect()]
+    waiting = unfinished(jobs)
     if len(waiting) < len(jobs):
         say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are done already")
     bar = JobsBar([job.name for job in waiting], disable=options.submits)
@@ -86,7 +86,6 @@ def run_jobs(
         done = side_by_side(
             {job.name: partial(_run, job, checkpoint, options, locks, bar) for job in waiting},
             options.at_a_time,
-            progress=False,
         )
     finally:
         bar.close()
@@ -126,14 +125,12 @@ def prepare(
         for split, section in sections.items():
             check_dataset_paths(section, f"evaluation.{task}.{split}")
     jobs = jobs_of(settings, folder)
-    results = {job.name: job.result for job in jobs}
 
     def is_there(name: str) -> bool:
         mode, _, split = name.partition("-")
-        result = results.get(name) or (
-            folder.predictions(split) if mode == "predict" else folder.positions(split)
-        )
-        return result.is_file() or (mode == "relax" and folder.trajectories(split).is_dir())
+        if mode == "predict":
+            return folder.predictions(split).is_file()
+        return folder.positions(split).is_file() or folder.trajectories(split).is_dir()
 
     folder.describe(describe(settings, jobs, checkpoint, sha256), is_there)
     return jobs

@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from dens_ocp.errors import DensError
+from dens_ocp.host.defaults import KEY_MAPPING
 from dens_ocp.pipeline.folder import EvaluationFolder, write_text
 from dens_ocp.pipeline.process import run_cli
 from dens_ocp.pipeline.settings import EvaluationSettings
 
-KEY_MAPPING = {"y": "energy", "force": "forces", "y_relaxed": "energy_relaxed"}
 _PERCENT = re.compile(r"(\d+)%\|")
 _SUBMITTED = re.compile(r"Submitted jobs: (.+)")
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from tqdm import tqdm
-
 
 def cores() -> int:
     """CPU cores that the demo uses: two, or one where there is no second."""
@@ -17,21 +15,15 @@ def cores() -> int:
 
 
 def side_by_side(
-    jobs: dict[Hashable, Callable[[], Any]], workers: int, progress: bool = True
+    jobs: dict[Hashable, Callable[[], Any]], workers: int
 ) -> dict[Hashable, Any]:
     """Results of ``jobs`` by their keys, ``workers`` at a time; after a failure none is started."""
     results = {}
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(jobs), unit="run", disable=not progress) as bar,
-    ):
+    with ThreadPoolExecutor(workers) as pool:
         pending = {pool.submit(job): key for key, job in jobs.items()}
         try:
             for future in as_completed(pending):
-                key = pending[future]
-                results[key] = future.result()
-                bar.set_postfix_str(" ".join(key) if isinstance(key, tuple) else str(key))
-                bar.update()
+                results[pending[future]] = future.result()
         except BaseException:
             for future in pending:
                 future.cancel()
