@@ -9,78 +9,102 @@ again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
+from fairchem.core.models.equiformer_v2.so3 import SO3_Grid
 
-BLOCK_VALUES = 1 << 18
-"""Values of the grid that are held at a time on a CPU: 1 MiB in float32."""
+from dens_ocp.fast.blocks import blocks
+from dens_ocp.fast.matrix_products import product
 
 
 class _SiluOnSphere(torch.autograd.Function):
-    """``from_grid^T silu(to_grid x)`` for each edge; once differentiable."""
+    """``from_grid^T silu(to_grid x)`` for each edge; coefficients come and go in several tensors,
+    one after the other."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, to_grid: torch.Tensor, from_grid: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.save_for_backward(x, to_grid, from_grid)
-        back = from_grid.t()
-        out = x.new_empty(x.shape[0], from_grid.shape[1], x.shape[2])
-        for start, stop in blocks(x, to_grid.shape[0]):
-            grid = torch.matmul(to_grid, x[start:stop])
-            torch.matmul(back, torch.nn.functional.silu(grid, inplace=True), out=out[start:stop])
+        ctx: Any,
+        to_grid: torch.Tensor,
+        from_grid: torch.Tensor,
+        sizes: tuple[int, ...],
+        *parts: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        ctx.save_for_backward(to_grid, from_grid, *parts)
+        edges, channels = parts[0].shape[0], parts[0].shape[2]
+        out = tuple(parts[0].new_empty(edges, size, channels) for size in sizes)
+        back = from_grid.t().contiguous()
+        for some in blocks(edges, to_grid.shape[0] * channels, parts[0].device):
+            grid = _to_grid(to_grid, parts, some)
+            values = product(back, torch.nn.functional.silu(grid, inplace=True).t())
+            _scatter(values, out, some)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        x, to_grid, from_grid = ctx.saved_tensors
-        back = to_grid.t()
-        out = torch.empty_like(x)
-        for start, stop in blocks(x, to_grid.shape[0]):
-            grid = torch.matmul(to_grid, x[start:stop])
-            on_grid = torch.matmul(from_grid, gradient[start:stop])
-            torch.matmul(
-                back, torch.ops.aten.silu_backward(on_grid, grid), out=out[start:stop]
-            )
-        return out, None, None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        to_grid, from_grid, *parts = ctx.saved_tensors
+        out = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in parts]
+        back = to_grid.t().contiguous()
+        for some in blocks(parts[0].shape[0], len(to_grid) * parts[0].shape[2], parts[0].device):
+            grid = _to_grid(to_grid, parts, some)
+            on_grid = _to_grid(from_grid, gradients, some)
+            torch.ops.aten.silu_backward.grad_input(on_grid, grid, grad_input=on_grid)
+            _scatter(product(back, on_grid.t()), out, some)
+        return None, None, None, *out
 
 
-def blocks(x: torch.Tensor, points: int) -> list[tuple[int, int]]:
-    """Ranges of edges whose grids fit into the cache; on other devices than the CPU one range of
-    at most 2^28 values, for the memory's sake."""
-    limit = BLOCK_VALUES if x.device.type == "cpu" else 1 << 28
-    step = max(1, limit // max(1, points * x.shape[2]))
-    return [(start, min(start + step, len(x))) for start in range(0, len(x), step)]
+def _to_grid(
+    matrix: torch.Tensor, parts: Sequence[torch.Tensor], edges: slice
+) -> torch.Tensor:
+    """(G, B C) values of B edges: a matrix product for all of them."""
+    rows = torch.cat([part[edges].transpose(0, 1) for part in parts]).flatten(1)
+    return product(matrix, rows.t())
+
+
+def _scatter(values: torch.Tensor, out: Sequence[torch.Tensor], edges: slice) -> None:
+    """(I, B C) to the rows of B edges."""
+    start = 0
+    for part in out:
+        rows = values[start : start + part.shape[1]]
+        part[edges] = rows.view(len(rows), -1, part.shape[2]).transpose(0, 1)
+        start += part.shape[1]
 
 
 def silu_on_sphere(
-    x: torch.Tensor, to_grid: torch.Tensor, from_grid: torch.Tensor
-) -> torch.Tensor:
+    parts: Sequence[torch.Tensor],
+    to_grid: torch.Tensor,
+    from_grid: torch.Tensor,
+    sizes: Sequence[int],
+) -> tuple[torch.Tensor, ...]:
     """SiLU on the grid.
 
     Args:
-        x: (E, I, C) coefficients.
-        to_grid: (G, I). from_grid: (G, J): with J < I some coefficients are not computed.
+        parts: (E, I_k, C) coefficients, I in all.
+        to_grid: (G, I). from_grid: (G, J): J coefficients are computed.
+        sizes: J as a sum: of the parts that come back.
 
     Returns:
-        (E, J, C). Second derivatives are not defined.
+        (E, J_k, C) for each of ``sizes``. Differentiable once.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    to_grid, from_grid = to_grid.to(x.dtype), from_grid.to(x.dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        return _SiluOnSphere.apply(x, to_grid, from_grid)
+    kind = parts[0].device.type
+    if torch.is_autocast_enabled(kind):
+        parts = [part.to(torch.get_autocast_dtype(kind)) for part in parts]
+    dtype = parts[0].dtype
+    with torch.autocast(kind, enabled=False):
+        return _SiluOnSphere.apply(
+            to_grid.to(dtype), from_grid.to(dtype), tuple(sizes), *parts
+        )
 
 
 class BlockedS2Activation(S2Activation):
     """fairchem's ``S2Activation``."""
 
     def forward(self, inputs: torch.Tensor, SO3_grid: Any) -> torch.Tensor:
-        to_grid, from_grid = _matrices(SO3_grid[self.lmax][self.mmax])
-        return silu_on_sphere(inputs, to_grid, from_grid)
+        grid = SO3_grid[self.lmax][self.mmax]
+        return silu_on_sphere([inputs], *grid_matrices(grid), [inputs.shape[1]])[0]
 
 
 class BlockedSeparableS2Activation(SeparableS2Activation):
@@ -90,12 +114,13 @@ class BlockedSeparableS2Activation(SeparableS2Activation):
     def forward(
         self, input_scalars: torch.Tensor, input_tensors: torch.Tensor, SO3_grid: Any
     ) -> torch.Tensor:
-        to_grid, from_grid = _matrices(SO3_grid[self.lmax][self.mmax])
-        tensors = silu_on_sphere(input_tensors, to_grid, from_grid[:, 1:])
+        to_grid, from_grid = grid_matrices(SO3_grid[self.lmax][self.mmax])
+        size = input_tensors.shape[1] - 1
+        (tensors,) = silu_on_sphere([input_tensors], to_grid, from_grid[:, 1:], [size])
         scalars = self.scalar_act(input_scalars).reshape(len(tensors), 1, tensors.shape[2])
         return torch.cat([scalars.to(tensors.dtype), tensors], 1)
 
 
-def _matrices(grid: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def grid_matrices(grid: SO3_Grid) -> tuple[torch.Tensor, torch.Tensor]:
     """(G, I) to the grid, (G, I) back."""
     return grid.to_grid_mat.flatten(0, 1), grid.from_grid_mat.flatten(0, 1)

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
 
+class HeadRotation(SO3_Rotation):
+    """fairchem's ``SO3_Rotation``, of some of the edges of another one."""
+
+    def take(self, whole: SO3_Rotation, edges: torch.Tensor | None) -> None:
+        """The matrices of another module, of all edges or of some, (K,) int64."""
+        self.device, self.dtype = whole.device, whole.dtype
+        self.wigner = whole.wigner if edges is None else whole.wigner[edges]
+        self.wigner_inv = whole.wigner_inv if edges is None else whole.wigner_inv[edges]
+
+
 class EqV2ChosenAtomsHead(EqV2VectorHead):
     """fairchem's ``EqV2VectorHead``, for all atoms or for chosen ones.
 
@@ -30,7 +40,7 @@ class EqV2ChosenAtomsHead(EqV2VectorHead):
     def __init__(self, backbone: Any) -> None:
         super().__init__(backbone)
         self.force_block.SO3_rotation = torch.nn.ModuleList(
-            SO3_Rotation(lmax) for lmax in backbone.lmax_list
+            HeadRotation(lmax) for lmax in backbone.lmax_list
         )
 
     def forward(
@@ -62,9 +72,7 @@ class EqV2ChosenAtomsHead(EqV2VectorHead):
             graph.edge_index = graph.edge_index[:, chosen]
             graph.edge_distance = graph.edge_distance[chosen]
         for own, whole in zip(self.force_block.SO3_rotation, rotations, strict=True):
-            own.device, own.dtype = whole.device, whole.dtype
-            own.wigner = whole.wigner if chosen is None else whole.wigner[chosen]
-            own.wigner_inv = whole.wigner_inv if chosen is None else whole.wigner_inv[chosen]
+            own.take(whole, chosen)
         vectors = super().forward(data, {**emb, "graph": graph})["forces"]
         return {
             "forces": vectors if atoms is None else torch.where(atoms[:, None], vectors, 0.0)

@@ -1,0 +1,123 @@
+"""Rotations into the frame of each edge and back, without what is zero or thrown away.
+
+A Wigner matrix is block-diagonal in the degree l, and the SO(2) convolutions look at orders
+|m| <= mmax only: of 49 x 49 values (Lmax 6) 235 count (mmax 2). The convolutions want the orders
+together, fairchem turns degree by degree and permutes afterwards with a matrix product; here the
+rows come out in the order in which they are used.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+class EdgeFrames:
+    """The rotations of E edges.
+
+    In a frame the coefficients are *orders*: a list of tensors for m = 0..mmax, the first
+    (E, Lmax + 1, C), the others (E, 2 (Lmax + 1 - m), C): first +m of all degrees l = m..Lmax, then
+    -m.
+
+    Args:
+        wigner: (E, (Lmax+1)^2, (Lmax+1)^2), fairchem's ``SO3_Rotation.wigner``.
+        lmax: largest degree.
+        mmax: largest order in a frame.
+    """
+
+    def __init__(self, wigner: torch.Tensor, lmax: int, mmax: int) -> None:
+        self.degrees, self.mmax = range(lmax + 1), mmax
+        self.there, self.back = {}, {}
+        for degree in self.degrees:
+            first, width = degree**2, min(degree, mmax)
+            middle = first + degree
+            block = wigner[
+                :, middle - width : middle + width + 1, first : first + 2 * degree + 1
+            ].contiguous()
+            self.there[degree] = block
+            # as fairchem rescales: orders that are left out are missing on the way back
+            scale = math.sqrt((2 * degree + 1) / (2 * mmax + 1)) if degree > mmax else 1.0
+            self.back[degree] = block if scale == 1.0 else block * scale
+
+    @property
+    def size(self) -> int:
+        """E."""
+        return self.there[self.degrees[0]].shape[0]
+
+    @property
+    def coefficients(self) -> int:
+        """Of an atom: (Lmax+1)^2."""
+        return sum(2 * degree + 1 for degree in self.degrees)
+
+    def of(self, edges: torch.Tensor) -> EdgeFrames:
+        """The frames of some edges, (K,) int64."""
+        return self._mapped(lambda block: block[edges])
+
+    def to(self, dtype: torch.dtype) -> EdgeFrames:
+        """In another dtype."""
+        return self._mapped(lambda block: block.to(dtype))
+
+    def _mapped(self, function) -> EdgeFrames:  # noqa: ANN001
+        other = copy.copy(self)
+        other.there = {degree: function(block) for degree, block in self.there.items()}
+        other.back = {
+            degree: other.there[degree] if block is self.there[degree] else function(block)
+            for degree, block in self.back.items()
+        }
+        return other
+
+    def only(self, degree: int) -> EdgeFrames:
+        """For coefficients of one degree alone."""
+        other = copy.copy(self)
+        other.degrees, other.mmax = range(degree, degree + 1), min(self.mmax, degree)
+        return other
+
+    def degrees_of(self, order: int) -> range:
+        """The degrees that have an order."""
+        return range(max(order, self.degrees.start), self.degrees.stop)
+
+    def rows(self, order: int) -> int:
+        """Coefficients of +-order."""
+        return len(self.degrees_of(order)) * (1 if order == 0 else 2)
+
+    def into(
+        self, x: torch.Tensor, blocks: dict[int, torch.Tensor], edges: slice
+    ) -> list[torch.Tensor]:
+        """Coefficients by degree (B, coefficients, C) of some edges to orders; ``blocks``:
+        ``there``, or ``back`` for the adjoint of the way back."""
+        turned, start = {}, 0
+        for degree in self.degrees:
+            turned[degree] = torch.bmm(blocks[degree][edges], x[:, start : start + 2 * degree + 1])
+            start += 2 * degree + 1
+        orders = []
+        for order in range(self.mmax + 1):
+            rows = []
+            for m in (order, -order) if order else (0,):
+                for degree in self.degrees_of(order):
+                    row = turned[degree].shape[1] // 2 + m
+                    rows.append(turned[degree][:, row : row + 1])
+            orders.append(torch.cat(rows, 1))
+        return orders
+
+    def out_of(
+        self, orders: Sequence[torch.Tensor], blocks: dict[int, torch.Tensor], edges: slice
+    ) -> torch.Tensor:
+        """Orders (m = 0 and as many more as are given) of some edges to coefficients by degree
+        (B, coefficients, C); ``blocks``: ``back``, or ``there`` for the adjoint of the way
+        there."""
+        turned = []
+        for degree in self.degrees:
+            block = blocks[degree]
+            middle = block.shape[1] // 2
+            width = min(middle, len(orders) - 1)
+            rows = []
+            for m in range(-width, width + 1):
+                degrees = self.degrees_of(abs(m))
+                at = degree - degrees.start + (len(degrees) if m < 0 else 0)
+                rows.append(orders[abs(m)][:, at : at + 1])
+            of_edges = block[edges, middle - width : middle + width + 1]
+            turned.append(torch.bmm(of_edges.transpose(1, 2), torch.cat(rows, 1)))
+        return torch.cat(turned, 1)

@@ -1,0 +1,181 @@
+"""What an edge takes from its atoms and what an atom gets from its edges.
+
+Both are done for a few edges at a time, whose coefficients stay in the cache; what lies between a
+node embedding and the input of the first SO(2) convolution, or between the output of the second and
+the sum over edges, is never written as a whole, and is computed again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from dens_ocp.fast.blocks import blocks
+from dens_ocp.fast.edge_frames import EdgeFrames
+
+
+class _IntoFrames(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        scale: torch.Tensor,
+        source: torch.Tensor,
+        target: torch.Tensor,
+        frames: EdgeFrames,
+    ) -> tuple[torch.Tensor, ...]:
+        ctx.save_for_backward(x, scale, source, target)
+        ctx.frames = frames
+        channels = 2 * x.shape[2]
+        out = [
+            x.new_empty(frames.size, frames.rows(order), channels)
+            for order in range(frames.mmax + 1)
+        ]
+        for edges in blocks(frames.size, x.shape[1] * channels, x.device):
+            orders = frames.into(_pairs(x, source[edges], target[edges]), frames.there, edges)
+            for order, (values, factor) in enumerate(
+                zip(orders, _factors(scale[edges], frames, channels), strict=True)
+            ):
+                signs = 1 if order == 0 else 2
+                torch.mul(
+                    values.unflatten(1, (signs, -1)),
+                    factor,
+                    out=out[order][edges].unflatten(1, (signs, -1)),
+                )
+        return tuple(out)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, scale, source, target = ctx.saved_tensors
+        frames, channels = ctx.frames, 2 * x.shape[2]
+        of_x = torch.zeros_like(x)
+        of_scale = torch.empty_like(scale)
+        for edges in blocks(frames.size, x.shape[1] * channels, x.device):
+            orders = frames.into(_pairs(x, source[edges], target[edges]), frames.there, edges)
+            factors = _factors(scale[edges], frames, channels)
+            of_factors = _factors(of_scale[edges], frames, channels)
+            for order, gradient in enumerate(gradients):
+                signs = (1 if order == 0 else 2, -1)
+                part = gradient[edges].unflatten(1, signs)
+                values = orders[order].unflatten(1, signs)
+                torch.sum(values.mul_(part), 1, keepdim=True, out=of_factors[order])
+                orders[order] = (part * factors[order]).flatten(1, 2)
+            of_pairs = frames.out_of(orders, frames.there, edges)
+            of_x.index_add_(0, source[edges], of_pairs[:, :, : x.shape[2]])
+            of_x.index_add_(0, target[edges], of_pairs[:, :, x.shape[2] :])
+        return of_x, of_scale, None, None, None
+
+
+def _pairs(x: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """(B, I, 2 C): the embeddings of both ends of some edges."""
+    return torch.cat([x.index_select(0, source), x.index_select(0, target)], 2)
+
+
+def _factors(scale: torch.Tensor, frames: EdgeFrames, channels: int) -> list[torch.Tensor]:
+    """Views (B, 1, degrees, C) of the factors of each order."""
+    sizes = [len(frames.degrees_of(order)) * channels for order in range(frames.mmax + 1)]
+    return [part.view(len(scale), 1, -1, channels) for part in scale.split(sizes, 1)]
+
+
+def into_frames(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    source: torch.Tensor,
+    target: torch.Tensor,
+    frames: EdgeFrames,
+) -> tuple[torch.Tensor, ...]:
+    """Both ends of each edge, rotated into its frame, times the radial function.
+
+    Args:
+        x: (N, coefficients, C) node embeddings.
+        scale: (E, K): a factor for each degree and channel of each order, orders one after the
+            other; +m and -m share theirs. K = 2 C (degrees with m = 0, with m = 1, ...).
+        source: (E,) int64. target: (E,) int64.
+        frames: of the E edges.
+
+    Returns:
+        Orders of 2 C channels (see :class:`EdgeFrames`), contiguous. Differentiable once, with
+        respect to ``x`` and ``scale``.
+    """
+    x, scale, frames = _autocast(x, scale, frames)
+    return _IntoFrames.apply(x, scale, source, target, frames)
+
+
+class _OutOfFrames(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: torch.Tensor | None,
+        target: torch.Tensor,
+        atoms: int,
+        frames: EdgeFrames,
+        *orders: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weights, target, *orders)
+        ctx.frames = frames
+        coefficients = frames.coefficients
+        out = orders[0].new_zeros(atoms, coefficients, orders[0].shape[2])
+        for edges in blocks(frames.size, coefficients * out.shape[2], out.device):
+            parts = [_weighted(order[edges], weights, edges) for order in orders]
+            out.index_add_(0, target[edges], frames.out_of(parts, frames.back, edges))
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weights, target, *orders = ctx.saved_tensors
+        frames = ctx.frames
+        of_orders = [torch.empty_like(order) for order in orders]
+        of_weights = None if weights is None else torch.zeros_like(weights)
+        for edges in blocks(frames.size, gradient[0].numel(), gradient.device):
+            parts = frames.into(gradient.index_select(0, target[edges]), frames.back, edges)
+            for order, part, of_order in zip(orders, parts, of_orders, strict=False):
+                of_order[edges] = _weighted(part, weights, edges)
+                if weights is not None:
+                    each = part.mul_(order[edges]).unflatten(2, (weights.shape[1], -1))
+                    of_weights[edges] += each.sum((1, 3))
+        return of_weights, None, None, None, *of_orders
+
+
+def _weighted(
+    order: torch.Tensor, weights: torch.Tensor | None, edges: slice
+) -> torch.Tensor:
+    if weights is None:
+        return order
+    heads = weights.shape[1]
+    return (order.unflatten(2, (heads, -1)) * weights[edges, None, :, None]).flatten(2)
+
+
+def out_of_frames(
+    orders: Sequence[torch.Tensor],
+    weights: torch.Tensor | None,
+    target: torch.Tensor,
+    atoms: int,
+    frames: EdgeFrames,
+) -> torch.Tensor:
+    """Messages times attention weights, rotated back and added up for each atom.
+
+    Args:
+        orders: m = 0 and as many more as there are (others are zero), of C channels.
+        weights: (E, heads), for C / heads channels each, or None: 1.
+        target: (E,) int64, < atoms.
+        atoms: N.
+        frames: of the E edges.
+
+    Returns:
+        (N, coefficients, C). Differentiable once, with respect to ``orders`` and ``weights``.
+    """
+    first, weights, frames = _autocast(orders[0], weights, frames)
+    orders = [first, *(order.to(first.dtype) for order in orders[1:])]
+    return _OutOfFrames.apply(weights, target, atoms, frames, *orders)
+
+
+def _autocast(
+    x: torch.Tensor, other: torch.Tensor | None, frames: EdgeFrames
+) -> tuple[torch.Tensor, torch.Tensor | None, EdgeFrames]:
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    return x.to(dtype), None if other is None else other.to(dtype), frames.to(dtype)
