@@ -7,9 +7,6 @@ from fairchem.core.models.equiformer_v2.so3 import SO3_Grid
 
 from dens_ocp.fast import blocks
 from dens_ocp.fast.s2_activation import BlockedS2Activation, BlockedSeparableS2Activation
-from dens_ocp.fast.switch import make_fast
-from tests.conftest import SMALL_EQUIFORMER, build_model
-from tests.models.test_models import corrupted
 
 LMAX, MMAX, CHANNELS = 4, 2, 5
 
@@ -78,33 +75,3 @@ def test_autocast_takes_its_dtype(grid):
     grid[LMAX][MMAX].double()
     assert ours.dtype == theirs.dtype == torch.bfloat16
     assert torch.allclose(ours.float(), theirs.float(), atol=0.05)
-
-
-@pytest.mark.parametrize("checkpointed", [False, True])
-@pytest.mark.parametrize("grid_mlp", [True, False])
-def test_whole_model(batch, checkpointed, grid_mlp):
-    config = {
-        **SMALL_EQUIFORMER, "use_grid_mlp": grid_mlp, "activation_checkpoint": checkpointed,
-        "alpha_drop": 0.2, "drop_path_rate": 0.1,
-    }  # fmt: skip
-    data, found = corrupted(batch), []
-    for options in ({}, {"fast": True}):
-        model = build_model({**config, **options}).train()
-        torch.manual_seed(1)
-        outputs = model(data.clone())
-        sum(value.pow(2).sum() for value in outputs.values()).backward()
-        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
-        found.append((outputs, gradients, list(model.state_dict())))
-    (slow, slow_gradients, slow_names), (fast, fast_gradients, fast_names) = found
-    assert slow_names == fast_names
-    for name, value in slow.items():
-        assert (fast[name] - value).abs().max() < 1e-5 * value.abs().max(), name
-    assert (fast_gradients - slow_gradients).abs().max() < 1e-4 * slow_gradients.abs().max()
-
-
-def test_every_activation_of_the_backbone_is_exchanged():
-    model = build_model(SMALL_EQUIFORMER)
-    make_fast(model)
-    kinds = {type(module) for module in model.modules()}
-    assert BlockedSeparableS2Activation in kinds
-    assert not kinds & {S2Activation, SeparableS2Activation}

@@ -26,9 +26,11 @@ class EdgeFrames:
         wigner: (E, (Lmax+1)^2, (Lmax+1)^2), fairchem's ``SO3_Rotation.wigner``.
         lmax: largest degree.
         mmax: largest order in a frame.
+        rescale: degrees l > mmax times sqrt((2 l + 1) / (2 mmax + 1)) on the way back, as
+            EquiformerV2 does because of the orders that are missing; eSCN does not.
     """
 
-    def __init__(self, wigner: torch.Tensor, lmax: int, mmax: int) -> None:
+    def __init__(self, wigner: torch.Tensor, lmax: int, mmax: int, *, rescale: bool) -> None:
         self.degrees, self.mmax = range(lmax + 1), mmax
         self.there, self.back = {}, {}
         for degree in self.degrees:
@@ -38,9 +40,9 @@ class EdgeFrames:
                 :, middle - width : middle + width + 1, first : first + 2 * degree + 1
             ].contiguous()
             self.there[degree] = block
-            # as fairchem rescales: orders that are left out are missing on the way back
-            scale = math.sqrt((2 * degree + 1) / (2 * mmax + 1)) if degree > mmax else 1.0
-            self.back[degree] = block if scale == 1.0 else block * scale
+            self.back[degree] = block
+            if rescale and degree > mmax:
+                self.back[degree] = block * math.sqrt((2 * degree + 1) / (2 * mmax + 1))
 
     @property
     def size(self) -> int:

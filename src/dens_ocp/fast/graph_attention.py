@@ -43,7 +43,7 @@ class FastGraphAttention(SO2EquivariantGraphAttention):
         )
         target = edge_index[1] - node_offset
         scale = self._scale(edge_distance, atomic_numbers, edge_index, frames)
-        orders = into_frames(everywhere, scale, edge_index[0], edge_index[1], frames)
+        orders = into_frames(everywhere, scale, list(edge_index), frames)
         orders, scalars = so2_convolution(self.so2_conv_1, orders)
         weights = self._weights(scalars, target, len(nodes))
         return embedding_like(x, self._value(orders, scalars, weights, target, nodes, frames))
@@ -96,7 +96,9 @@ class FastGraphAttention(SO2EquivariantGraphAttention):
         self, orders: list[torch.Tensor], scalars: torch.Tensor, frames: EdgeFrames, mmax: int
     ) -> list[torch.Tensor]:
         """Orders after the activation, as far as ``mmax``."""
-        to_grid, from_grid = grid_matrices(self.SO3_grid[frames.degrees[-1]][frames.mmax])
+        to_grid, from_grid = grid_matrices(
+            self.SO3_grid[frames.degrees[-1]][frames.mmax], orders[0].device
+        )
         by_order = self.mappingReduced.to_m.argmax(1)
         to_grid, from_grid = to_grid[:, by_order], from_grid[:, by_order]
         sizes = [frames.rows(order) for order in range(mmax + 1)]

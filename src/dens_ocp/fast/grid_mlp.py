@@ -87,7 +87,7 @@ class FastFeedForward(FeedForwardNetwork):
     def forward(self, input_embedding: SO3_Embedding) -> SO3_Embedding:
         x = input_embedding.embedding
         first, _, second, _, third = self.grid_mlp
-        to_grid, from_grid = grid_matrices(self.SO3_grid[self.max_lmax][self.max_lmax])
+        to_grid, from_grid = grid_matrices(self.SO3_grid[self.max_lmax][self.max_lmax], x.device)
         separable = self.scalar_mlp is not None
         hidden = linear(so3_linear(self.so3_linear_1, x), first.weight)
         # the separable form throws l = 0 of the grid away

@@ -21,87 +21,91 @@ class _IntoFrames(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        scale: torch.Tensor,
-        source: torch.Tensor,
-        target: torch.Tensor,
+        scale: torch.Tensor | None,
         frames: EdgeFrames,
+        *ends: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        ctx.save_for_backward(x, scale, source, target)
+        ctx.save_for_backward(x, scale, *ends)
         ctx.frames = frames
-        channels = 2 * x.shape[2]
+        channels = len(ends) * x.shape[2]
         out = [
             x.new_empty(frames.size, frames.rows(order), channels)
             for order in range(frames.mmax + 1)
         ]
-        for edges in blocks(frames.size, x.shape[1] * channels, x.device):
-            orders = frames.into(_pairs(x, source[edges], target[edges]), frames.there, edges)
-            for order, (values, factor) in enumerate(
-                zip(orders, _factors(scale[edges], frames, channels), strict=True)
-            ):
-                signs = 1 if order == 0 else 2
+        for edges in blocks(frames.size, frames.coefficients * channels, x.device):
+            orders = frames.into(_gathered(x, ends, edges), frames.there, edges)
+            if scale is None:
+                for values, into in zip(orders, out, strict=True):
+                    into[edges] = values
+                continue
+            factors = _factors(scale[edges], frames, channels)
+            for values, factor, into in zip(orders, factors, out, strict=True):
+                signs = (len(values[0]) // factor.shape[2], -1)
                 torch.mul(
-                    values.unflatten(1, (signs, -1)),
-                    factor,
-                    out=out[order][edges].unflatten(1, (signs, -1)),
+                    values.unflatten(1, signs), factor, out=into[edges].unflatten(1, signs)
                 )
         return tuple(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, scale, source, target = ctx.saved_tensors
-        frames, channels = ctx.frames, 2 * x.shape[2]
+        x, scale, *ends = ctx.saved_tensors
+        frames, channels = ctx.frames, len(ends) * x.shape[2]
         of_x = torch.zeros_like(x)
-        of_scale = torch.empty_like(scale)
-        for edges in blocks(frames.size, x.shape[1] * channels, x.device):
-            orders = frames.into(_pairs(x, source[edges], target[edges]), frames.there, edges)
-            factors = _factors(scale[edges], frames, channels)
-            of_factors = _factors(of_scale[edges], frames, channels)
-            for order, gradient in enumerate(gradients):
-                signs = (1 if order == 0 else 2, -1)
-                part = gradient[edges].unflatten(1, signs)
-                values = orders[order].unflatten(1, signs)
-                torch.sum(values.mul_(part), 1, keepdim=True, out=of_factors[order])
-                orders[order] = (part * factors[order]).flatten(1, 2)
-            of_pairs = frames.out_of(orders, frames.there, edges)
-            of_x.index_add_(0, source[edges], of_pairs[:, :, : x.shape[2]])
-            of_x.index_add_(0, target[edges], of_pairs[:, :, x.shape[2] :])
-        return of_x, of_scale, None, None, None
+        of_scale = None if scale is None else torch.empty_like(scale)
+        for edges in blocks(frames.size, frames.coefficients * channels, x.device):
+            parts = [gradient[edges] for gradient in gradients]
+            if scale is not None:
+                orders = frames.into(_gathered(x, ends, edges), frames.there, edges)
+                factors = _factors(scale[edges], frames, channels)
+                of_factors = _factors(of_scale[edges], frames, channels)
+                for order, factor in enumerate(factors):
+                    signs = (len(orders[order][0]) // factor.shape[2], -1)
+                    part = parts[order].unflatten(1, signs)
+                    values = orders[order].unflatten(1, signs)
+                    torch.sum(values.mul_(part), 1, keepdim=True, out=of_factors[order])
+                    parts[order] = (part * factor).flatten(1, 2)
+            of_ends = frames.out_of(parts, frames.there, edges).split(x.shape[2], 2)
+            for end, of_end in zip(ends, of_ends, strict=True):
+                of_x.index_add_(0, end[edges], of_end)
+        return of_x, of_scale, None, *(None for _ in ends)
 
 
-def _pairs(x: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """(B, I, 2 C): the embeddings of both ends of some edges."""
-    return torch.cat([x.index_select(0, source), x.index_select(0, target)], 2)
+def _gathered(x: torch.Tensor, ends: Sequence[torch.Tensor], edges: slice) -> torch.Tensor:
+    """(B, I, ends C): the embeddings at the ends of some edges."""
+    values = [x.index_select(0, end[edges]) for end in ends]
+    return values[0] if len(values) == 1 else torch.cat(values, 2)
 
 
 def _factors(scale: torch.Tensor, frames: EdgeFrames, channels: int) -> list[torch.Tensor]:
-    """Views (B, 1, degrees, C) of the factors of each order."""
+    """Views (B, 1, degrees, channels) of the factors of each order."""
     sizes = [len(frames.degrees_of(order)) * channels for order in range(frames.mmax + 1)]
     return [part.view(len(scale), 1, -1, channels) for part in scale.split(sizes, 1)]
 
 
 def into_frames(
     x: torch.Tensor,
-    scale: torch.Tensor,
-    source: torch.Tensor,
-    target: torch.Tensor,
+    scale: torch.Tensor | None,
+    ends: Sequence[torch.Tensor],
     frames: EdgeFrames,
 ) -> tuple[torch.Tensor, ...]:
-    """Both ends of each edge, rotated into its frame, times the radial function.
+    """The embeddings of one or both ends of each edge, rotated into its frame, times the radial
+    function.
 
     Args:
         x: (N, coefficients, C) node embeddings.
         scale: (E, K): a factor for each degree and channel of each order, orders one after the
-            other; +m and -m share theirs. K = 2 C (degrees with m = 0, with m = 1, ...).
-        source: (E,) int64. target: (E,) int64.
+            other; +m and -m share theirs. K = channels (degrees with m = 0, with m = 1, ...).
+            None: 1.
+        ends: (E,) int64 each: sources, targets, or both.
         frames: of the E edges.
 
     Returns:
-        Orders of 2 C channels (see :class:`EdgeFrames`), contiguous. Differentiable once, with
-        respect to ``x`` and ``scale``.
+        Orders of C channels for each end (see :class:`EdgeFrames`), contiguous. Differentiable
+        once, with respect to ``x`` and ``scale``.
     """
     x, scale, frames = _autocast(x, scale, frames)
-    return _IntoFrames.apply(x, scale, source, target, frames)
+    return _IntoFrames.apply(x, scale, frames, *ends)
 
 
 class _OutOfFrames(torch.autograd.Function):

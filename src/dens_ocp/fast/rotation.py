@@ -21,7 +21,7 @@ class FramedRotation(SO3_Rotation):
 
     def set_wigner(self, rot_mat3x3: torch.Tensor) -> None:
         super().set_wigner(rot_mat3x3)
-        self.frames = EdgeFrames(self.wigner, self.lmax, self.mmax)
+        self.frames = EdgeFrames(self.wigner, self.lmax, self.mmax, rescale=True)
         del self.wigner, self.wigner_inv
 
     def take(self, other: FramedRotation, edges: torch.Tensor | None) -> None:

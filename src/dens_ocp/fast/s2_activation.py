@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
-from fairchem.core.models.equiformer_v2.so3 import SO3_Grid
 
 from dens_ocp.fast.blocks import blocks
 from dens_ocp.fast.matrix_products import product
@@ -104,7 +103,7 @@ class BlockedS2Activation(S2Activation):
 
     def forward(self, inputs: torch.Tensor, SO3_grid: Any) -> torch.Tensor:
         grid = SO3_grid[self.lmax][self.mmax]
-        return silu_on_sphere([inputs], *grid_matrices(grid), [inputs.shape[1]])[0]
+        return silu_on_sphere([inputs], *grid_matrices(grid, inputs.device), [inputs.shape[1]])[0]
 
 
 class BlockedSeparableS2Activation(SeparableS2Activation):
@@ -114,13 +113,16 @@ class BlockedSeparableS2Activation(SeparableS2Activation):
     def forward(
         self, input_scalars: torch.Tensor, input_tensors: torch.Tensor, SO3_grid: Any
     ) -> torch.Tensor:
-        to_grid, from_grid = grid_matrices(SO3_grid[self.lmax][self.mmax])
+        to_grid, from_grid = grid_matrices(
+            SO3_grid[self.lmax][self.mmax], input_tensors.device
+        )
         size = input_tensors.shape[1] - 1
         (tensors,) = silu_on_sphere([input_tensors], to_grid, from_grid[:, 1:], [size])
         scalars = self.scalar_act(input_scalars).reshape(len(tensors), 1, tensors.shape[2])
         return torch.cat([scalars.to(tensors.dtype), tensors], 1)
 
 
-def grid_matrices(grid: SO3_Grid) -> tuple[torch.Tensor, torch.Tensor]:
-    """(G, I) to the grid, (G, I) back."""
-    return grid.to_grid_mat.flatten(0, 1), grid.from_grid_mat.flatten(0, 1)
+def grid_matrices(grid: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(G, I) to the grid, (G, I) back, of fairchem's ``SO3_Grid`` (EquiformerV2's or eSCN's, which
+    makes its matrices at the first call, on ``device``)."""
+    return grid.get_to_grid_mat(device).flatten(0, 1), grid.get_from_grid_mat(device).flatten(0, 1)

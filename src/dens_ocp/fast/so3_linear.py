@@ -28,8 +28,8 @@ class FastSO3Linear(SO3_LinearV2):
 
 
 def embedding_like(other: SO3_Embedding, values: torch.Tensor) -> SO3_Embedding:
-    """fairchem's wrapper with other values (N, (Lmax+1)^2, C)."""
-    out = SO3_Embedding(
+    """fairchem's wrapper (EquiformerV2's or eSCN's) with other values (N, (Lmax+1)^2, C)."""
+    out = type(other)(
         0, other.lmax_list.copy(), values.shape[2], device=values.device, dtype=values.dtype
     )
     out.set_embedding(values)

@@ -12,8 +12,10 @@ from fairchem.core.models.equiformer_v2.transformer_block import (
     FeedForwardNetwork,
     SO2EquivariantGraphAttention,
 )
+from fairchem.core.models.escn.escn import LayerBlock, MessageBlock
 
 from dens_ocp.fast.edge_degree import FastEdgeDegreeEmbedding
+from dens_ocp.fast.escn import FastLayerBlock, FastMessageBlock
 from dens_ocp.fast.graph_attention import FastGraphAttention, FastVectorBlock
 from dens_ocp.fast.grid_mlp import FastFeedForward, ScalarFeedForward
 from dens_ocp.fast.matrix_products import OneDnnLinear
@@ -26,6 +28,8 @@ ALWAYS = {
     SO3_LinearV2: FastSO3Linear,
     SeparableS2Activation: BlockedSeparableS2Activation,
     S2Activation: BlockedS2Activation,
+    LayerBlock: FastLayerBlock,
+    MessageBlock: FastMessageBlock,
 }
 
 

@@ -64,3 +64,12 @@ class eSCNDeNS(DeNSModel, eSCNBackbone):  # noqa: N801 (fairchem's spelling)
 
     def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
         return added_to_input(self.layer_blocks[0], embedding)
+
+    def _original_task(
+        self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        # fairchem's heads add up in the dtype of the positions and cannot do so with the outputs of
+        # autocast
+        values = emb["sphere_values"].to(data.pos.dtype)
+        with torch.autocast(values.device.type, enabled=False):
+            return super()._original_task(data, {**emb, "sphere_values": values}, atoms)

@@ -1,0 +1,149 @@
+"""``model.fast``: same outputs and the same gradient of every parameter."""
+
+import pytest
+import torch
+from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
+from fairchem.core.models.equiformer_v2.transformer_block import SO2EquivariantGraphAttention
+
+from dens_ocp.batch import attach_scored
+from dens_ocp.fast import blocks
+from dens_ocp.fast.switch import make_fast
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
+from tests.models.test_chosen_atoms import double, masks, run
+from tests.models.test_models import corrupted
+
+EQV2, ESCN = SMALL_EQUIFORMER, {**SMALL_ESCN, "num_sphere_samples": 64}
+DROPOUT = {"alpha_drop": 0.2, "drop_path_rate": 0.1, "proj_drop": 0.1}
+CONFIGS = {
+    "eqv2": EQV2,
+    "eqv2 with dropout": {**EQV2, **DROPOUT},
+    "eqv2 grid mlp": {**EQV2, "use_grid_mlp": True},
+    "eqv2 activation checkpoints": {**EQV2, "use_grid_mlp": True, "activation_checkpoint": True},
+    "eqv2 Lmax 4, mmax 1": {**EQV2, "lmax_list": [4], "mmax_list": [1]},
+    "eqv2 mmax 0": {**EQV2, "mmax_list": [0]},
+    "eqv2 mmax = Lmax": {**EQV2, "mmax_list": [3], "use_grid_mlp": True},
+    "eqv2 shared radial": {**EQV2, "use_m_share_rad": True},
+    "eqv2 shared elements": {**EQV2, "share_atom_edge_embedding": True},
+    "eqv2 no elements": {**EQV2, "use_atom_edge_embedding": False},
+    "eqv2 whole sphere": {**EQV2, "use_sep_s2_act": False, "use_grid_mlp": True},
+    "eqv2 whole sphere, S2": {**EQV2, "use_sep_s2_act": False},
+    "eqv2 gate": {**EQV2, "use_gate_act": True},
+    "eqv2 rms norm": {**EQV2, "norm_type": "rms_norm_sh", "weight_init": "uniform"},
+    "eqv2 no renorm": {**EQV2, "use_attn_renorm": False},
+    "escn": ESCN,
+    "escn Lmax 4, mmax 2": {**ESCN, "lmax_list": [4]},
+    "escn resolution": {**ESCN, "lmax_list": [4], "resolution": 12},
+    "escn activation checkpoints": {**ESCN, "activation_checkpoint": True},
+}
+
+
+def both(config, batch, kind="free"):
+    """Outputs and gradients of fairchem's path and of the fast one, in float64."""
+    data, found = corrupted(batch), []
+    mask = masks(data)[kind]
+    attach_scored(data, mask)
+    for fast in (False, True):
+        model = build_model({**config, "fast": fast}).train()
+        with double(model, data.clone()) as model:
+            copy = data.clone()
+            for name in ("pos", "cell", "forces", "noise_vec", "sigmas"):
+                copy[name] = copy[name].double()
+            found.append(run(model, copy, mask))
+    return found
+
+
+def compare(slow, fast, tolerance=1e-9):
+    for name, a, b in zip(("energy", "forces", "noise"), slow, fast, strict=False):
+        assert a.shape == b.shape
+        if a.numel():
+            assert (a - b).abs().max() <= tolerance * max(1, a.abs().max()), name
+    assert list(slow[3]) == list(fast[3])
+    for name, a in slow[3].items():
+        assert (a - fast[3][name]).abs().max() <= tolerance * max(1, a.abs().max()), name
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_equal_in_float64(config, batch):
+    slow, fast = both(config, batch)
+    compare(slow, fast)
+    assert any(gradient.any() for gradient in fast[3].values())
+
+
+@pytest.mark.parametrize("kind", ["one", "none", "all"])
+@pytest.mark.parametrize("config", [EQV2, ESCN], ids=["eqv2", "escn"])
+def test_for_every_mask(config, kind, batch):
+    compare(*both(config, batch, kind))
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+def test_for_every_size_of_block(config, size, batch, monkeypatch):
+    monkeypatch.setattr(blocks, "CPU_VALUES", size)
+    compare(*both(config, batch))
+
+
+def outputs_and_gradients(config, batch, fast, autocast=False, train=True):
+    model = build_model({**config, "fast": fast}).train(train)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), torch.set_grad_enabled(train):
+        outputs = model(batch.clone())
+    if not train:
+        return outputs, []
+    sum(value.float().pow(2).sum() for value in outputs.values()).backward()
+    return outputs, [p.grad for p in model.parameters() if p.requires_grad]
+
+
+def distance(a, b) -> float:
+    return ((a - b).norm() / (a.norm() + 1e-12)).item()
+
+
+@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+def test_equal_in_float32(config, batch):
+    data = corrupted(batch)
+    slow, fast = (outputs_and_gradients(config, data, fast) for fast in (False, True))
+    for name, value in slow[0].items():
+        assert distance(value, fast[0][name]) < 1e-4, name
+    for a, b in zip(slow[1], fast[1], strict=True):
+        assert a.shape == b.shape
+    whole = [torch.cat([each.flatten() for each in found]) for found in (slow[1], fast[1])]
+    assert distance(*whole) < 1e-4
+
+
+@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+def test_autocast_is_as_near_to_float32_as_fairchems(config, batch):
+    data = corrupted(batch)
+    exact, _ = outputs_and_gradients(config, data, fast=False)
+    slow, fast = (
+        outputs_and_gradients(config, data, fast, autocast=True)[0] for fast in (False, True)
+    )
+    for name, value in exact.items():
+        assert fast[name].dtype == slow[name].dtype
+        assert distance(value, fast[name].float()) < 2 * distance(value, slow[name].float()) + 0.01
+
+
+@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+def test_prediction(config, batch):
+    slow, fast = (
+        outputs_and_gradients(config, batch, fast, train=False)[0] for fast in (False, True)
+    )
+    for name, value in slow.items():
+        assert distance(value, fast[name]) < 1e-4, name
+
+
+@pytest.mark.parametrize("config", [EQV2, {**EQV2, "use_grid_mlp": True}, ESCN])
+def test_names_and_state_stay(config):
+    slow, fast = (build_model({**config, "fast": fast}) for fast in (False, True))
+    for (name, a), (other, b) in zip(
+        slow.state_dict().items(), fast.state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(a, b)
+
+
+def test_every_part_is_exchanged():
+    model = build_model({**EQV2, "use_grid_mlp": True})
+    make_fast(model)
+    kinds = {type(module) for module in model.modules()}
+    assert not kinds & {
+        S2Activation, SeparableS2Activation, SO2EquivariantGraphAttention, torch.nn.Linear,
+    }  # fmt: skip
