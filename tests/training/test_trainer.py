@@ -284,7 +284,7 @@ def test_loss_metrics_and_gradients_of_a_step_are_the_same(
     assert {name: each["metric"] for name, each in metrics.items()} == pytest.approx(
         {name: each["metric"] for name, each in whole_metrics.items()}, rel=1e-5
     )
-    assert (gradients - whole_gradients).abs().max() < 1e-5 * whole_gradients.abs().max()
+    assert (gradients - whole_gradients).abs().max() < 1e-4 * whole_gradients.abs().max()
 
 
 def test_validation_and_prediction_files_are_the_same(data, tmp_path, everywhere, monkeypatch):

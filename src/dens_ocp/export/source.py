@@ -75,7 +75,8 @@ def read_source(path: Path, config_yml: Path | None = None, raw: bool = False) -
     config = {**(checkpoint.get("config") or {}), **given}
     options = _model_section(config, path)
     name = options.pop("name")
-    model = _model_class(name, path)(**options)
+    # fairchem's own path: the exported model is compared with it, in float32
+    model = _model_class(name, path)(**{**options, "fast": False})
     state = fit(model, state_dict, str(path))
     missing = [each for each in state.initialised if not each.startswith("noise_head.")]
     if missing:

@@ -74,7 +74,7 @@ def linear(
 ) -> torch.Tensor:
     """``torch.nn.functional.linear``: (..., K), (N, K), (N,) to (..., N). Through oneDNN it is
     differentiable once."""
-    if not uses_onednn(x, weight, bias):
+    if x.dim() < 2 or not uses_onednn(x, weight, bias):
         return torch.nn.functional.linear(x, weight, bias)
     return _Linear.apply(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], weight.shape[0])
 

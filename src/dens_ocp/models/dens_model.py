@@ -39,7 +39,7 @@ class DeNSModel(torch.nn.Module, ABC):
         use_force_encoding: bool = True,
         use_noise_schedule_sigma_encoding: bool = False,
         use_denoising_energy: bool = True,
-        fast: bool = False,
+        fast: bool | str = "auto",
         **backbone_options: Any,
     ) -> None:
         """Build the backbone and the force encoding.
@@ -50,14 +50,17 @@ class DeNSModel(torch.nn.Module, ABC):
                 (Angstrom; 0 for uncorrupted atoms) to its l = 0 part.
             use_denoising_energy: False: ablation, the trainer puts no energy loss on DeNS
                 structures (the authors' model option; ``optim.dens.energy`` says the same).
-            fast: evaluate parts of the backbone in another order (:mod:`dens_ocp.fast`): the same
-                numbers to rounding, less time and memory.
+            fast: evaluate the backbone in another order (:mod:`dens_ocp.fast`): the same numbers to
+                rounding, less time and memory; False: fairchem's own path. ``auto``: True on a
+                machine without a GPU, where it was measured, False with one.
             backbone_options: the fairchem backbone's own options.
 
         Raises:
             DensError: unknown option, or one that DeNS cannot work with.
         """
         _check_options(type(self), backbone_options)
+        if fast not in (True, False, "auto"):
+            raise DensError(f"model.fast: {fast!r}: must be True, False or auto")
         super().__init__(**backbone_options)
         self.use_force_encoding = use_force_encoding
         self.use_denoising_energy = use_denoising_energy
@@ -70,7 +73,7 @@ class DeNSModel(torch.nn.Module, ABC):
         )
         self.build_noise_head()
         self._register_load_state_dict_pre_hook(_translate_names)
-        if fast:
+        if (not torch.cuda.is_available()) if fast == "auto" else fast:
             make_fast(self)
 
     @abstractmethod
