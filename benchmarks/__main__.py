@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 import torch
 from tqdm import tqdm
 
-from benchmarks import loading, machine, memory, plot, report, scaling, variants
+from benchmarks import loading, machine, memory, plot, profiling, report, scaling, variants
 from benchmarks.cases import Case
 from benchmarks.measure import Settings, measure
 
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add("--scaling", action="store_true",
         help="also seconds over atoms, edges, Lmax, batch size (first case)")  # fmt: skip
     add("--data", action="store_true", help="also LMDB, collation and graphs beside a step")
+    add("--profile", action="store_true", help="also the time of a step by kind of operator")
     add("--quick", action="store_true", help="a smoke run with tiny models: does it work?")
     return found
 
@@ -126,6 +127,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.scaling:
             axes = _QUICK_AXES if arguments.quick else scaling.AXES
             points = scaling.run(first, settings, axes)
+        profiles = []
+        if arguments.profile:
+            profiles = [row for case, some in work for row in profiling.run(case, some, settings)]
         loaded = []
         if arguments.data:
             loaded = [
@@ -137,6 +141,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k in kept},
         "machine": machine.describe(device),
         "cases": results,
+        "profiles": profiles,
         "scaling": points,
         "loading": loaded,
     }

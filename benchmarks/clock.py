@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ class Clock:
 
     Attributes:
         wall, process: phase -> seconds. Processor time is of all threads of the process.
+        kernel: phase -> the part of it that the operating system took, mostly to hand out and
+            clear pages of memory.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,16 +26,20 @@ class Clock:
         self._running: list[str] = []
         self.wall: dict[str, float] = defaultdict(float)
         self.process: dict[str, float] = defaultdict(float)
-        self._last = (0.0, 0.0)
+        self.kernel: dict[str, float] = defaultdict(float)
+        self._last = (0.0, 0.0, 0.0)
 
     def _pass(self) -> None:
         """Give the time since the last call to the phase that runs."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        now = (time.perf_counter(), time.process_time())
+        kernel = resource.getrusage(resource.RUSAGE_SELF).ru_stime
+        now = (time.perf_counter(), time.process_time(), kernel)
         if self._running:
-            self.wall[self._running[-1]] += now[0] - self._last[0]
-            self.process[self._running[-1]] += now[1] - self._last[1]
+            for kind, after, before in zip(
+                (self.wall, self.process, self.kernel), now, self._last, strict=True
+            ):
+                kind[self._running[-1]] += after - before
         self._last = now
 
     @contextmanager

@@ -29,6 +29,12 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "mkl": _mkl(),
         "onednn": bool(torch.backends.mkldnn.is_available()),
+        "allocator": {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"
+        }
+        or "the system's, without settings",
     }
     for name in ("torch", "fairchem-core", "numpy", "torch-scatter", "torch-geometric", "e3nn"):
         found[name] = importlib.metadata.version(name)

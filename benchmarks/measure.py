@@ -137,7 +137,7 @@ def _summary(
     clocks: dict[str, list[Clock]], name: str, baseline: str | None, kind: str
 ) -> dict[str, Any]:
     own = clocks[name]
-    seconds = {each: _seconds(own, each) for each in ("process", "wall")}
+    seconds = {each: _seconds(own, each) for each in ("process", "wall", "kernel")}
     phases = {
         phase: statistics.median(getattr(clock, kind)[phase] for clock in own)
         for phase in (*PHASES, "predict")

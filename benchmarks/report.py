@@ -18,6 +18,8 @@ def markdown(found: dict[str, Any]) -> str:
     parts += ["", f"![Time of a training step]({STEPS})"]
     for result in found["cases"]:
         parts += ["", *_case(result)]
+    if found.get("profiles"):
+        parts += ["", *_profiles(found["profiles"])]
     if found.get("scaling"):
         parts += ["", *_scaling(found["scaling"])]
     if found.get("loading"):
@@ -85,17 +87,31 @@ def _case(result: dict[str, Any]) -> list[str]:
         "",
     ]
     has_prediction = any("predict" in each for each in result["variants"].values())
-    head = ["training step", "ratio", "quartiles", "processor s", "wall s", *PHASES, "overhead"]
+    head = [
+        "training step",
+        "ratio",
+        "quartiles",
+        "processor s",
+        "wall s",
+        "kernel s",
+        *PHASES,
+        "overhead",
+    ]
     rows = []
     for found in result["variants"].values():
         step = found["step"]
         rows.append((
             found["label"], *_ratio(step),
-            *(f"{step['seconds'][each]['median']:.3f}" for each in ("process", "wall")),
+            *(f"{step['seconds'][each]['median']:.3f}" for each in ("process", "wall", "kernel")),
             *(_milliseconds(step["phases"].get(phase)) for phase in PHASES),
             f"{step['overhead']['median']:.2%}",
         ))  # fmt: skip
-    lines += [*table(head, rows), "", "Phases in ms; overhead: corruption, loss and metrics."]
+    lines += [
+        *table(head, rows),
+        "",
+        "Phases in ms; kernel: the operating system's part of processor time, mostly pages of "
+        "memory; overhead: corruption, loss and metrics.",
+    ]
     if has_prediction:
         rows = []
         for found in result["variants"].values():
@@ -140,6 +156,20 @@ def _scaling(points: list[dict[str, Any]]) -> list[str]:
     said = "Seconds of a training step; one thing at a time is changed in the first case."
     return ["## Scaling", "", f"![Scaling]({SCALING})", "", said, "",
             *table(("axis", "value", "edges", *names), rows)]  # fmt: skip
+
+
+def _profiles(rows: list[dict[str, Any]]) -> list[str]:
+    said = "Share of the seconds of one profiled step that are spent in operators of each kind."
+    body = []
+    for row in rows:
+        total = sum(row["groups"].values())
+        shares = (f"{seconds / total:.1%}" for seconds in row["groups"].values())
+        body.append((f"{row['case']}, {row['label']}", f"{total:.2f}", *shares))
+    lines = ["## Profile", "", said, "", *table(("case", "s", *rows[0]["groups"]), body), ""]
+    for row in rows:
+        largest = ", ".join(f"{name} {seconds:.3f}" for name, seconds in row["operators"].items())
+        lines.append(f"- {row['case']}, {row['label']}, s in operators: {largest}")
+    return lines
 
 
 def _loading(rows: list[dict[str, Any]]) -> list[str]:

@@ -74,9 +74,10 @@ class Runner:
             with clock.phase("corruption"):
                 batch = add_gaussian_noise_to_position(batch, std=0.1, corrupt_ratio=0.5)
         if self.variant.ours:
-            # an attribute of the instance hides the method
-            corruption = type(trainer)._corruption_of.__get__(trainer)
-            trainer._corruption_of = clock.timed("corruption", corruption)
+            for name in ("_corruption_of", "_rows_of"):
+                # an attribute of the instance hides the method
+                method = getattr(type(trainer), name).__get__(trainer)
+                setattr(trainer, name, clock.timed("corruption", method))
         with torch.autocast("cuda", enabled=trainer.scaler is not None):
             with clock.phase("forward"):
                 outputs = trainer._forward(batch)

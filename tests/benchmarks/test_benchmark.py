@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 def test_quick_run_writes_report_json_and_picture(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "--quick", "--only", "eqv2*/oc20/*",
-               "--scaling", "--data", "--out", tmp_path / "out"]  # fmt: skip
+               "--scaling", "--data", "--profile", "--out", tmp_path / "out"]  # fmt: skip
     path = {"PYTHONPATH": os.pathsep.join([str(ROOT), environment()["PYTHONPATH"]])}
     done = subprocess.run(
         [*map(str, command)], cwd=tmp_path, env=environment(**path), capture_output=True,
@@ -42,6 +42,9 @@ def test_quick_run_writes_report_json_and_picture(tmp_path):
     assert 0 < case["counts"]["corrupted"] <= case["counts"]["free"]
     assert {point["axis"] for point in found["scaling"]} == {"atoms of a structure", "Lmax"}
     assert {row["variant"] for row in found["loading"]} == {"ours, heads alone", "ours, fast"}
+    assert [row["label"] for row in found["profiles"]] == [
+        each["label"] for each in case["variants"].values()
+    ]
     report = (tmp_path / "out" / "report.md").read_text()
     for bar in bars.BARS:
         assert bar.text in report
