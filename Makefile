@@ -2,7 +2,7 @@
 #
 #   make demo                         set up, then train, validate, predict, relax on embedded data
 #   make test                         set up, then run the tests
-#   make benchmark                    set up, then measure steps and predictions (hours on a CPU)
+#   make benchmark                    set up, then measure steps and predictions (takes long on a CPU)
 #   make setup PYG_WHEELS=<url|dir>   torch-scatter/-sparse from prebuilt wheels (needed for a GPU)
 #
 # Variables: PYTHON  PYG_WHEELS  TORCH_SPEC  EXTRAS  DEMO_ARGS  TEST_ARGS  TEST_WORKERS

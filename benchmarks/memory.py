@@ -25,11 +25,12 @@ def measure(case: Case, variant: Variant, device: torch.device, amp: bool, threa
     """Bytes that a training run takes, in a process of its own.
 
     Returns:
-        ``peak``: what the bar is about: on a GPU ``torch.cuda.max_memory_allocated``, on a CPU how
-        much the resident set has grown from before the trainer was made to its peak in the second
-        step (weights, gradients, Adam's and EMA's state, activations, the allocator's leftovers).
-        ``step``: bytes of tensors that a step makes and that are alive at its peak, counted
-        operator by operator; ``state``: weights, gradients, optimizer and EMA.
+        ``peak``: what ratios are of: on a GPU ``torch.cuda.max_memory_allocated``; on a CPU the
+        same thing, ``state`` (weights, gradients, optimizer, EMA) and ``step``, the bytes of
+        tensors that a step makes and that are alive at its peak, counted operator by operator.
+        ``held``: what the process takes for it: on a GPU what the allocator has reserved; on a CPU
+        how much the resident set has grown from before the trainer was made to its peak in the
+        second step; it varies with the allocator's leftovers.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -77,16 +78,19 @@ def _measured(case: Case, variant: Variant, device: torch.device, amp: bool) -> 
         else:
             _forget_peak()
         runner.step()
-        peak = torch.cuda.max_memory_allocated(device) if cuda else _peak_resident() - before
-        state = _state(runner.trainer)
+        allocated = torch.cuda.max_memory_allocated(device) if cuda else None
+        held = torch.cuda.max_memory_reserved(device) if cuda else _peak_resident() - before
+        tensors = _state(runner.trainer)
         with PeakBytes() as counter:
-            counter.ignore(state)
+            counter.ignore(tensors)
             runner.step()
-        storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in state}
+        storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in tensors}
+        state = sum(each.nbytes() for each in storages.values())
         return {
-            "peak": peak,
+            "peak": allocated or state + counter.peak,
+            "held": held,
             "step": counter.peak,
-            "state": sum(each.nbytes() for each in storages.values()),
+            "state": state,
         }
 
 

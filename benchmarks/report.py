@@ -125,10 +125,13 @@ def _case(result: dict[str, Any]) -> list[str]:
     if any("memory" in each for each in result["variants"].values()):
         rows = [
             (found["label"], *(f"{found['memory'][each] / 2**20:.0f}"
-                               for each in ("peak", "step", "state")))
+                               for each in ("peak", "step", "state", "held")))
             for found in result["variants"].values() if "memory" in found
         ]  # fmt: skip
-        lines += ["", *table(("memory, MiB", "peak", "tensors of a step", "state"), rows)]
+        lines += [
+            "",
+            *table(("memory, MiB", "peak", "of a step", "state", "held by the process"), rows),
+        ]
     return lines
 
 
