@@ -2,9 +2,11 @@
 #
 #   make demo                         set up, then train, validate, predict, relax on embedded data
 #   make test                         set up, then run the tests
+#   make benchmark                    set up, then measure steps and predictions (takes long on a CPU)
 #   make setup PYG_WHEELS=<url|dir>   torch-scatter/-sparse from prebuilt wheels (needed for a GPU)
 #
 # Variables: PYTHON  PYG_WHEELS  TORCH_SPEC  EXTRAS  DEMO_ARGS  TEST_ARGS  TEST_WORKERS
+#            BENCHMARK_ARGS
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -22,6 +24,7 @@ PYG_WHEELS ?=
 EXTRAS ?= dev
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCHMARK_ARGS ?=
 TEST_WORKERS ?= 2
 
 # An active conda or virtual environment, or a user's PYTHONPATH, has no say here.
@@ -47,11 +50,12 @@ $(error $(VENV) was set up in $(SET_UP_IN); remove it with make distclean)
 endif
 endif
 
-.PHONY: help setup demo test lint clean distclean
+.PHONY: help setup demo test benchmark lint clean distclean
 
 help:
 	@echo 'make demo       train, validate, predict and relax on embedded data (DEMO_ARGS=...)'
 	@echo 'make test       run the tests (TEST_ARGS=..., TEST_WORKERS=$(TEST_WORKERS))'
+	@echo 'make benchmark  training steps and predictions beside stock fairchem (BENCHMARK_ARGS=--help)'
 	@echo 'make setup      only the environment in $(VENV) (PYTHON=..., PYG_WHEELS=..., EXTRAS=$(EXTRAS))'
 	@echo 'make lint       ruff'
 	@echo 'make clean      remove caches; make distclean removes $(VENV) too'
@@ -65,12 +69,15 @@ demo: $(DONE)/project
 test: $(DONE)/project
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) $(TEST_ARGS)
 
+benchmark: $(DONE)/project
+	$(BIN)/python -W ignore -m benchmarks $(BENCHMARK_ARGS)
+
 lint: $(DONE)/project
-	$(BIN)/python -m ruff check src tests examples
+	$(BIN)/python -m ruff check src tests examples benchmarks
 
 clean:
 	rm -rf .pytest_cache .ruff_cache build dist
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf $(VENV)

@@ -10,6 +10,8 @@ The names are those of the authors' code, so that code written for it keeps work
 ``forces``                 (N, 3)     float   DFT forces of the *original* structure, eV/Angstrom
 ``md``                     (B,)       int     1: from molecular dynamics (All+MD), never corrupted
 ``scored``                 (N,)       bool    atom enters loss or metrics; without it, all do
+``rows``                   --         dict    name -> (n,) int64: the atoms or structures of which
+                                              loss and metrics are sums
 =========================  =========  ======  ====================================================
 
 N atoms, B structures.
@@ -92,6 +94,20 @@ def attach_scored(batch: Batch, scored: torch.Tensor) -> None:
 def read_scored(batch: Batch) -> torch.Tensor | None:
     """What :func:`attach_scored` wrote; None: nothing, so all atoms."""
     return batch.get("scored", None)
+
+
+def attach_rows(batch: Batch, rows: dict[str, torch.Tensor]) -> None:
+    """Name rows (n,) int64 of atoms or structures.
+
+    Found while the batch is on the CPU, and moved with it: on a GPU everyone who selects by a mask
+    waits until the GPU has got there, and nobody who selects by row numbers does.
+    """
+    batch.rows = rows
+
+
+def read_rows(batch: Batch) -> dict[str, torch.Tensor] | None:
+    """What :func:`attach_rows` wrote; None: nothing."""
+    return batch.get("rows", None)
 
 
 def any_in_structure(

@@ -50,7 +50,7 @@ def reduced(loss_fn: DDPLoss, loss: torch.Tensor) -> torch.Tensor:
     total = loss.sum()
     if loss_fn.reduction == "sum":
         return total
-    count = torch.tensor(loss.numel(), dtype=torch.float64, device=loss.device)
+    count = torch.full((), loss.numel(), dtype=torch.float64, device=loss.device)
     count = distutils.all_reduce(count).clamp(min=1)
     return total * (distutils.get_world_size() / count).to(total.dtype)
 
@@ -63,7 +63,7 @@ def force_and_noise_loss(
     force_target: torch.Tensor,
     noise: torch.Tensor | None,
     corruption: Corruption,
-    counted: torch.Tensor,
+    counted: torch.Tensor | slice,
     natoms: torch.Tensor,
     noise_target: NoiseTarget,
 ) -> dict[str, torch.Tensor]:
@@ -77,7 +77,8 @@ def force_and_noise_loss(
         noise: (N, 3) prediction in units of ``noise_target.scale``; None when the model was not
             asked for it.
         corruption: what was done to the batch.
-        counted: (N,) bool, atoms that enter the loss.
+        counted: atoms that enter the loss: (n,) int64, their rows, or a slice; a mask (N,) bool
+            waits for the device.
         natoms: (B,) int.
         noise_target: scale and weight of the noise.
 

@@ -9,19 +9,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils, gp_utils
 
-from dens_ocp.batch import Corruption, attach, attach_scored, carries_corruption, read
+from dens_ocp.batch import (
+    Corruption,
+    attach,
+    attach_rows,
+    attach_scored,
+    carries_corruption,
+    read,
+    read_rows,
+)
 from dens_ocp.config import DeNSConfig, parse_dens_config
 from dens_ocp.corruption.corrupt import corrupt, step_generator
 from dens_ocp.errors import DensError
 from dens_ocp.host.checkpointing import TRAINING_STATE
+from dens_ocp.host.metric_errors import MetricRows, Statistic
 from dens_ocp.host.trainer import HostTrainer
 from dens_ocp.loss import NoiseTarget, force_and_noise_loss, target_loss
-from dens_ocp.metrics import dens_metrics, select_structures
+from dens_ocp.metrics import dens_errors, dens_rows
 from dens_ocp.models import checkpoint_states
 from dens_ocp.models.dens_model import DeNSModel
 
@@ -98,6 +108,7 @@ class DeNSTrainer(HostTrainer):
             attach(batch, self._corruption_of(batch))
         if "forces" in self.output_targets:
             attach_scored(batch, self._scored(batch))
+            attach_rows(batch, self._rows_of(batch))
         # fairchem hands on the model outputs that are output targets
         with self.with_output_targets({**self.output_targets, "noise": {"level": "atom"}}):
             return super()._forward(batch)
@@ -134,7 +145,7 @@ class DeNSTrainer(HostTrainer):
                     force_target=self._normalised("forces", batch.forces, batch),
                     noise=out.get("noise"),
                     corruption=read(batch),
-                    counted=self._counted(name, "train_on_free_atoms", batch),
+                    counted=self._counted_rows(name, batch),
                     natoms=batch.natoms,
                     noise_target=self._noise_target(),
                 )
@@ -143,7 +154,7 @@ class DeNSTrainer(HostTrainer):
             target = self._normalised(name, target, batch)
             prediction, weight = out[name], None
             if self.output_targets[name]["level"] == "atom":
-                counted = self._counted(name, "train_on_free_atoms", batch)
+                counted = self._counted_rows(name, batch)
                 prediction, target = prediction[counted], target[counted]
             elif name == "energy" and not self._energy_in_dens() and carries_corruption(batch):
                 weight = ~read(batch).structure_mask
@@ -166,6 +177,25 @@ class DeNSTrainer(HostTrainer):
             return torch.ones_like(batch.fixed, dtype=torch.bool)
         return (batch.fixed == 0) | read(batch).noise_mask
 
+    def _rows_of(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Rows that loss and metrics of a training step look at. The batch is still on the CPU."""
+        corruption = read(batch)
+        rows = MetricRows.of(batch, ~corruption.structure_mask).as_dict()
+        free_or_noisy = (batch.fixed == 0) | corruption.noise_mask
+        rows["counted"] = torch.nonzero(free_or_noisy)[:, 0]
+        counted = self._counted("forces", "eval_on_free_atoms", batch)
+        return rows | dens_rows(corruption, counted, batch.batch)
+
+    def _rows(self, batch: Any) -> dict[str, torch.Tensor]:
+        rows = read_rows(batch) if self.model.training else None
+        return self._rows_of(batch) if rows is None else rows
+
+    def _counted_rows(self, target: str, batch: Any) -> torch.Tensor | slice:
+        """Rows of the atoms that enter the loss."""
+        if not self.output_targets[target]["train_on_free_atoms"]:
+            return slice(None)
+        return self._rows(batch)["counted"]
+
     def _scored(self, batch: Any) -> torch.Tensor:
         """(N,) bool: atoms whose force or noise loss or metrics of training look at."""
         return self._counted("forces", "train_on_free_atoms", batch) | self._counted(
@@ -177,39 +207,32 @@ class DeNSTrainer(HostTrainer):
             target = self.elementrefs[name].dereference(target, batch)
         return self.normalizers[name].norm(target) if name in self.normalizers else target
 
-    def _compute_metrics(
-        self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any, metrics: Any = None
-    ) -> dict[str, Any]:
-        metrics = {} if metrics is None else metrics
-        if self.model.training:
-            for name, term in getattr(self, "_loss_terms", {}).items():
-                metrics = evaluator.update(f"loss_{name}", term.item(), metrics)
-        out = {name: value.detach() for name, value in out.items()}
-        noise = out.pop("noise", None)
-        corruption = read(batch)
+    def _errors(
+        self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any
+    ) -> dict[str, torch.Tensor | Statistic]:
+        """The terms of the loss; errors of DeNS structures; fairchem's metrics of the others."""
+        if "forces" not in self.output_targets:
+            return self._loss_errors() | super()._errors(out, batch, evaluator)
+        rows = self._rows(batch)
+        noise = out.get("noise")
+        errors = self._loss_errors()
         if noise is not None and self.dens.active:
-            for name, statistic in self._dens_metrics(out, noise, batch, corruption).items():
-                metrics = evaluator.update(name, statistic, metrics)
-        if corruption.structure_mask.any():
-            batch, out = select_structures(batch, out, ~corruption.structure_mask)
-        if batch.natoms.numel() == 0:
-            return metrics
-        return super()._compute_metrics(out, batch, evaluator, metrics)
+            energy = out.get("energy", batch.energy.view(-1, 1))
+            errors |= dens_errors(
+                energy=self._denorm_preds("energy", energy, batch),
+                energy_target=batch.energy.view(-1, 1),
+                forces=self._denorm_preds("forces", out["forces"], batch),
+                force_target=batch.forces,
+                noise=noise * self.dens.noise_scale,
+                noise_target=read(batch).noise_vec,
+                rows=rows,
+            )
+        clean = MetricRows(**{each.name: rows[each.name] for each in fields(MetricRows)})
+        return errors | self._errors_of(out, batch, evaluator, clean)
 
-    def _dens_metrics(
-        self, out: dict[str, torch.Tensor], noise: torch.Tensor, batch: Any, corruption: Corruption
-    ) -> dict[str, dict[str, float]]:
-        energy = out.get("energy", batch.energy.view(-1, 1))
-        return dens_metrics(
-            energy=self._denorm_preds("energy", energy, batch),
-            energy_target=batch.energy.view(-1, 1),
-            forces=self._denorm_preds("forces", out["forces"], batch),
-            force_target=batch.forces,
-            noise=noise * self.dens.noise_scale,
-            corruption=corruption,
-            counted=self._counted("forces", "eval_on_free_atoms", batch),
-            batch=batch.batch,
-        )
+    def _loss_errors(self) -> dict[str, torch.Tensor]:
+        terms = getattr(self, "_loss_terms", {}) if self.model.training else {}
+        return {f"loss_{name}": term for name, term in terms.items()}
 
     # ---- a run -----------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ from dens_ocp.host import (
     wandb_login,
 )
 from dens_ocp.host.agreement import on_master
+from dens_ocp.host.metric_errors import Fields, MetricRows, Statistic, fetched, metric_errors
 from dens_ocp.host.resumable import ResumableTrainer
 
 _SPLITS = {
@@ -174,7 +175,7 @@ class HostTrainer(ResumableTrainer):
 
     @contextmanager
     def with_output_targets(self, targets: dict[str, Any]) -> Iterator[None]:
-        """fairchem's ``_forward`` and ``_compute_metrics`` see ``targets`` and no others."""
+        """fairchem's ``_forward`` sees ``targets`` and no others."""
         own = self.output_targets
         self.output_targets = targets
         try:
@@ -185,21 +186,46 @@ class HostTrainer(ResumableTrainer):
     def _compute_metrics(
         self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any, metrics: Any = None
     ) -> dict[str, Any]:
-        """fairchem's; a batch without a free atom has metrics of its structures only."""
-        if bool((batch.fixed == 0).any()):
-            return super()._compute_metrics(out, batch, evaluator, metrics)
-        systems = {
-            name: target for name, target in self.output_targets.items()
-            if target["level"] == "system"
-        }  # fmt: skip
-        restricted = copy.copy(evaluator)
-        restricted.target_metrics = {
-            name: functions
-            for name, functions in evaluator.target_metrics.items()
-            if name in systems
-        }
-        with self.with_output_targets(systems):
-            return super()._compute_metrics(out, batch, restricted, metrics)
+        """fairchem's numbers with one wait for the device (fairchem's own waits for each structure
+        and metric). A batch without a free atom has metrics of its structures only."""
+        metrics = {} if metrics is None else metrics
+        out = {name: value.detach() for name, value in out.items()}
+        for name, statistic in fetched(self._errors(out, batch, evaluator)).items():
+            metrics = evaluator.update(name, statistic, metrics)
+        return metrics
+
+    def _errors(
+        self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any
+    ) -> dict[str, torch.Tensor | Statistic]:
+        """Errors by name of metric. ``out`` is the model's output, without gradients."""
+        return self._errors_of(out, batch, evaluator, MetricRows.of(batch))
+
+    def _errors_of(
+        self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any, rows: MetricRows
+    ) -> dict[str, torch.Tensor | Statistic]:
+        """Of some structures. fairchem's ``_compute_metrics`` up to the evaluator: it cannot be
+        called, because it counts free atoms in a loop that waits for the device."""
+        predictions, targets = {}, {}
+        for name, target in self.output_targets.items():
+            if target["level"] == "system":
+                chosen = rows.structures
+            elif not len(rows.free):
+                continue
+            else:
+                chosen = rows.free if target["eval_on_free_atoms"] else rows.atoms
+            prediction = self._denorm_preds(name, out[name], batch)
+            predictions[name] = prediction[chosen]
+            targets[name] = batch[name].view(len(prediction), -1)[chosen]
+        if not len(rows.free):
+            evaluator = copy.copy(evaluator)
+            evaluator.target_metrics = {
+                name: functions
+                for name, functions in evaluator.target_metrics.items()
+                if name in targets
+            }
+        return metric_errors(
+            evaluator, Fields(predictions, batch, rows), Fields(targets, batch, rows)
+        )
 
     def _aggregate_metrics(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """fairchem's; it adds up over ranks name by name, so all ranks need the same names."""

@@ -1,0 +1,1 @@
+"""What a training step with DeNS costs, beside stock fairchem: ``python -m benchmarks --help``."""

@@ -1,0 +1,130 @@
+"""A training step and a prediction, by the real trainer's own methods."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairchem.core.models.equiformer_v2.trainers.dens_trainer import (
+    DenoisingForcesTrainer,
+    add_gaussian_noise_to_position,
+)
+
+from benchmarks.cases import Case
+from benchmarks.clock import Clock
+from benchmarks.variants import Variant, make_trainer
+
+PHASES = ("corruption", "forward", "loss", "metrics", "backward", "optimizer")
+"""``forward`` is the model's and what surrounds it; ``optimizer`` has clipping and EMA."""
+
+_MOST_STEPS = 1000
+
+
+class Runner:
+    """One variant on one batch.
+
+    Every step sees the same batch and the same corruption, of which a part of the structures is
+    touched (if there are two or more) and no random number depends on what ran before.
+
+    Attributes:
+        trainer: fairchem's or ours.
+        variant: which.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        case: Case,
+        data: Path,
+        run_dir: Path,
+        device: torch.device,
+        amp: bool = False,
+    ) -> None:
+        self.variant, self.device = variant, device
+        self.trainer = make_trainer(variant, case, data, run_dir, device, amp)
+        self._batch = next(iter(self.trainer.train_loader))
+        self.trainer.step, self.trainer.metrics = 1, {}
+        if variant.ours:
+            self.trainer.step = self._mixed_step()
+
+    def _mixed_step(self) -> int:
+        """A training step of which the dice corrupt some structures, not all."""
+        for step in range(1, _MOST_STEPS):
+            self.trainer.step = step
+            touched = int(self.trainer._corruption_of(self._batch).structure_mask.sum())
+            half = max(1, self._batch.natoms.numel() // 2)
+            if touched == half:
+                return step
+        raise RuntimeError("no step corrupts half of the structures")
+
+    def batch(self) -> Any:
+        """A fresh copy on the CPU, as the loader hands it on."""
+        return copy.copy(self._batch).clone()
+
+    def step(self) -> Clock:
+        """What fairchem's ``train`` does for a batch, without logging and checkpoints."""
+        trainer, clock = self.trainer, Clock(self.device)
+        batch = self.batch()
+        trainer.model.train()
+        torch.manual_seed(0)
+        if isinstance(trainer, DenoisingForcesTrainer):
+            # fairchem tosses the coin for the whole batch; here it always says DeNS
+            with clock.phase("corruption"):
+                batch = add_gaussian_noise_to_position(batch, std=0.1, corrupt_ratio=0.5)
+        if self.variant.ours:
+            for name in ("_corruption_of", "_rows_of"):
+                # an attribute of the instance hides the method
+                method = getattr(type(trainer), name).__get__(trainer)
+                setattr(trainer, name, clock.timed("corruption", method))
+        with torch.autocast("cuda", enabled=trainer.scaler is not None):
+            with clock.phase("forward"):
+                outputs = trainer._forward(batch)
+            with clock.phase("loss"):
+                loss = trainer._compute_loss(outputs, batch)
+        with clock.phase("metrics"):
+            metrics = trainer._compute_metrics(outputs, batch, trainer.evaluator, trainer.metrics)
+            trainer.metrics = trainer.evaluator.update("loss", loss.item(), metrics)
+        loss = trainer.scaler.scale(loss) if trainer.scaler else loss
+        loss.backward = clock.timed("backward", loss.backward)
+        with clock.phase("optimizer"):
+            trainer._backward(loss)
+        return clock
+
+    @torch.no_grad()
+    def predict(self, free_only: bool = False) -> Clock:
+        """Energies and forces of the batch, as in ``predict`` of the trainer.
+
+        Args:
+            free_only: only forces of free atoms are asked for, as for a prediction file; fairchem
+                computes all the same.
+        """
+        trainer, clock, batch = self.trainer, Clock(self.device), self.batch()
+        trainer.model.eval()
+        with clock.phase("predict"):
+            if self.variant.ours:
+                with trainer._free_atoms_only(free_only):
+                    outputs = trainer._forward(batch)
+            else:
+                outputs = trainer._forward(batch)
+            for name in ("energy", "forces"):
+                trainer._denorm_preds(name, outputs[name], batch)
+        return clock
+
+    def counts(self) -> dict[str, float]:
+        """Structures, atoms, free atoms, edges; atoms that were corrupted by a step of ours."""
+        batch = self.batch()
+        found = {
+            "structures": batch.natoms.numel(),
+            "atoms": batch.pos.shape[0],
+            "free": int((batch.fixed == 0).sum()),
+        }
+        if self.variant.ours:
+            found["corrupted"] = int(self.trainer._corruption_of(batch).noise_mask.sum())
+            graph = self.trainer._unwrapped_model.generate_graph(batch.to(self.device))
+            found["edges"] = graph.edge_index.shape[1]
+        return found
+
+    def parameters(self) -> int:
+        return sum(each.numel() for each in self.trainer.model.parameters())
