@@ -18,7 +18,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 import torch
 from tqdm import tqdm
 
-from benchmarks import loading, machine, memory, plot, profiling, report, scaling, variants
+from benchmarks import (
+    loading,
+    machine,
+    memory,
+    plot,
+    products,
+    profiling,
+    report,
+    scaling,
+    variants,
+)
 from benchmarks.cases import Case
 from benchmarks.measure import Settings, measure
 
@@ -67,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
         help="also seconds over atoms, edges, Lmax, batch size (first case)")  # fmt: skip
     add("--data", action="store_true", help="also LMDB, collation and graphs beside a step")
     add("--profile", action="store_true", help="also the time of a step by kind of operator")
+    add("--products", action="store_true",
+        help="also matrix products: torch's own beside those of fast")  # fmt: skip
     add("--quick", action="store_true", help="a smoke run with tiny models: does it work?")
     return found
 
@@ -144,6 +156,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "profiles": profiles,
         "scaling": points,
         "loading": loaded,
+        "products": products.run() if arguments.products else [],
     }
 
 

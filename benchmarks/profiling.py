@@ -18,7 +18,7 @@ from benchmarks.variants import Variant
 
 GROUPS = {
     "batched matrix products": ("aten::bmm", "aten::baddbmm"),
-    "matrix products": ("aten::mm", "aten::addmm"),
+    "matrix products": ("aten::mm", "aten::addmm", "mkldnn::_linear_pointwise"),
     "copies": ("aten::copy_", "aten::cat", "aten::clone", "aten::index", "aten::index_select",
                "aten::gather", "aten::fill_", "aten::zero_"),
     "SiLU": ("aten::silu", "aten::silu_", "aten::silu_backward"),

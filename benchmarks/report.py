@@ -24,6 +24,8 @@ def markdown(found: dict[str, Any]) -> str:
         parts += ["", *_scaling(found["scaling"])]
     if found.get("loading"):
         parts += ["", *_loading(found["loading"])]
+    if found.get("products"):
+        parts += ["", *_products(found["products"])]
     parts += ["", *_machine(found["machine"]), "", *_configs(found["cases"])]
     return "\n".join(parts) + "\n"
 
@@ -202,3 +204,15 @@ def _configs(results: list[dict[str, Any]]) -> list[str]:
             f"`{json.dumps(case['model'])}`"
         )
     return lines
+
+
+def _products(rows: list[dict[str, Any]]) -> list[str]:
+    said = "GFLOP/s of products of float32 matrices (rows, inputs, outputs), in turn."
+    if not rows[0]["onednn"]:
+        said += " On this machine `fast` uses torch's own: there is no oneDNN with AVX-512."
+    body = [
+        (row["product"], str(tuple(row["shape"])), f"{row['torch']:.0f}", f"{row['ours']:.0f}")
+        for row in rows
+    ]
+    return ["## Matrix products", "", said, "",
+            *table(("product", "shape", "torch", "fast"), body)]  # fmt: skip

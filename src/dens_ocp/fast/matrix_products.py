@@ -3,7 +3,7 @@
 On a CPU torch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors only;
 oneDNN, which torch carries along, uses it on all that have it. On an AMD Zen 5 core a product of
 (1480, 1280) and (1280, 896) runs at 105 GFLOP/s with the one and at 240 with the other
-(``python -m benchmarks --only products``). Elsewhere (other dtypes, devices, processors) this is
+(``python -m benchmarks --products``). Elsewhere (other dtypes, devices, processors) this is
 ``torch.nn.functional.linear``.
 """
 
