@@ -90,6 +90,12 @@ class DeNSTrainer(HostTrainer):
         if getattr(self._unwrapped_model, "gradient_forces", False):
             gradient_forces.share_scale(self.normalizers)
         if self.dens.active and self.train_loader is not None and "forces" not in self.normalizers:
+            if getattr(self._unwrapped_model, "gradient_forces", False):
+                raise DensError(
+                    "dataset.train.transforms.normalizer.energy is missing: it gives the scale of "
+                    "the forces too, which are gradients of the energy; give fit: {targets: "
+                    "{energy: {}}, batch_size: 8}, or mean and stdev in eV"
+                )
             raise DensError(
                 "dataset.train.transforms.normalizer.forces is missing: DeNS weighs noise in units "
                 "of sigma against normalised forces; give mean: 0.0 and stdev: (the standard "
@@ -131,7 +137,11 @@ class DeNSTrainer(HostTrainer):
         total_steps = 0
         if self.train_loader is not None:
             total_steps = len(self.train_loader) * self.config["optim"].get("max_epochs", 0)
-        return NoiseTarget(self.dens.noise_scale, self.dens.coefficient_at(self.step, total_steps))
+        return NoiseTarget(
+            self.dens.noise_scale,
+            self.dens.coefficient_at(self.step, total_steps),
+            separate=self.dens.denominator == "separate",
+        )
 
     def _compute_loss(self, out: dict[str, torch.Tensor], batch: Any) -> torch.Tensor:
         self._loss_terms = {}

@@ -1,4 +1,4 @@
-"""What DeNS models on a fairchem backbone share: force encoding in, noise out, names of parameters."""
+"""What DeNS models on a fairchem backbone share: force encoding in, noise out."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class DeNSModel(DenoisingModel):
             scalars = self.noise_schedule_sigma_embedding(sigmas)[:, None, :]
             embedding = torch.cat([embedding[:, :1] + scalars, embedding[:, 1:]], dim=1)
         with self.injected(embedding):
-            return super().forward(data)
+            return super(DenoisingModel, self).forward(data)  # the backbone's
 
     def _original_task(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
