@@ -34,9 +34,9 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         DensError: the checkpoint is of another architecture.
     """
     own = model.state_dict()
-    given = {translated(name): value for name, value in state_dict.items()}
-    missing = [name for name in own if name not in given and not is_constant(name)]
-    unexpected = [name for name in given if name not in own and not is_constant(name)]
+    given = {translated(name): value for name, value in state_dict.items() if not is_constant(name)}
+    missing = [name for name in own if name not in given]
+    unexpected = [name for name in given if name not in own]
     foreign = [name for name in missing if not is_dens(name)]
     shapes = [
         f"{name}: {tuple(given[name].shape)} in the checkpoint, "

@@ -21,6 +21,7 @@ from dens_ocp.models.parameter_names import is_constant, translated
 from dens_ocp.nn.equiformer.block import EquiformerBlock, norm_of
 from dens_ocp.nn.equiformer.depthwise import DepthwiseTensorProduct
 from dens_ocp.nn.equiformer.embedding import AtomEmbedding, EdgeDegreeEmbedding
+from dens_ocp.nn.equiformer.gate import Gate
 from dens_ocp.nn.equiformer.graph_attention import Edges, GraphAttention, summed_into
 from dens_ocp.nn.equiformer.linear import IrrepsLinear
 from dens_ocp.nn.force_encoding import force_coefficients
@@ -155,7 +156,7 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
         self.out_dropout = e3nn_nn.Dropout(feature, out_drop) if out_drop else None
         self.energy_head = torch.nn.Sequential(
             IrrepsLinear(feature, scalars),
-            e3nn_nn.Activation(scalars, [torch.nn.functional.silu]),
+            Gate(scalars),
             IrrepsLinear(scalars, "1x0e"),
         )
         self.noise_head = (
@@ -258,12 +259,10 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
         authors use)."""
         return [name for name, parameter in self.named_parameters() if parameter.dim() <= 1]
 
-    def _fit_names(self, state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-        """Before a state dict is loaded: names become ours, e3nn's constants are our own."""
+    @staticmethod
+    def _fit_names(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+        """Before a state dict is loaded: names become ours, e3nn's constants are left out."""
         for key in [key for key in state_dict if key.startswith(prefix)]:
-            value, name = state_dict.pop(key), translated(key.removeprefix(prefix))
-            if not is_constant(name):
-                state_dict[prefix + name] = value
-        for name, value in self.state_dict().items():
-            if is_constant(name):
-                state_dict[prefix + name] = value
+            value = state_dict.pop(key)
+            if not is_constant(key):
+                state_dict[prefix + translated(key.removeprefix(prefix))] = value

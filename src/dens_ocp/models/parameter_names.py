@@ -23,6 +23,8 @@ _HEADS = {
     "force_embed": "force_embedding",
 }
 
+_CONSTANTS = (".output_mask", ".gate.mul.weight", ".sep_act.dtp.tp.weight", ".dw.tp.weight")
+
 DENS_MODULES = ("force_embedding.", "noise_head.", "noise_schedule_sigma_embedding.")
 """What a model without DeNS does not have."""
 
@@ -54,13 +56,13 @@ def flat_name(name: str) -> str:
 
 
 def is_constant(name: str) -> bool:
-    """Whether ``name`` is a constant that e3nn stores with a tensor product; which there are, and
-    their names, depend on e3nn's version.
+    """Whether ``name`` is a constant, or an empty tensor, that e3nn stores with tensor products in
+    the authors' checkpoints.
 
     >>> is_constant("blocks.0.ga.sep_act.dtp.tp._compiled_main_left_right._w3j_1_1_1")
     True
     """
-    return "._w3j_" in name or name.endswith(".output_mask")
+    return "._w3j_" in name or name.endswith(_CONSTANTS)
 
 
 def is_dens(name: str) -> bool:

@@ -8,7 +8,7 @@ import torch
 from e3nn import nn as e3nn_nn
 from e3nn import o3
 
-from dens_ocp.nn.equiformer.depthwise import gate_of
+from dens_ocp.nn.equiformer.gate import Gate
 from dens_ocp.nn.equiformer.graph_attention import Edges, GraphAttention
 from dens_ocp.nn.equiformer.layer_norm import EquivariantLayerNorm
 from dens_ocp.nn.equiformer.linear import IrrepsLinear
@@ -23,7 +23,7 @@ class GatedLinear(IrrepsLinear):
     """A linear layer and a gate."""
 
     def __init__(self, irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> None:
-        gate = gate_of(irreps_out)
+        gate = Gate(irreps_out)
         super().__init__(irreps_in, gate.irreps_in)
         self.gate = gate
 
@@ -95,13 +95,9 @@ class EquiformerBlock(torch.nn.Module):
         self.ffn = FeedForward(
             irreps_in, irreps_mlp_mid, irreps_out, attention.get("proj_drop", 0.0)
         )
-        self.ffn_shortcut = (
-            None if irreps_in == irreps_out else IrrepsLinear(irreps_in, irreps_out)
-        )
+        self.ffn_shortcut = None if irreps_in == irreps_out else IrrepsLinear(irreps_in, irreps_out)
 
-    def forward(
-        self, features: torch.Tensor, edges: Edges, batch: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, edges: Edges, batch: torch.Tensor) -> torch.Tensor:
         """(N, dim in) -> (N, dim out); ``batch`` (N,) int, structure of each atom."""
         features = features + self.drop_path(self.ga(self.norm_1(features), edges), batch)
         branch = self.drop_path(self.ffn(self.norm_2(features)), batch)

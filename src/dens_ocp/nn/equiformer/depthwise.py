@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from e3nn import nn as e3nn_nn
 from e3nn import o3
 
+from dens_ocp.nn.equiformer.degrees import by_degree, joined, split
+from dens_ocp.nn.equiformer.gate import Gate
 from dens_ocp.nn.equiformer.linear import IrrepsLinear, draw_weights
 from dens_ocp.nn.equiformer.radial import RadialFunction
 
@@ -14,8 +15,9 @@ class DepthwiseTensorProduct(torch.nn.Module):
     """Each input channel times the edge's spherical harmonics, one weight per channel and path.
 
     Paths: all (l_in, l_edge) -> l_out with an l_out among ``irreps_kept``, and those to l = 0.
-    e3nn's ``TensorProduct`` in ``uvu`` mode, without its normalisation of paths; outputs are sorted
-    by degree.
+    Outputs are sorted by degree. The numbers are those of e3nn's ``TensorProduct`` in ``uvu`` mode
+    without normalisation of paths. Here the harmonics become, for each input degree, one matrix per
+    edge that maps a channel to the outputs of all its paths.
     """
 
     def __init__(
@@ -28,42 +30,58 @@ class DepthwiseTensorProduct(torch.nn.Module):
     ) -> None:
         """
         Args:
-            irreps_in: (N, dim) inputs.
+            irreps_in: of the inputs.
             irreps_edge: spherical harmonics, one channel each.
             irreps_kept: degrees of the output.
             own_weights: weights are parameters (``tp.weight``); else they come with each call.
         """
         super().__init__()
+        self.irreps_in = irreps_in
         paths = [
-            (i, j, mul, ir_out)
-            for i, (mul, ir_in) in enumerate(irreps_in)
-            for j, (_, ir_edge) in enumerate(irreps_edge)
-            for ir_out in ir_in * ir_edge
-            if ir_out in irreps_kept or ir_out == o3.Irrep("0e")
+            [
+                (place, ir_edge, ir_out)
+                for place, (_, ir_edge) in zip(irreps_edge.slices(), irreps_edge, strict=True)
+                for ir_out in ir_in * ir_edge
+                if ir_out in irreps_kept or ir_out == o3.Irrep("0e")
+            ]
+            for _, ir_in in irreps_in
         ]
-        outputs = o3.Irreps([(mul, ir) for _, _, mul, ir in paths]).sort()
-        self.tp = o3.TensorProduct(
-            irreps_in,
-            irreps_edge,
-            outputs.irreps,
-            [(i, j, outputs.p[k], "uvu", True) for k, (i, j, _, _) in enumerate(paths)],
-            internal_weights=own_weights,
-            shared_weights=own_weights,
-            path_normalization="none",
+        outputs = o3.Irreps(
+            [(mul, ir) for (mul, _), own in zip(irreps_in, paths, strict=True) for *_, ir in own]
         )
-        self.irreps_out = outputs.irreps
+        self.irreps_out, _, self._order = outputs.sort()
+        self._dims = [[ir.dim for *_, ir in own] for own in paths]
+        self._channels = [mul for mul, _ in outputs]
+        for index, ((_, ir_in), own) in enumerate(zip(irreps_in, paths, strict=True)):
+            coupling = torch.zeros(irreps_edge.dim, ir_in.dim, sum(self._dims[index]))
+            columns = coupling.split(self._dims[index], dim=2)
+            for (place, ir_edge, ir_out), column in zip(own, columns, strict=True):
+                wigner = o3.wigner_3j(ir_in.l, ir_edge.l, ir_out.l) * ir_out.dim**0.5
+                column[place] = wigner.transpose(0, 1)
+            self.register_buffer(f"_coupling_{index}", coupling, persistent=False)
+        self.weight_numel = sum(self._channels)
+        self.tp = torch.nn.ParameterDict()
+        if own_weights:
+            self.tp["weight"] = torch.nn.Parameter(torch.empty(self.weight_numel))
         self.reset_parameters()
 
     def reset_parameters(self, weight_init: str = "normal") -> None:
         """Draw the weights, if they are parameters; each output has one input."""
-        if self.tp.internal_weights:
-            draw_weights(self.tp.weight, 1, weight_init)
+        for weight in self.tp.values():
+            draw_weights(weight, 1, weight_init)
 
     def forward(
         self, features: torch.Tensor, harmonics: torch.Tensor, weights: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(E, dim in), (E, dim edge), (E, number of weights) or None -> (E, dim out)."""
-        return self.tp(features, harmonics, weights)
+        """(E, dim in), (E, dim edge), (E, ``weight_numel``) or None -> (E, dim out)."""
+        weights = self.tp["weight"][None] if weights is None else weights
+        products: list[torch.Tensor] = []
+        for index, part in enumerate(by_degree(features, self.irreps_in)):
+            coupling = getattr(self, f"_coupling_{index}")
+            matrices = (harmonics @ coupling.flatten(1)).view(-1, *coupling.shape[1:])
+            products += split(torch.bmm(part, matrices), self._dims[index])
+        factors = split(weights, self._channels)
+        return joined([products[k] * factors[k][:, :, None] for k in self._order])
 
 
 class SeparableTensorProduct(torch.nn.Module):
@@ -83,7 +101,7 @@ class SeparableTensorProduct(torch.nn.Module):
             irreps_in, irreps_edge, irreps_out: as they say.
             radial: sizes of the function of the distance that gives the weights; None: weights
                 are parameters.
-            gated: scalars go through SiLU, the others are multiplied by a sigmoid of scalars.
+            gated: see :class:`~dens_ocp.nn.equiformer.gate.Gate`.
         """
         super().__init__()
         self.dtp = DepthwiseTensorProduct(
@@ -91,8 +109,8 @@ class SeparableTensorProduct(torch.nn.Module):
         )
         self.dtp_rad = None
         if radial is not None:
-            self.dtp_rad = RadialFunction([*radial, self.dtp.tp.weight_numel])
-        self.gate = gate_of(irreps_out) if gated else None
+            self.dtp_rad = RadialFunction([*radial, self.dtp.weight_numel])
+        self.gate = Gate(irreps_out) if gated else None
         between = irreps_out if self.gate is None else self.gate.irreps_in
         self.lin = IrrepsLinear(self.dtp.irreps_out, between)
 
@@ -107,15 +125,3 @@ class SeparableTensorProduct(torch.nn.Module):
         """What comes after the product: linear layer and gate."""
         mixed = self.lin(product)
         return mixed if self.gate is None else self.gate(mixed)
-
-
-def gate_of(irreps: o3.Irreps) -> torch.nn.Module:
-    """e3nn's ``Gate`` (``Activation``, if there are scalars only) whose output is ``irreps``."""
-    scalars = o3.Irreps([(mul, ir) for mul, ir in irreps if ir.l == 0]).simplify()
-    gated = o3.Irreps([(mul, ir) for mul, ir in irreps if ir.l > 0])
-    if not gated:
-        return e3nn_nn.Activation(scalars, [torch.nn.functional.silu])
-    gates = o3.Irreps([(gated.num_irreps, "0e")])
-    return e3nn_nn.Gate(
-        scalars, [torch.nn.functional.silu], gates, [torch.sigmoid], gated
-    )

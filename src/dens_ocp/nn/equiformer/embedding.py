@@ -35,7 +35,7 @@ class EdgeDegreeEmbedding(torch.nn.Module):
         super().__init__()
         self.exp = IrrepsLinear("1x0e", irreps)
         self.dw = DepthwiseTensorProduct(irreps, irreps_edge, irreps)
-        self.rad = RadialFunction([*radial, self.dw.tp.weight_numel])
+        self.rad = RadialFunction([*radial, self.dw.weight_numel])
         self.proj = IrrepsLinear(self.dw.irreps_out, irreps)
 
     def forward(self, edges: Edges, num_atoms: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ from e3nn import o3
 from e3nn.math import normalize2mom
 from torch_geometric.utils import softmax
 
+from dens_ocp.nn.equiformer.degrees import by_degree, joined
 from dens_ocp.nn.equiformer.depthwise import SeparableTensorProduct
 from dens_ocp.nn.equiformer.linear import IrrepsLinear
 
@@ -104,8 +105,7 @@ class GraphAttention(torch.nn.Module):
             self.alpha_dropout = torch.nn.Dropout(alpha_drop)
         self.proj = IrrepsLinear(irreps_heads, irreps_out)
         self.proj_drop = e3nn_nn.Dropout(irreps_out, proj_drop) if proj_drop else None
-        # channels of a degree are dealt to the heads in turn
-        self._channels = [mul * ir.dim for mul, ir in irreps_head]
+        self.irreps_heads = irreps_heads
 
     def forward(self, features: torch.Tensor, edges: Edges) -> torch.Tensor:
         """(N, dim in) -> (N, dim out)."""
@@ -117,13 +117,24 @@ class GraphAttention(torch.nn.Module):
         if self.sep_alpha is None:
             value = value / math.sqrt(AVERAGE_DEGREE)
         else:
-            value = value * self._weights(message, target, features.shape[0])
+            value = self._weighted(value, self._weights(message, target, features.shape[0]))
         output = self.proj(summed_into(target, value, features.shape[0]))
         return output if self.proj_drop is None else self.proj_drop(output)
 
     def _weights(self, message: torch.Tensor, target: torch.Tensor, num: int) -> torch.Tensor:
-        """(E, dim of all heads): the attention weight of each component of a value."""
+        """(E, heads): attention weights; their sum over the edges into an atom is 1."""
         logits = self.sep_alpha(message).view(-1, self.num_heads, self.alpha_dot.shape[2])
         logits = (self.alpha_act(logits) * self.alpha_dot).sum(dim=2)
-        weights = self.alpha_dropout(softmax(logits, target, num_nodes=num))
-        return torch.cat([weights.repeat_interleave(n, dim=1) for n in self._channels], dim=1)
+        return self.alpha_dropout(softmax(logits, target, num_nodes=num))
+
+    def _weighted(self, value: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Values (E, dim of all heads) times weights (E, heads); the channels of each degree are
+        dealt to the heads in turn."""
+        parts = [
+            part.view(len(part), self.num_heads, mul // self.num_heads * ir.dim)
+            * weights[:, :, None]
+            for part, (mul, ir) in zip(
+                by_degree(value, self.irreps_heads), self.irreps_heads, strict=True
+            )
+        ]
+        return joined(parts)

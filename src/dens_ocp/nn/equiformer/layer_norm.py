@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from e3nn import o3
 
+from dens_ocp.nn.equiformer.degrees import by_degree, joined
+
 
 class EquivariantLayerNorm(torch.nn.Module):
     """Divides the channels of each degree by the root mean square of their components.
@@ -22,18 +24,16 @@ class EquivariantLayerNorm(torch.nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, dim) -> (N, dim)."""
-        num = features.shape[0]
         weights = self.affine_weight.split([mul for mul, _ in self.irreps])
         outputs = []
-        for (mul, ir), part, weight in zip(
-            self.irreps, self.irreps.slices(), weights, strict=True
+        for (_, ir), field, weight in zip(
+            self.irreps, by_degree(features, self.irreps), weights, strict=True
         ):
-            field = features[:, part].view(num, mul, ir.dim)
             if ir.l == 0:
                 field = field - field.mean(dim=1, keepdim=True)
             mean_square = field.square().mean(dim=(1, 2), keepdim=True)
             field = field * (mean_square + self.eps).rsqrt() * weight[:, None]
             if ir.l == 0:
                 field = field + self.affine_bias[:, None]
-            outputs.append(field.reshape(num, -1))
-        return torch.cat(outputs, dim=1)
+            outputs.append(field)
+        return joined(outputs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from e3nn import o3
 
+from dens_ocp.nn.equiformer.degrees import by_degree, joined, split
+
 
 def draw_weights(weight: torch.Tensor, fan_in: int, weight_init: str) -> None:
     """Fill ``weight`` in place from N(0, 1 / fan_in) (``normal``) or U(-1, 1) / sqrt(fan_in)
@@ -44,9 +46,9 @@ class IrrepsLinear(torch.nn.Module):
         self.irreps_in = o3.Irreps(irreps_in).simplify()
         self.irreps_out = o3.Irreps(irreps_out).simplify()
         self.one_hot = one_hot
-        sizes = [mul * self.irreps_out.count(ir) for mul, ir in self.irreps_in]
-        self.tp = torch.nn.ParameterDict({"weight": torch.nn.Parameter(torch.empty(sum(sizes)))})
-        self._sizes = sizes
+        self._sizes = [mul * self.irreps_out.count(ir) for mul, ir in self.irreps_in]
+        weight = torch.nn.Parameter(torch.empty(sum(self._sizes)))
+        self.tp = torch.nn.ParameterDict({"weight": weight})
         scalars = self.irreps_out.count("0e") if bias else 0
         self.bias = torch.nn.ParameterList([torch.zeros(scalars)] if scalars else [])
         self.reset_parameters()
@@ -58,24 +60,24 @@ class IrrepsLinear(torch.nn.Module):
 
     def _matrices(self) -> list[torch.Tensor]:
         """W_l (in, out) for each degree of the input."""
-        flat = self.tp["weight"].split(self._sizes)
+        flat = split(self.tp["weight"], self._sizes)
         return [w.view(mul, -1) for w, (mul, _) in zip(flat, self.irreps_in, strict=True)]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, dim of ``irreps_in``) -> (N, dim of ``irreps_out``)."""
-        num = features.shape[0]
-        parts = {}
-        for (mul, ir), part, weight in zip(
-            self.irreps_in, self.irreps_in.slices(), self._matrices(), strict=True
-        ):
-            if weight.shape[1] > 0:
-                x = features[:, part].view(num, mul, ir.dim)
-                parts[ir] = torch.einsum("nim,io->nom", x, weight).reshape(num, -1)
-        outputs = [
-            parts[ir] if ir in parts else features.new_zeros(num, mul * ir.dim)
-            for mul, ir in self.irreps_out
-        ]
-        if len(self.bias):
-            index = [ir for _, ir in self.irreps_out].index(o3.Irrep("0e"))
-            outputs[index] = outputs[index] + self.bias[0]
-        return torch.cat(outputs, dim=1)
+        mapped = {
+            ir: torch.einsum("nim,io->nom", part, weight)
+            for (_, ir), part, weight in zip(
+                self.irreps_in, by_degree(features, self.irreps_in), self._matrices(), strict=True
+            )
+            if weight.numel() > 0
+        }
+        outputs = []
+        for mul, ir in self.irreps_out:
+            output = mapped.get(ir)
+            if output is None:
+                output = features.new_zeros(features.shape[0], mul, ir.dim)
+            if ir.l == 0 and len(self.bias):
+                output = output + self.bias[0][:, None]
+            outputs.append(output)
+        return joined(outputs)
