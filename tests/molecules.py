@@ -51,8 +51,11 @@ def batch_of(*names: str, dtype: torch.dtype = torch.float64) -> Batch:
 
 
 def write_molecules(folder: Path, count: int, seed: int = 0, name: str = "CH3CH2OH") -> Path:
-    """An LMDB folder of one molecule's frames."""
+    """An LMDB folder of one molecule's frames, with OC20's names of labels."""
     records = [record(name, seed * 1000 + index) for index in range(count)]
+    for each in records:
+        each.y, each.force = each.energy, each.forces
+        del each.energy, each.forces
     write_lmdb(folder / "data.0000.lmdb", records)
     natoms = np.array([each.natoms for each in records])
     np.savez(folder / "metadata.npz", natoms=natoms, neighbors=natoms * (natoms - 1))
