@@ -1,7 +1,7 @@
 """DeNS (denoising non-equilibrium structures) for fairchem/OCP.
 
 Importing the package registers with fairchem: trainer ``dens`` (= ``denoising_forces``), models
-``equiformer_v2_dens`` and ``escn_dens``, data set ``dens_lmdb``.
+``equiformer_v2_dens``, ``escn_dens`` and ``equiformer_dens``, data set ``dens_lmdb``.
 """
 
 import sys

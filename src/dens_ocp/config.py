@@ -84,6 +84,13 @@ class DeNSConfig(BaseModel):
         default="constant",
         description="linear: lambda_DeNS falls to 0 over the training run (MD17 of the paper)",
     )
+    denominator: Literal["shared", "separate"] = Field(
+        default="shared",
+        description="shared: force and noise loss are both divided by the number of atoms that "
+        "count (Algorithm 1, the authors' OC20/OC22 code); separate: each by the number of its own "
+        "atoms (the authors' MD17 code), so 1/(p r) times more weight on noise for the same "
+        "coefficient",
+    )
     choice: Literal["structure", "batch"] = Field(
         default="structure",
         description="who tosses the coin p: each structure (Algorithm 1), or the whole batch of a "

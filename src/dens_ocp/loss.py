@@ -5,7 +5,8 @@ changes:
 
 * forces: corrupted atoms are scored on their noise instead, with lambda_DeNS; all others on their
   force, with lambda_F. Both share one denominator: the atoms that count (free atoms with
-  ``train_on_free_atoms``), over all ranks, as in the authors' code.
+  ``train_on_free_atoms``), over all ranks, as in the authors' OC20/OC22 code. With
+  ``denominator: separate`` each has the number of its own atoms, as in their MD17 code.
 * energy: the energy of the original structure; optionally not for DeNS structures.
 
 The mean over all ranks is that of fairchem's ``DDPLoss``: the local sum times the number of ranks,
@@ -31,10 +32,12 @@ class NoiseTarget:
     Attributes:
         scale: the noise is divided by this, Angstrom.
         coefficient: lambda_DeNS.
+        separate: forces and noise have denominators of their own (``optim.dens.denominator``).
     """
 
     scale: float
     coefficient: float
+    separate: bool = False
 
 
 def reduced(loss_fn: DDPLoss, loss: torch.Tensor) -> torch.Tensor:
@@ -92,7 +95,13 @@ def force_and_noise_loss(
     target = torch.where(corrupted, corruption.noise_vec / noise_target.scale, force_target)
     prediction = torch.where(corrupted, noise, forces)
     elementwise = loss_fn.loss_fn(prediction[counted], target[counted], natoms)
-    is_noise = corruption.noise_mask[counted].to(elementwise.dtype)
+    is_noise = corruption.noise_mask[counted]
+    if noise_target.separate:
+        return {
+            "forces": coefficient * reduced(loss_fn, elementwise[~is_noise]),
+            "noise": noise_target.coefficient * reduced(loss_fn, elementwise[is_noise]),
+        }
+    is_noise = is_noise.to(elementwise.dtype)
     is_noise = is_noise.view(-1, *[1] * (elementwise.dim() - 1))
     return {
         "forces": coefficient * reduced(loss_fn, elementwise * (1 - is_noise)),

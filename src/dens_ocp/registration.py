@@ -14,6 +14,7 @@ def register() -> None:
     from fairchem.core.common.registry import registry
 
     from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
+    from dens_ocp.models.equiformer import EquiformerDeNS
     from dens_ocp.models.equiformer_v2 import EquiformerV2DeNS
     from dens_ocp.models.escn import eSCNDeNS
     from dens_ocp.trainer import DeNSTrainer
@@ -22,6 +23,7 @@ def register() -> None:
         registry.register_trainer(name)(DeNSTrainer)
     registry.register_model("equiformer_v2_dens")(EquiformerV2DeNS)
     registry.register_model("escn_dens")(eSCNDeNS)
+    registry.register_model("equiformer_dens")(EquiformerDeNS)
     registry.register_dataset("dens_lmdb")(DeNSLmdbDataset)
 
 

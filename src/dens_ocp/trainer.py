@@ -27,13 +27,14 @@ from dens_ocp.batch import (
 from dens_ocp.config import DeNSConfig, parse_dens_config
 from dens_ocp.corruption.corrupt import corrupt, step_generator
 from dens_ocp.errors import DensError
+from dens_ocp.host import gradient_forces
 from dens_ocp.host.checkpointing import TRAINING_STATE
 from dens_ocp.host.metric_errors import MetricRows, Statistic
 from dens_ocp.host.trainer import HostTrainer
 from dens_ocp.loss import NoiseTarget, force_and_noise_loss, target_loss
 from dens_ocp.metrics import dens_errors, dens_rows
 from dens_ocp.models import checkpoint_states
-from dens_ocp.models.dens_model import DeNSModel
+from dens_ocp.models.denoising_model import DenoisingModel
 
 DOTTED_NAME = "dens_ocp.trainer.DeNSTrainer"
 
@@ -79,16 +80,32 @@ class DeNSTrainer(HostTrainer):
 
     def load_model(self) -> None:
         super().load_model()
-        if self.dens.enabled and not isinstance(self._unwrapped_model, DeNSModel):
+        if self.dens.enabled and not self._can_denoise:
+            name = self.config["model"]["name"]
+            if isinstance(self._unwrapped_model, DenoisingModel):
+                name = f"{name} with use_noise_head: False"
             raise DensError(
-                f"model.name: {self.config['model']['name']} has no noise head and no force "
-                "encoding, so DeNS cannot train it; use equiformer_v2_dens or escn_dens, or set "
+                f"model.name: {name} has no noise head and no force encoding, so DeNS cannot train "
+                "it; use equiformer_v2_dens, escn_dens or equiformer_dens, or set "
                 "optim.dens.enabled: false"
             )
 
+    @property
+    def _can_denoise(self) -> bool:
+        model = self._unwrapped_model
+        return isinstance(model, DenoisingModel) and model.can_denoise
+
     def load_references_and_normalizers(self) -> None:
         super().load_references_and_normalizers()
+        if getattr(self._unwrapped_model, "gradient_forces", False):
+            gradient_forces.share_scale(self.normalizers)
         if self.dens.active and self.train_loader is not None and "forces" not in self.normalizers:
+            if getattr(self._unwrapped_model, "gradient_forces", False):
+                raise DensError(
+                    "dataset.train.transforms.normalizer.energy is missing: it gives the scale of "
+                    "the forces too, which are gradients of the energy; give fit: {targets: "
+                    "{energy: {}}, batch_size: 8}, or mean and stdev in eV"
+                )
             raise DensError(
                 "dataset.train.transforms.normalizer.forces is missing: DeNS weighs noise in units "
                 "of sigma against normalised forces; give mean: 0.0 and stdev: (the standard "
@@ -98,7 +115,7 @@ class DeNSTrainer(HostTrainer):
     # ---- a training step -------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
-        if not isinstance(self._unwrapped_model, DeNSModel):
+        if not self._can_denoise:
             return super()._forward(batch)
         if not self.model.training:
             if self._free_atoms_suffice:
@@ -131,7 +148,11 @@ class DeNSTrainer(HostTrainer):
         total_steps = 0
         if self.train_loader is not None:
             total_steps = len(self.train_loader) * self.config["optim"].get("max_epochs", 0)
-        return NoiseTarget(self.dens.noise_scale, self.dens.coefficient_at(self.step, total_steps))
+        return NoiseTarget(
+            self.dens.noise_scale,
+            self.dens.coefficient_at(self.step, total_steps),
+            separate=self.dens.denominator == "separate",
+        )
 
     def _compute_loss(self, out: dict[str, torch.Tensor], batch: Any) -> torch.Tensor:
         self._loss_terms = {}
@@ -278,7 +299,7 @@ class DeNSTrainer(HostTrainer):
         weights, at step 0.
         """
         model = self._unwrapped_model
-        if not isinstance(model, DeNSModel):
+        if not isinstance(model, DenoisingModel):
             return checkpoint
         state = checkpoint_states.fit(model, checkpoint["state_dict"], path)
         if not state.initialised:

@@ -105,6 +105,20 @@ def test_decay_of_lambda(data, tmp_path):
     assert values == pytest.approx([NOISE, NOISE / 2, NOISE / 8], rel=1e-6)
 
 
+def test_separate_denominators(data, tmp_path):
+    """Two free atoms that are not corrupted, one that is: means over two and over one."""
+    dens = {"sigma": 0.1, "coefficient": 10, "denominator": "separate"}
+    trainer = make_trainer(small_config(data, dens=dens), tmp_path)
+    batch, outputs = four_atoms()
+    trainer._compute_loss(outputs, batch).backward()
+    terms = {name: term.item() for name, term in trainer._loss_terms.items()}
+    assert terms == pytest.approx(
+        {"energy": ENERGY, "forces": FORCES * 3 / 2, "noise": NOISE * 3}, rel=1e-6
+    )
+    assert (outputs["forces"].grad[[1, 2]] == 0).all()
+    assert (outputs["noise"].grad[[0, 1, 3]] == 0).all()
+
+
 @pytest.mark.parametrize("name", ["l2mae", "mae", "mse"])
 def test_any_configured_function(name):
     """Two atoms, one corrupted, against the formula of the function."""
@@ -134,9 +148,10 @@ def test_other_targets_equal_fairchems_loss(reduction):
     assert torch.allclose(ours, 2 * loss_fn(prediction, target, natoms=natoms))
 
 
+@pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("counted", [[False, False], [True, False], [False, True]])
 @pytest.mark.parametrize("corrupted", [[False, False], [True, True]])
-def test_nothing_divides_by_zero(counted, corrupted):
+def test_nothing_divides_by_zero(counted, corrupted, separate):
     loss_fn = DDPLoss("l2mae", reduction="mean")
     forces = torch.randn(2, 3, requires_grad=True)
     noise = torch.randn(2, 3, requires_grad=True)
@@ -146,7 +161,7 @@ def test_nothing_divides_by_zero(counted, corrupted):
             torch.tensor(corrupted), torch.zeros(2, 3), torch.zeros(2, 1), torch.tensor([True])
         ),
         counted=torch.tensor(counted), natoms=torch.tensor([2]),
-        noise_target=NoiseTarget(0.1, 10.0),
+        noise_target=NoiseTarget(0.1, 10.0, separate),
     )  # fmt: skip
     total = terms["forces"] + terms["noise"]
     assert total.isfinite()

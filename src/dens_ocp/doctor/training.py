@@ -62,7 +62,9 @@ def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
     for target in targets:
         name = f"normalizer.{target}"
         given = normalizer.get(target)
-        if isinstance(given, Mapping):
+        if target == "forces" and "energy" in targets and _gradient_forces(config["model"]):
+            yield Finding(OK, name, "the scale of the energy, whose gradients the forces are")
+        elif isinstance(given, Mapping):
             file = given.get("file")
             if file and not Path(file).is_file():
                 yield Finding(PROBLEM, name, f"there is no file {file}", _give(target))
@@ -100,6 +102,16 @@ def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def _gradient_forces(model: Mapping[str, Any]) -> bool:
+    from fairchem.core.common.registry import registry
+
+    try:
+        cls = registry.get_model_class(model["name"])
+    except (RuntimeError, KeyError, ValueError, ImportError):
+        return False  # reported by count_parameters
+    return getattr(cls, "gradient_forces", False)
+
+
 def _give(target: str) -> str:
     option = f"--dataset.train.transforms.normalizer.{target}"
     return f"{option}.mean=0.0 {option}.stdev=VALUE"
@@ -122,8 +134,8 @@ def count_parameters(model: Mapping[str, Any]) -> int:
     except (RuntimeError, KeyError, ValueError, ImportError) as error:
         (reason, *_) = str(error).strip("'\"").splitlines() or [""]
         raise DensError(
-            f"model.name: {name} is not known ({reason}); --model.name=equiformer_v2_dens or "
-            "escn_dens"
+            f"model.name: {name} is not known ({reason}); --model.name=equiformer_v2_dens, "
+            "escn_dens or equiformer_dens"
         ) from None
     try:
         return sum(each.numel() for each in built(**options).parameters())

@@ -24,6 +24,7 @@ from dens_ocp.export.stock_config import training_section
 from dens_ocp.export.stock_model import STOCK_MODELS
 from dens_ocp.host import checkpoint_files, oc22_references
 from dens_ocp.models.checkpoint_states import averaged, fit
+from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.parameter_names import is_dens, translated
 
@@ -125,6 +126,12 @@ def _model_class(name: str, path: Path) -> type[DeNSModel]:
         cls = registry.get_model_class(name)
     except RuntimeError:  # fairchem's, for a name it does not know
         cls = None
+    if cls is not None and issubclass(cls, DenoisingModel) and cls not in STOCK_MODELS:
+        raise DensError(
+            f"{path}: model.name: {name}: fairchem has no model of this kind, so there is nothing "
+            "to export it to; use the checkpoint where dens-ocp is installed (OCPCalculator, "
+            "fairchem main)"
+        )
     if cls not in STOCK_MODELS:
         known = ("equiformer_v2_dens", "escn_dens")
         raise DensError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dens_ocp.errors import DensError
-from dens_ocp.models.parameter_names import is_dens, translated
+from dens_ocp.models.parameter_names import is_constant, is_dens, translated
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         DensError: the checkpoint is of another architecture.
     """
     own = model.state_dict()
-    given = {translated(name): value for name, value in state_dict.items()}
+    given = {translated(name): value for name, value in state_dict.items() if not is_constant(name)}
     missing = [name for name in own if name not in given]
     unexpected = [name for name in given if name not in own]
     foreign = [name for name in missing if not is_dens(name)]

@@ -1,9 +1,9 @@
-"""What every DeNS model shares: force encoding in, noise out, names of parameters."""
+"""What DeNS models on a fairchem backbone share: force encoding in, noise out."""
 
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 from dens_ocp.batch import read, read_scored
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.fast.switch import make_fast
+from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.parameter_names import translated
 from dens_ocp.nn.force_encoding import ForceEncoding
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
 
-class DeNSModel(torch.nn.Module, ABC):
+class DeNSModel(DenoisingModel):
     """Mixin in front of a fairchem backbone class.
 
     A subclass sets ``energy_head`` (fairchem's), ``force_head`` and ``noise_head``, says with
@@ -28,9 +29,7 @@ class DeNSModel(torch.nn.Module, ABC):
     A vector is computed only where it is looked at: with ``scored`` in the batch the force head for
     scored atoms that are not corrupted, the noise head for scored ones that are.
 
-    In training mode the batch may carry the fields of :mod:`dens_ocp.batch`; all three heads are
-    computed. In evaluation mode none of these fields is looked at (``forces`` neither) and the
-    noise head is not computed.
+    In training all three heads are computed, in evaluation the noise head is not.
     """
 
     def __init__(
@@ -95,10 +94,6 @@ class DeNSModel(torch.nn.Module, ABC):
         """(N, 3) output of ``force_head`` or ``noise_head`` for ``atoms`` (N,) bool (None: all);
         zero for others."""
 
-    def forward(self, data: Batch) -> dict[str, torch.Tensor]:
-        """:meth:`denoise` in training mode, :meth:`predict` in evaluation mode."""
-        return self.denoise(data) if self.training else self.predict(data)
-
     def predict(self, data: Batch) -> dict[str, torch.Tensor]:
         """The original task.
 
@@ -136,7 +131,7 @@ class DeNSModel(torch.nn.Module, ABC):
             scalars = self.noise_schedule_sigma_embedding(sigmas)[:, None, :]
             embedding = torch.cat([embedding[:, :1] + scalars, embedding[:, 1:]], dim=1)
         with self.injected(embedding):
-            return super().forward(data)
+            return super(DenoisingModel, self).forward(data)  # the backbone's
 
     def _original_task(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None

@@ -18,7 +18,12 @@ _HEADS = {
     # the heads of fairchem's own DeNS model
     "scalar_block": "energy_head.energy_block",
     "vector_block": "force_head.force_block",
+    # the authors' Equiformer (MD17)
+    "denoising_pos_head": "noise_head",
+    "force_embed": "force_embedding",
 }
+
+_CONSTANTS = (".output_mask", ".gate.mul.weight", ".sep_act.dtp.tp.weight", ".dw.tp.weight")
 
 DENS_MODULES = ("force_embedding.", "noise_head.", "noise_schedule_sigma_embedding.")
 """What a model without DeNS does not have."""
@@ -48,6 +53,16 @@ def flat_name(name: str) -> str:
     'sphere_embedding.weight'
     """
     return name.removeprefix("energy_head.").removeprefix("force_head.")
+
+
+def is_constant(name: str) -> bool:
+    """Whether ``name`` is a constant, or an empty tensor, that e3nn stores with tensor products in
+    the authors' checkpoints.
+
+    >>> is_constant("blocks.0.ga.sep_act.dtp.tp._compiled_main_left_right._w3j_1_1_1")
+    True
+    """
+    return "._w3j_" in name or name.endswith(_CONSTANTS)
 
 
 def is_dens(name: str) -> bool:

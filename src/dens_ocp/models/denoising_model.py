@@ -1,0 +1,40 @@
+"""What the trainer asks of a model that it trains with DeNS."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
+
+
+class DenoisingModel(torch.nn.Module, ABC):
+    """Energy and forces of a batch; in training also the noise of its corrupted atoms.
+
+    In training mode the batch may carry the fields of :mod:`dens_ocp.batch`. In evaluation mode
+    none of these fields is looked at, ``forces`` neither.
+
+    Attributes:
+        use_denoising_energy: False: no energy loss on DeNS structures.
+        can_denoise: the model has a noise head.
+        gradient_forces: forces are minus the gradient of the energy, so both share one scale.
+    """
+
+    use_denoising_energy: bool = True
+    can_denoise: bool = True
+    gradient_forces: bool = False
+
+    def forward(self, data: Batch) -> dict[str, torch.Tensor]:
+        """:meth:`denoise` in training mode, :meth:`predict` in evaluation mode."""
+        return self.denoise(data) if self.training else self.predict(data)
+
+    @abstractmethod
+    def predict(self, data: Batch) -> dict[str, torch.Tensor]:
+        """The original task: ``energy`` (B,) and ``forces`` (N, 3), normalised."""
+
+    @abstractmethod
+    def denoise(self, data: Batch) -> dict[str, torch.Tensor]:
+        """The original task and, if :attr:`can_denoise`, ``noise`` (N, 3) in units of sigma."""
