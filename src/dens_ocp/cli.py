@@ -22,6 +22,10 @@ from dens_ocp.errors import DensError
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
 
 COMMANDS = {
+    "data": (
+        "dens_ocp.conversion.command",
+        "MD17, extended XYZ and any ASE file become data sets to train on",
+    ),
     "evaluate": (
         "dens_ocp.pipeline.command",
         "predict on all splits, relax, score, write leaderboard files and a report",
