@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "evaluation": {"datasets"},
     "report": {"batch", "config", "corruption", "evaluation", "host"},
     "pipeline": {"datasets", "evaluation", "host", "report"},
+    "ablation": {"config", "evaluation", "host", "pipeline", "report"},
     "conversion": {"datasets", "host"},
     "demo": {"datasets", "evaluation", "host", "pipeline", "report"},
     "export": {"__init__", "config", "host", "models"},

@@ -30,6 +30,10 @@ COMMANDS = {
         "dens_ocp.pipeline.command",
         "predict on all splits, relax, score, write leaderboard files and a report",
     ),
+    "ablate": (
+        "dens_ocp.ablation.command",
+        "train variants with several seeds, one after the other or on SLURM, and compare them",
+    ),
     "submission": ("dens_ocp.evaluation.submission", "make and check leaderboard files"),
     "score": ("dens_ocp.evaluation.score", "scores of predictions and relaxations, as the boards"),
     "export": ("dens_ocp.export.command", "a DeNS checkpoint becomes one of stock fairchem"),
