@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dens_ocp.auto import suggest
 from dens_ocp.conversion import run_config_file
 from dens_ocp.conversion.ase_source import read_frames
 from dens_ocp.conversion.convert import Written, convert
@@ -32,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _from_xyz,
             ("from-ase",),
         ),
+        (
+            "suggest",
+            "options of DeNS that fit a training set, beside the paper's",
+            suggest.add_arguments,
+            suggest.run,
+            (),
+        ),
     ):
         command = commands.add_parser(
             name,
@@ -50,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DensError: a mistake in options or files.
     """
-    runs: Callable[[argparse.Namespace], int] = args.run_data
-    return runs(args)
+    work: Callable[[argparse.Namespace], int] = args.run_data
+    return work(args)
 
 
 # ---- options -----------------------------------------------------------------------------------

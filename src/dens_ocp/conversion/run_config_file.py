@@ -30,20 +30,11 @@ def training_sections(written: Written) -> dict[str, Any]:
     return sections
 
 
-def with_dens(text: str, auto: bool) -> str:
-    """The recipe with DeNS: picked from the data, or the paper's values for OC20."""
-    block = "  dens: auto\n" if auto else (
-        "  dens:\n    p: 0.5\n    r: 0.5\n    sigma: 0.05             # Angstrom\n"
-        "    coefficient: 10\n"
-    )  # fmt: skip
-    return text.rstrip("\n") + "\n" + block
-
-
 def config_text(written: Written) -> str:
     """YAML of a run: the recipe in ``config.yml`` with paths, normalizer and evaluation."""
     recipe = resources.files(__package__).joinpath("config.yml").read_text()
     sections = yaml.safe_dump(training_sections(written), sort_keys=False)
-    return f"{with_dens(recipe, auto=False)}\n{sections}"
+    return f"{recipe}\n{sections}"
 
 
 def sections_text(written: Written) -> str:
