@@ -18,6 +18,8 @@ from fairchem.core.datasets import LmdbDataset
 
 from dens_ocp.cli import main
 from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
+from dens_ocp.errors import DensError
+from tests.runs import make_trainer, small_config
 
 KCAL = 0.04336410  # eV, of kcal/mol (CODATA)
 
@@ -289,6 +291,19 @@ def test_other_mistakes(tmp_path, capsys):
     (tmp_path / "notes.xyz").write_text("not a structure\n")
     error = refused(tmp_path, capsys, "from-xyz", tmp_path / "notes.xyz")
     assert "cannot be read by ASE" in error
+
+
+def test_a_periodic_model_wants_a_box(tmp_path):
+    path = write_npz(tmp_path / "md17.npz", emt_frames(12))
+    options = ("from-npz", path, "--train", 6, "--val", 2)
+    for out, box in (("none", ()), ("box", ("--box", 30))):
+        fresh(tmp_path, *options, *box, out=out)
+        config = small_config(tmp_path / out)
+        if box:
+            make_trainer(config, tmp_path)
+        else:
+            with pytest.raises(DensError, match="has no cell.*--box 50"):
+                make_trainer(config, tmp_path)
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):

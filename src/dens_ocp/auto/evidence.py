@@ -32,6 +32,7 @@ class Evidence:
             per coordinate and divided by sqrt(2), Angstrom: the standard deviation of a coordinate
             about its mean, if the structures are independent. None: no system was read twice.
         pairs: number of these pairs.
+        energy_deviation: standard deviation of the energies, eV; None: there are none.
     """
 
     records: int
@@ -41,6 +42,7 @@ class Evidence:
     force_rms: float
     displacement: float | None
     pairs: int
+    energy_deviation: float | None = None
 
 
 def sample(records: int) -> list[int]:
@@ -98,10 +100,17 @@ def observe(dataset: Any, where: str = "dataset.train") -> Evidence:
             "measure noise by; give sigma (Angstrom), p, r and coefficient"
         )
     displacement, pairs = _displacement(records)
+    energies = [float(e) for r in records if (e := getattr(r, "energy", None)) is not None]
     return Evidence(
-        len(dataset), len(records), float(np.median(free_atoms)), float(np.median(distances)),
-        force_rms, displacement, pairs,
-    )  # fmt: skip
+        records=len(dataset),
+        read=len(records),
+        free_atoms=float(np.median(free_atoms)),
+        nearest=float(np.median(distances)),
+        force_rms=force_rms,
+        displacement=displacement,
+        pairs=pairs,
+        energy_deviation=float(np.std(energies)) if len(energies) == len(records) else None,
+    )
 
 
 def _displacement(records: list[Any]) -> tuple[float | None, int]:

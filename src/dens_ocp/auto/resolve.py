@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dens_ocp.auto.evidence import observe
-from dens_ocp.auto.pick import Picks, pick
+from dens_ocp.auto.pick import Picks, pick, rounded
 from dens_ocp.config import DeNSConfig
 from dens_ocp.errors import DensError
 
@@ -38,6 +38,12 @@ def resolve(
         gradient_forces=gradient_forces,
     )
     given = config.model_fields_set
+    if getattr(config, "denominator", "shared") == "separate":
+        # the noise loss is divided by the corrupted atoms only, a share p r of all
+        p, r = (getattr(config, n) if n in given else picks.options[n] for n in ("p", "r"))
+        share = p * r
+        picks.options["coefficient"] = rounded(picks.options["coefficient"] * share)
+        picks.reasons["coefficient"] += f" x p r {share:g} (denominator: separate)"
     taken = {name: value for name, value in picks.options.items() if name not in given}
     reasons = {name: reason for name, reason in picks.reasons.items() if name in taken}
     return config.model_copy(update={**taken, "auto": False}), Picks(taken, reasons)

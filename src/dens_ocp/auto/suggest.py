@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
         scale = _scale(sections["train"], "energy" if gradients else "forces")
     else:
         evidence = observe(_open({"src": str(args.source)}), str(args.source))
-        coefficient, gradients, scale = args.force_coefficient or 10.0, args.gradient_forces, None
+        coefficient, gradients = args.force_coefficient or 10.0, args.gradient_forces
+        # such a model's forces are in units of its energies' deviation
+        scale = (evidence.energy_deviation or None) if gradients else None
     picks = pick(
         evidence,
         force_coefficient=coefficient,
