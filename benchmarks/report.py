@@ -207,7 +207,10 @@ def _configs(results: list[dict[str, Any]]) -> list[str]:
 
 
 def _products(rows: list[dict[str, Any]]) -> list[str]:
-    said = "GFLOP/s of processor time of products of float32 matrices (rows, inputs, outputs), in turn."
+    said = (
+        "GFLOP/s, in processor time, of products of float32 matrices (rows, inputs, outputs), in "
+        "turn."
+    )
     if not rows[0]["onednn"]:
         said += " On this machine `fast` uses torch's own: there is no oneDNN with AVX-512."
     body = [

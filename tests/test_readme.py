@@ -145,6 +145,8 @@ def test_commands_parse(document):
             rest = words[1:] if words[0] == "fairchem" else words[2:]
             rest = rest[1:] if rest[0] == "main" else rest
             args, overrides = flags.get_parser().parse_known_args(rest)
+            if f"--config-out {args.config_yml}" in document.read_text():
+                continue  # a command of the document makes it
             config = load_config(ROOT / args.config_yml)[0]
             for override in overrides:
                 assert re.fullmatch(r"--[\w.]+=\S+", override), override

@@ -22,9 +22,17 @@ from dens_ocp.errors import DensError
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
 
 COMMANDS = {
+    "data": (
+        "dens_ocp.conversion.command",
+        "MD17, extended XYZ and any ASE file become data sets to train on",
+    ),
     "evaluate": (
         "dens_ocp.pipeline.command",
         "predict on all splits, relax, score, write leaderboard files and a report",
+    ),
+    "ablate": (
+        "dens_ocp.ablation.command",
+        "train variants with several seeds, one after the other or on SLURM, and compare them",
     ),
     "submission": ("dens_ocp.evaluation.submission", "make and check leaderboard files"),
     "score": ("dens_ocp.evaluation.score", "scores of predictions and relaxations, as the boards"),

@@ -62,6 +62,11 @@ class DeNSConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(default=True, description="false: train the same model without DeNS")
+    auto: bool = Field(
+        default=False,
+        description="pick sigma, p, r, coefficient and its decay from the training set when the "
+        "run starts; those that are given stay (dens: auto is short for dens: {auto: true})",
+    )
     p: float = Field(
         default=0.5, ge=0, le=1, description="p_DeNS: probability that a structure is denoised"
     )
@@ -188,11 +193,11 @@ def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
                 f"optim.dens and optim.{official[0]} are both given; they say the same thing: "
                 "keep optim.dens and remove the others"
             )
-        block = optim["dens"]
+        block = {"auto": True} if optim["dens"] == "auto" else optim["dens"]
         if not isinstance(block, Mapping):
             raise DensError(
                 f"optim.dens: {block!r} is not a block of options; write for example "
-                "dens: {p: 0.5, r: 0.5, sigma: 0.1, coefficient: 10}"
+                "dens: {p: 0.5, r: 0.5, sigma: 0.1, coefficient: 10}, or dens: auto"
             )
         return _validated(DeNSConfig, block, "optim.dens")
     if not official:

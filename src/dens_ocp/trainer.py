@@ -10,11 +10,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils, gp_utils
 
+from dens_ocp.auto.resolve import force_coefficient, resolve
 from dens_ocp.batch import (
     Corruption,
     attach,
@@ -28,6 +30,7 @@ from dens_ocp.config import DeNSConfig, parse_dens_config
 from dens_ocp.corruption.corrupt import corrupt, step_generator
 from dens_ocp.errors import DensError
 from dens_ocp.host import gradient_forces
+from dens_ocp.host.agreement import on_master
 from dens_ocp.host.checkpointing import TRAINING_STATE
 from dens_ocp.host.metric_errors import MetricRows, Statistic
 from dens_ocp.host.trainer import HostTrainer
@@ -111,6 +114,28 @@ class DeNSTrainer(HostTrainer):
                 "of sigma against normalised forces; give mean: 0.0 and stdev: (the standard "
                 "deviation of the forces in eV/Angstrom), or let fairchem fit it"
             )
+
+        if self.dens.auto and self.dens.active and self.train_loader is not None:
+            self._pick_dens()
+
+    def _pick_dens(self) -> None:
+        """``dens: auto``: rank 0 looks at the training set; all ranks, config and checkpoints get
+        its numbers."""
+        scale = getattr(self.normalizers.get("forces"), "rmsd", None)
+        self.dens, picks = on_master(
+            partial(
+                resolve,
+                self.dens,
+                self.train_dataset,
+                force_coefficient=force_coefficient(self.config["loss_functions"]),
+                force_scale=1.0 if scale is None else float(scale),
+                gradient_forces=getattr(self._unwrapped_model, "gradient_forces", False),
+            ),
+            self.device,
+        )
+        self.config["optim"]["dens"] = self.dens.model_dump()
+        for name, value in picks.options.items():
+            logging.info("optim.dens.%s: auto picked %s: %s", name, value, picks.reasons[name])
 
     # ---- a training step -------------------------------------------------------------------
 

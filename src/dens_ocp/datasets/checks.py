@@ -166,7 +166,11 @@ class LabelCheckingCollater:
 
 
 def check_first_record(
-    dataset: Any, required: Mapping[str, str], where: str, atoms: Sequence[str] = ("fixed",)
+    dataset: Any,
+    required: Mapping[str, str],
+    where: str,
+    atoms: Sequence[str] = ("fixed",),
+    cell: bool = False,
 ) -> None:
     """Check the first record of a data set, before it is used.
 
@@ -175,6 +179,7 @@ def check_first_record(
         required: as in :class:`LabelCheckingCollater`.
         where: as there.
         atoms: what each record has to have for each of its atoms.
+        cell: the model builds periodic graphs, so records need a cell.
 
     Raises:
         DensError: as there; an empty data set; a first record that cannot be read.
@@ -191,6 +196,11 @@ def check_first_record(
             "is damaged; copy it or write it again"
         ) from error
     check_record(record, required, where, atoms)
+    if cell and getattr(record, "cell", None) is None:
+        raise DensError(
+            f"{_name(record, where)} has no cell, and the model builds periodic graphs (use_pbc); "
+            "give molecules an empty box: dens-ocp data from-npz|from-xyz ... --box 50"
+        )
 
 
 def check_record(

@@ -25,6 +25,7 @@ import ase
 import numpy as np
 from tqdm import tqdm
 
+from dens_ocp.datasets.oc20_records import write_lmdb, write_metadata
 from dens_ocp.demo import records
 from dens_ocp.demo.labels import Labels, targets
 from dens_ocp.demo.splits import VALIDATION_SPLITS, candidates
@@ -190,7 +191,7 @@ def _write_train(
     everything = []
     for number, (kind, frames) in enumerate((("relaxations", relaxed), ("md", md))):
         data = [records.s2ef(system, frame) for system, frame in frames]
-        records.write_lmdb(folder / f"data.{number:04d}.lmdb", data)
+        write_lmdb(folder / f"data.{number:04d}.lmdb", data)
         # OC20's log: trajectory, frame and reference energy, a line per record
         (folder / f"data_log.{number:04d}.txt").write_text(
             "".join(
@@ -199,7 +200,7 @@ def _write_train(
             )
         )
         everything += data
-    records.write_metadata(folder, everything)
+    write_metadata(folder, [record.natoms for record in everything])
     counts["s2ef/train"] = len(everything)
     counts["s2ef/train md"] = len(md)
     return normalizers(targets(everything)[1])
@@ -215,8 +216,7 @@ def _write_validation(
         is2re.append(records.is2re(system, trajectory))
     for task, data in (("s2ef", s2ef), ("is2re", is2re)):
         folder = root / task / split
-        records.write_lmdb(folder / "data.0000.lmdb", data)
-        records.write_metadata(folder, data)
+        write_metadata(folder, write_lmdb(folder / "data.0000.lmdb", data))
         counts[f"{task}/{split}"] = len(data)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dens_ocp.datasets.distances import nearest_neighbour
 from dens_ocp.doctor.finding import OK, PROBLEM, WARNING, Finding, refused
 from dens_ocp.errors import DensError
 
@@ -95,21 +96,6 @@ def _add(seen: Seen, index: int, record: Any) -> None:
         seen.largest_energy = max(seen.largest_energy, abs(float(energy)) / natoms)
     if len(seen.distances) < 32:
         seen.distances.append(nearest_neighbour(record))
-
-
-def nearest_neighbour(record: Any) -> float:
-    """Median over the atoms of the distance to the nearest other atom, periodic; Angstrom."""
-    from ase import Atoms
-
-    cell = getattr(record, "cell", None)
-    cell = None if cell is None else cell.reshape(3, 3).numpy()
-    atoms = Atoms(positions=record.pos.numpy(), numbers=record.atomic_numbers.int().numpy(),
-                  cell=cell, pbc=cell is not None)  # fmt: skip
-    if len(atoms) < 2:
-        return float("nan")
-    distances = atoms.get_all_distances(mic=cell is not None)
-    np.fill_diagonal(distances, np.inf)
-    return float(np.median(distances.min(axis=1)))
 
 
 def findings(seen: Seen, total: int, where: str, required: Mapping[str, str], form: str,

@@ -41,6 +41,11 @@ def check_dens(config: Mapping[str, Any]) -> Iterator[Finding]:
             WARNING, "optim.dens", "no structure is corrupted (enabled, p and r)",
             "--optim.dens.enabled=True --optim.dens.p=0.5 --optim.dens.r=0.5",
         )  # fmt: skip
+    elif options.auto:
+        yield Finding(
+            OK, "optim.dens", "auto: picked from the training set when the run starts "
+            "(dens-ocp data suggest CONFIG shows what)"
+        )  # fmt: skip
     else:
         sigma = options.sigma if isinstance(options.sigma, float) else (
             f"{options.sigma.low} to {options.sigma.high}"

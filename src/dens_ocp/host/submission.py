@@ -7,9 +7,12 @@ Without ``srun`` submitit silently runs the job on the login node.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import shutil
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from submitit.helpers import Checkpointable, DelayedSubmission
 from dens_ocp.errors import DensError
 from dens_ocp.host import ranks
 from dens_ocp.host.rank_process import run_rank
+from dens_ocp.host.swapped import swapped
 from dens_ocp.host.timestamps import unique_timestamp
 
 _TIME_LIMITS = 1000
@@ -64,6 +68,43 @@ class ClusterExecutor(AutoExecutor):
                 config["timestamp_id"] = unique_timestamp(torch.device("cpu"), identifier)
             logging.info("Checkpoints will be in checkpoints/%s", config["timestamp_id"])
         return super().map_array(function, configs)
+
+
+def submit_array(runs: Sequence[Sequence[str]]) -> list[str]:
+    """Submit several runs as one SLURM job array, with fairchem's own ``--submit``.
+
+    Args:
+        runs: arguments of ``fairchem main`` of each, ``--submit`` among them; resources of the
+            array are those of the first one.
+
+    Returns:
+        Ids of the array's tasks.
+
+    Raises:
+        DensError: there is no SLURM here.
+    """
+    import fairchem.core._cli as fairchem_cli
+    from fairchem.core.common.flags import flags
+    from fairchem.core.common.utils import build_config
+
+    parsed = [flags.get_parser().parse_args(list(words)) for words in runs]
+    first = argparse.Namespace(**{**vars(parsed[0]), "sweep_yml": "runs"})
+    configs = [build_config(args, []) for args in parsed]
+    submitted: list[str] = []
+
+    class Executor(ClusterExecutor):
+        def map_array(self, function: Any, configs: list[dict[str, Any]]) -> list[Any]:
+            jobs = super().map_array(function, configs)
+            submitted.extend(job.job_id for job in jobs)
+            return jobs
+
+    with (
+        swapped(fairchem_cli, "create_grid", lambda config, sweep: configs),
+        swapped(fairchem_cli, "AutoExecutor", partial(Executor, cpu=first.cpu)),
+        swapped(fairchem_cli, "Runner", SubmittedRun),
+    ):
+        fairchem_cli.main(first, [])
+    return submitted
 
 
 class SubmittedRun(Checkpointable):

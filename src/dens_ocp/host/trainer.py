@@ -124,6 +124,7 @@ class HostTrainer(ResumableTrainer):
                 self._labels() if split == "train" else {},
                 f"dataset.{split}",
                 atoms=("fixed", "tags") if split == "relax" else ("fixed",),
+                cell=bool(getattr(self._unwrapped_model, "use_pbc", False)),
             )
 
     def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:

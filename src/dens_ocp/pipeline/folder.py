@@ -83,7 +83,7 @@ class EvaluationFolder:
                 if now is not None and then != now:
                     raise DensError(
                         f"--out: {self.path} holds results of {name} with other settings "
-                        f"({_difference(then, now)}); name another folder, or remove these results"
+                        f"({difference(then, now)}); name another folder, or remove these results"
                     )
             kept = {name: before["jobs"][name] for name in done}
             description = {**description, "jobs": {**kept, **description["jobs"]}}
@@ -122,12 +122,12 @@ class EvaluationFolder:
             yield tuple(descriptors)
 
 
-def _difference(before: Any, now: Any, path: str = "") -> str:
+def difference(before: Any, now: Any, path: str = "") -> str:
     """The first setting that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             if before.get(key) != now.get(key):
-                return _difference(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+                return difference(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     return f"{path}: {before!r} then, {now!r} now"
 
 

@@ -56,16 +56,18 @@ def points(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str, size: float, *
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all; makes the folder.
+    """Write a figure as PNG, or as what the name says (``.svg``), whole or not at all; makes the
+    folder.
 
     Raises:
         DensError: the folder cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}")
+    kind = path.suffix.removeprefix(".") or "png"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, dpi=DPI, format="png", bbox_inches="tight", pad_inches=0.05)
+        figure.savefig(temporary, dpi=DPI, format=kind, bbox_inches="tight", pad_inches=0.05)
         os.replace(temporary, path)
     except OSError as error:
         raise DensError(f"{path} cannot be written: {error}") from None

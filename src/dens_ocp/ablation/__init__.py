@@ -1,0 +1,1 @@
+"""``dens-ocp ablate``: variants of a training, with several seeds, compared."""

@@ -1,0 +1,70 @@
+"""What is subtracted from total energies before they are stored.
+
+fairchem's batches hold energies in float32, whose numbers near 17,000 eV (aspirin) are 2 meV apart,
+about as much as a good model's error. So the large constant part goes away here, in float64, and
+not in fairchem's normalizer or element references, which come after the rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols
+
+KINDS = ("linear", "none")
+
+
+@dataclass(frozen=True)
+class EnergyReference:
+    """A constant for each element, eV.
+
+    Attributes:
+        kind: ``linear`` or ``none``.
+        coefficients: eV by atomic number, of the elements of the training set.
+        mean: eV, of the training set, if all of its structures have the same composition: what is
+            subtracted then, however it is dealt out to the elements.
+    """
+
+    kind: str
+    coefficients: dict[int, float]
+    mean: float | None = None
+
+    def of(self, numbers: np.ndarray) -> float:
+        """The reference energy of a structure, eV; elements without a coefficient have 0."""
+        return float(sum(self.coefficients.get(int(number), 0.0) for number in numbers))
+
+    def unknown(self, numbers: np.ndarray) -> list[str]:
+        """Elements that the training set did not have."""
+        if self.kind == "none":
+            return []
+        return [chemical_symbols[z] for z in np.unique(numbers) if int(z) not in self.coefficients]
+
+    def by_symbol(self) -> dict[str, float]:
+        """Coefficients by chemical symbol, eV."""
+        return {chemical_symbols[number]: value for number, value in self.coefficients.items()}
+
+
+def fit(kind: str, numbers: Sequence[np.ndarray], energies: np.ndarray) -> EnergyReference:
+    """The reference of a training set.
+
+    ``linear`` is the least-squares fit of energies by numbers of atoms of each element (of the
+    smallest norm, if several fit). For frames of one molecule it gives their mean energy.
+
+    Args:
+        kind: of :data:`KINDS`.
+        numbers: S arrays of atomic numbers.
+        energies: (S,) float64, eV.
+    """
+    if kind == "none":
+        return EnergyReference(kind, {})
+    elements = np.unique(np.concatenate(numbers))
+    counts = np.array([[(each == element).sum() for element in elements] for each in numbers])
+    solution, *_ = np.linalg.lstsq(counts.astype(np.float64), energies, rcond=None)
+    same = bool((counts == counts[0]).all())
+    return EnergyReference(
+        kind,
+        {int(e): float(c) for e, c in zip(elements, solution, strict=True)},
+        float(energies.mean()) if same else None,
+    )

@@ -1,0 +1,48 @@
+"""A config file for training and evaluation on a converted data set."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dens_ocp.conversion.convert import Written
+from dens_ocp.host.defaults import KEY_MAPPING
+
+
+def training_sections(written: Written) -> dict[str, Any]:
+    """The sections ``dataset`` and ``evaluation`` of a config."""
+    folders = {split: str(written.root / split) for split in written.counts}
+    train = {
+        "format": "dens_lmdb",
+        "src": folders["train"],
+        "key_mapping": dict(KEY_MAPPING),
+        "transforms": {"normalizer": written.normalizer},
+    }
+    others = {split: {"src": folders[split]} for split in ("val",) if split in folders}
+    scored = folders.get("test") or folders.get("val")
+    sections: dict[str, Any] = {"dataset": {"train": train, **others}}
+    if scored is not None:
+        split = "test" if "test" in folders else "val"
+        sections["evaluation"] = {"s2ef": {split: scored}}
+    return sections
+
+
+def config_text(written: Written) -> str:
+    """YAML of a run: the recipe in ``config.yml`` with paths, normalizer and evaluation."""
+    recipe = resources.files(__package__).joinpath("config.yml").read_text()
+    sections = yaml.safe_dump(training_sections(written), sort_keys=False)
+    return f"{recipe}\n{sections}"
+
+
+def sections_text(written: Written) -> str:
+    """What a config of one's own needs, as YAML."""
+    return yaml.safe_dump(training_sections(written), sort_keys=False)
+
+
+def write(path: Path, text: str) -> None:
+    """Write the file; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
