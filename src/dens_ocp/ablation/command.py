@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -18,6 +19,7 @@ from dens_ocp.ablation.plan import Plan, read_plan
 from dens_ocp.ablation.runs import Run, arguments_of, evaluate, runs_of, train, write_config
 from dens_ocp.ablation.tables import collect, json_table, latex_table, text_table
 from dens_ocp.errors import DensError, nearest
+from dens_ocp.host import ranks
 from dens_ocp.host.submission import submit_array
 from dens_ocp.pipeline.folder import write_text
 from dens_ocp.pipeline.progress import JobsBar
@@ -74,6 +76,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DensError: a mistake in the plan or in a config.
     """
+    if ranks.of_environment(os.environ) is not None:
+        raise DensError(
+            "dens-ocp ablate starts its runs itself: call it once, without srun or torchrun, and "
+            "give --num-gpus"
+        )
     plan = read_plan(args.plan)
     out = (args.out or Path("ablations") / args.plan.stem).resolve()
     runs = runs_of(plan, args.plan.parent, out)
