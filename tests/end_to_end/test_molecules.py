@@ -197,5 +197,5 @@ def test_doctor_reads_molecules(data, tmp_path):
 
 def test_export_says_that_fairchem_has_no_equiformer(trained, tmp_path):
     path = trained[0] / "checkpoints" / "first" / "checkpoint.pt"
-    done = dens_ocp("export", path, "--output", tmp_path / "e.pt", cwd=tmp_path, check=False)
+    done = dens_ocp("export", path, tmp_path / "e.pt", cwd=tmp_path, check=False)
     assert done.returncode != 0 and "fairchem has no model of this kind" in done.stderr
