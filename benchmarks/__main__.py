@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import (
+    fresh_process,
     loading,
     machine,
     memory,
@@ -30,7 +31,7 @@ from benchmarks import (
     variants,
 )
 from benchmarks.cases import Case
-from benchmarks.measure import Settings, measure
+from benchmarks.measure import Settings, timed
 
 CASES = (
     Case("eqv2", "3", "oc20"),
@@ -119,21 +120,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         amp=arguments.amp,
         clock="process" if device.type == "cpu" and arguments.threads == 1 else "wall",
     )
-    with tqdm(unit="step", desc="benchmark") as bar:
+    results = []
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for case, some in work:
+        names = [each.name for each in some]
+        result = fresh_process.run(
+            case.name, timed, case, names, settings, arguments.threads, not arguments.no_prediction
+        )
+        for each in some if not arguments.no_memory else ():
+            found = memory.measure(case, each, device, arguments.amp, arguments.threads)
+            result["variants"][each.name]["memory"] = found
+        results.append(result)
+        # what is measured stays, whatever becomes of the rest
+        (arguments.out / "results.json").write_text(json.dumps({"cases": results}, default=str))
+    with tqdm(unit="step", desc="benchmark", disable=not _more(arguments)) as bar:
 
         def progress(what: str) -> None:
             bar.set_postfix_str(what, refresh=False)
             bar.update()
 
         settings = dataclasses.replace(settings, progress=progress)
-        results = []
-        for case, some in work:
-            result = measure(case, some, settings, not arguments.no_prediction)
-            for each in some if not arguments.no_memory else ():
-                found = memory.measure(case, each, device, arguments.amp, arguments.threads)
-                result["variants"][each.name]["memory"] = found
-                progress(f"{case.name} memory {each.name}")
-            results.append(result)
         first = work[0][0]
         points = []
         if arguments.scaling:
@@ -160,13 +166,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _more(arguments: argparse.Namespace) -> bool:
+    return arguments.scaling or arguments.profile or arguments.data
+
+
 def main(words: list[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)  # fairchem's, at each trainer
     found = run(arguments)
     out = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
     plot.steps(found["cases"], out / report.STEPS)
     if found["scaling"]:
         plot.scaling(found["scaling"], out / report.SCALING)

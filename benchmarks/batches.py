@@ -10,7 +10,7 @@ from ase.build import add_adsorbate, fcc111
 from fairchem.core.preprocessing import AtomsToGraphs
 from torch_geometric.data import Data
 
-from dens_ocp.demo.records import write_lmdb, write_metadata
+from dens_ocp.datasets.oc20_records import write_lmdb, write_metadata
 
 METALS = ("Cu", "Pt", "Al", "Ni", "Pd", "Ag")
 ADSORBATES = ("O", "N", "H", "C")
@@ -57,6 +57,5 @@ def records(kind: str, structures: int, size: tuple[int, int, int]) -> list[Data
 
 def write(folder: Path, structures: Sequence[Data]) -> Path:
     """An S2EF data set of these structures, as a trainer reads it."""
-    write_lmdb(folder / "data.0000.lmdb", structures)
-    write_metadata(folder, structures)
+    write_metadata(folder, write_lmdb(folder / "data.0000.lmdb", structures))
     return folder

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from benchmarks import batches
 from benchmarks.cases import Case
 from benchmarks.clock import Clock
 from benchmarks.steps import PHASES, Runner
-from benchmarks.variants import Variant
+from benchmarks.variants import Variant, of
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Settings:
     warm_up: int = 1
     amp: bool = False
     clock: str = "process"
-    progress: Callable[[str], Any] = field(default=lambda _: None, compare=False)
+    progress: Callable[[str], Any] = field(default=str, compare=False)
 
 
 @dataclass(frozen=True)
@@ -161,3 +164,20 @@ def _summary(
     if "backward" in phases:
         found["overhead"] = asdict(Spread.of(shares))
     return found
+
+
+def timed(
+    case: Case, names: Sequence[str], settings: Settings, threads: int, predictions: bool
+) -> dict[str, Any]:
+    """:func:`measure` of the variants of these names, as a process of its own does it."""
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)  # fairchem's, at each trainer
+    torch.set_num_threads(threads)
+    with tqdm(unit="step", desc=case.name) as bar:
+
+        def progress(what: str) -> None:
+            bar.set_postfix_str(what, refresh=False)
+            bar.update()
+
+        some = [each for each in of(case) if each.name in names]
+        return measure(case, some, replace(settings, progress=progress), predictions)

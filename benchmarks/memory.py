@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import re
 import resource
-import sys
 import tempfile
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks import batches
+from benchmarks import batches, fresh_process
 from benchmarks.cases import Case
 from benchmarks.steps import Runner
 from benchmarks.variants import Variant, of
@@ -32,38 +28,20 @@ def measure(case: Case, variant: Variant, device: torch.device, amp: bool, threa
         how much the resident set has grown from before the trainer was made to its peak in the
         second step; it varies with the allocator's leftovers.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_child, args=(sender, case, variant.name, str(device), amp, threads)
-    )
-    process.start()
-    sender.close()
-    try:
-        return json.loads(receiver.recv())
-    except EOFError:
-        process.join()
-        raise RuntimeError(
-            f"{case.name}/{variant.name}: the process that measures memory ended with "
-            f"{process.exitcode}; its message stands above"
-        ) from None
-    finally:
-        process.join()
+    return fresh_process.run(
+        f"{case.name}/{variant.name}, memory",
+        _measured, case, variant.name, str(device), amp, threads,
+    )  # fmt: skip
 
 
-def _child(sender: Any, case: Case, name: str, device: str, amp: bool, threads: int) -> None:
-    torch.set_num_threads(threads)
-    variant = next(each for each in of(case) if each.name == name)
-    with redirect_stdout(sys.stderr):
-        found = _measured(case, variant, torch.device(device), amp)
-    sender.send(json.dumps(found))
-
-
-def _measured(case: Case, variant: Variant, device: torch.device, amp: bool) -> dict[str, int]:
+def _measured(case: Case, name: str, device_name: str, amp: bool, threads: int) -> dict[str, int]:
     from fairchem.core.common.utils import setup_imports
 
     import dens_ocp  # noqa: F401 (registers)
 
+    torch.set_num_threads(threads)
+    device = torch.device(device_name)
+    variant = next(each for each in of(case) if each.name == name)
     setup_imports()
     with tempfile.TemporaryDirectory() as folder:
         data = batches.write(
