@@ -15,6 +15,7 @@ from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
 from dens_ocp.errors import DensError
+from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.planning.counters import PeakBytes
 from dens_ocp.planning.fit import Growth, Line, fit, fit_line, without_constant
 
@@ -86,7 +87,11 @@ def build(model: Mapping[str, Any], device: torch.device) -> torch.nn.Module:
     options = dict(model)
     name = options.pop("name")
     try:
-        return registry.get_model_class(name)(**options).to(device).train()
+        cls = registry.get_model_class(name)
+        if issubclass(cls, DeNSModel):
+            # fairchem's own path: what a GPU takes, and what torch's counter of operations knows
+            options["fast"] = False
+        return cls(**options).to(device).train()
     except (TypeError, RuntimeError) as error:
         (reason, *_) = str(error).splitlines() or [""]
         raise DensError(
