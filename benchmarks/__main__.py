@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
 import os
 import sys
-import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from benchmarks import (
 )
 from benchmarks.cases import Case
 from benchmarks.measure import Settings, timed
+from dens_ocp.host.quiet import quiet
 
 CASES = (
     Case("eqv2", "3", "oc20"),
@@ -170,10 +169,9 @@ def _more(arguments: argparse.Namespace) -> bool:
     return arguments.scaling or arguments.profile or arguments.data
 
 
+@quiet()
 def main(words: list[str] | None = None) -> int:
     arguments = parser().parse_args(words)
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)  # fairchem's, at each trainer
     found = run(arguments)
     out = arguments.out
     plot.steps(found["cases"], out / report.STEPS)

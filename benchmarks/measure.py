@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from benchmarks.cases import Case
 from benchmarks.clock import Clock
 from benchmarks.steps import PHASES, Runner
 from benchmarks.variants import Variant, of
+from dens_ocp.host.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -166,12 +165,11 @@ def _summary(
     return found
 
 
+@quiet()
 def timed(
     case: Case, names: Sequence[str], settings: Settings, threads: int, predictions: bool
 ) -> dict[str, Any]:
     """:func:`measure` of the variants of these names, as a process of its own does it."""
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)  # fairchem's, at each trainer
     torch.set_num_threads(threads)
     with tqdm(unit="step", desc=case.name) as bar:
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -13,6 +11,7 @@ from typing import Any
 
 from dens_ocp.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded
 from dens_ocp.doctor.imports import Imported, check_imports, try_imports
+from dens_ocp.host.quiet import quiet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,14 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(overrides=[])
 
 
+@quiet()
 def run(args: argparse.Namespace) -> int:
     """Print findings as they come.
 
     Returns:
         0 without problems, 2 with.
     """
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
     counts: Counter[str] = Counter()
     for finding in all_findings(args):
         print(finding, flush=True)

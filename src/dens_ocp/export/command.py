@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from dens_ocp.errors import DensError
 from dens_ocp.export.checkpoint import config_path, write_exported
 from dens_ocp.export.source import Source, read_source
 from dens_ocp.export.stock_config import training_section
+from dens_ocp.host.quiet import quiet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     _check_paths(args)
     print(f"reading, writing and comparing {args.checkpoint} ...", flush=True)
-    with _quiet():
+    with quiet():
         source = read_source(args.checkpoint, args.config_yml, args.raw)
         exported = write_exported(source, args.out, args.checkpoint.name)
     targets = " and ".join(source.normalizers) or "none"
@@ -94,15 +91,3 @@ def _note_references(source: Source) -> None:
             "predicts energies without them. To add them give --config-yml a config with "
             "dataset.train.transforms.element_references.energy.file"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without fairchem's warnings about a file it reads and a model it calls deprecated."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)

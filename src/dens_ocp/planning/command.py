@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 
 from dens_ocp.errors import DensError
 from dens_ocp.host import run_config
+from dens_ocp.host.quiet import quiet
 from dens_ocp.planning.hardware import GPUS, PAPER, Gpu
 from dens_ocp.planning.job import Job, job_of
 from dens_ocp.planning.measure import Measured, build, measure
@@ -84,14 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(overrides=[])
 
 
+@quiet()
 def run(args: argparse.Namespace) -> int:
     """Plan.
 
     Raises:
         DensError: a mistake in options or config.
     """
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
     config = run_config.read(args.config, args.overrides)
     job = job_of(config, args)
     kind = args.gpu or ("here" if torch.cuda.is_available() else PAPER)
