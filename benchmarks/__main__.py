@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import (
+    allocator,
     fresh_process,
     loading,
     machine,
@@ -62,10 +63,14 @@ def parser() -> argparse.ArgumentParser:
         help="case/variant to measure, with * and ?, several with commas: 'eqv2-3/oc20/*', "
         "'*/flat,*/fast'; ratios need a stock variant")  # fmt: skip
     add("--rounds", type=int, default=7, help="that count; quartiles are over them")
-    add("--warm-up", type=int, default=1, help="rounds before those that count")
+    add("--warm-up", type=int, default=2, help="rounds before those that count")
     add("--threads", type=int, default=1, help="of torch; ratios are of wall clock if not 1")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     add("--amp", action="store_true", help="mixed precision, as the trainer's --amp (GPU)")
+    add("--allocator", choices=allocator.CHOICES, default=allocator.KEEPS,
+        help="of the C library on a CPU: keeps memory for the next step, as a GPU's does "
+        "(default); system: without settings, when large tensors are pages that the operating "
+        "system gives and takes at each use")  # fmt: skip
     add("--structures", type=int, help="of a batch (default 2)")
     add("--slab", type=int, nargs=3, metavar=("X", "Y", "LAYERS"),
         help="atoms of a slab (default 3 3 4)")  # fmt: skip
@@ -172,6 +177,8 @@ def _more(arguments: argparse.Namespace) -> bool:
 @quiet()
 def main(words: list[str] | None = None) -> int:
     arguments = parser().parse_args(words)
+    if words is None:
+        allocator.choose(arguments.allocator)
     found = run(arguments)
     out = arguments.out
     plot.steps(found["cases"], out / report.STEPS)

@@ -74,7 +74,13 @@ def _method(found: dict[str, Any]) -> list[str]:
         "corruption, forward, loss, metrics, backward, clipping, AdamW, EMA; without logging, "
         "checkpoints and the data loader. In steps of ours half of the structures are corrupted, "
         "in fairchem's own DeNS all of them (it decides batch by batch), with r = 0.5. "
-        f"{clock} Threads: {found['machine']['threads']}."
+        f"{clock} Threads: {found['machine']['threads']}. Allocator: "
+        + (
+            "keeps memory from step to step."
+            if isinstance(found["machine"]["allocator"], dict)
+            else "the system's without settings; much of a step with large tensors is the price "
+            "of pages."
+        )
     ]
 
 

@@ -36,6 +36,7 @@ def test_quick_run_writes_report_json_and_picture(tmp_path):
         phases = sum(variant["step"]["phases"].values())
         assert phases == pytest.approx(variant["step"]["seconds"]["process"]["median"], rel=0.5)
         assert variant["memory"]["peak"] > 0 and variant["memory"]["state"] > 0
+    assert found["machine"]["allocator"]["MALLOC_MMAP_MAX_"] == "0"
     stock = case["variants"][case["baseline"]["step"]]["step"]["ratio"]
     assert stock == {"median": 1, "low": 1, "high": 1}
     assert case["counts"]["free"] < case["counts"]["atoms"] < case["counts"]["edges"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from fairchem.core.models.equiformer_v2.so2_ops import SO2_Convolution, SO2_m_Convolution
+from fairchem.core.models.equiformer_v2.so2_ops import SO2_Convolution
 
-from dens_ocp.fast.matrix_products import linear
+from dens_ocp.fast.matrix_products import linear, product, weight_gradient
 
 
 def so2_convolution(
@@ -27,18 +28,47 @@ def so2_convolution(
     more, out = out.split([extra, out.shape[1] - extra], 1)
     convolved = [out.unflatten(1, (-1, layer.m_output_channels))]
     for order, of_order in zip(orders[1:], layer.so2_m_conv, strict=True):
-        out = linear(order.flatten(1), complex_matrix(of_order))
+        out = complex_linear(order.flatten(1), of_order.fc.weight)
         convolved.append(out.unflatten(1, (-1, layer.m_output_channels)))
     return convolved, more
 
 
-def complex_matrix(layer: SO2_m_Convolution) -> torch.Tensor:
-    """The product of complex numbers as a matrix [[a, -b], [b, a]]: +m and -m come and go in one
-    product, and nothing is left to be added up."""
-    return _complex(*layer.fc.weight.chunk(2))
+class _ComplexLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, _complex(weight))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, weight = ctx.saved_tensors
+        of_x = product(gradient, _complex(weight).t())
+        upper, lower = weight_gradient(gradient, x).chunk(2)
+        (real, left), (right, other) = upper.chunk(2, 1), lower.chunk(2, 1)
+        return of_x, torch.cat([real + other, right - left])
 
 
-def _complex(real: torch.Tensor, imaginary: torch.Tensor) -> torch.Tensor:
+def complex_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The product of complex numbers with a matrix [[a, -b], [b, a]]: +m and -m come and go in one
+    product, and nothing is left to be added up. The matrix is twice as large as the weights; it is
+    made again in the backward pass.
+
+    Args:
+        x: (E, 2 K), +m first.
+        weight: (2 N, K), a first, then b: ``SO2_m_Convolution.fc.weight``.
+
+    Returns:
+        (E, 2 N). Differentiable once.
+    """
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    with torch.autocast(kind, enabled=False):
+        return _ComplexLinear.apply(x.to(dtype), weight.to(dtype))
+
+
+def _complex(weight: torch.Tensor) -> torch.Tensor:
+    real, imaginary = weight.chunk(2)
     return torch.cat([torch.cat([real, -imaginary], 1), torch.cat([imaginary, real], 1)])
 
 
@@ -53,8 +83,7 @@ def so2_convolution_of_degree(
     out = [linear(orders[0].flatten(1), weight, bias)[:, None]]
     for order, values in enumerate(orders[1:], start=1):
         first = (degree - order) * channels
-        real, imaginary = layer.so2_m_conv[order - 1].fc.weight.chunk(2)
-        rows = slice(first, first + channels)
-        matrix = _complex(real[rows], imaginary[rows])
-        out.append(linear(values.flatten(1), matrix).unflatten(1, (2, channels)))
+        both = layer.so2_m_conv[order - 1].fc.weight.unflatten(0, (2, -1))
+        weight = both[:, first : first + channels].flatten(0, 1)
+        out.append(complex_linear(values.flatten(1), weight).unflatten(1, (2, channels)))
     return out

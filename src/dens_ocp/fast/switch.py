@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import torch
-from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
+from fairchem.core.models.equiformer_v2.activation import (
+    S2Activation,
+    SeparableS2Activation,
+    SmoothLeakyReLU,
+)
 from fairchem.core.models.equiformer_v2.equiformer_v2 import EquiformerV2Backbone
 from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead, EqV2VectorHead
 from fairchem.core.models.equiformer_v2.input_block import EdgeDegreeEmbedding
@@ -18,6 +22,7 @@ from dens_ocp.fast.edge_degree import FastEdgeDegreeEmbedding
 from dens_ocp.fast.escn import FastLayerBlock, FastMessageBlock
 from dens_ocp.fast.graph_attention import FastGraphAttention, FastVectorBlock
 from dens_ocp.fast.grid_mlp import FastFeedForward, ScalarFeedForward
+from dens_ocp.fast.leaky_relu import SiluLeakyReLU
 from dens_ocp.fast.matrix_products import OneDnnLinear
 from dens_ocp.fast.rotation import FramedRotation
 from dens_ocp.fast.s2_activation import BlockedS2Activation, BlockedSeparableS2Activation
@@ -28,6 +33,7 @@ ALWAYS = {
     SO3_LinearV2: FastSO3Linear,
     SeparableS2Activation: BlockedSeparableS2Activation,
     S2Activation: BlockedS2Activation,
+    SmoothLeakyReLU: SiluLeakyReLU,
     LayerBlock: FastLayerBlock,
     MessageBlock: FastMessageBlock,
 }
