@@ -110,15 +110,16 @@ def test_equal_in_float32(config, batch):
 
 
 @pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
-def test_autocast_is_as_near_to_float32_as_fairchems(config, batch):
+def test_autocast_is_fairchems_to_its_rounding(config, batch):
     data = corrupted(batch)
-    exact, _ = outputs_and_gradients(config, data, fast=False)
     slow, fast = (
-        outputs_and_gradients(config, data, fast, autocast=True)[0] for fast in (False, True)
+        outputs_and_gradients(config, data, fast, autocast=True) for fast in (False, True)
     )
-    for name, value in exact.items():
-        assert fast[name].dtype == slow[name].dtype
-        assert distance(value, fast[name].float()) < 2 * distance(value, slow[name].float()) + 0.01
+    for name, value in slow[0].items():
+        assert fast[0][name].dtype == value.dtype
+        assert distance(value.float(), fast[0][name].float()) < 0.05, name
+    whole = [torch.cat([each.flatten() for each in found]) for found in (slow[1], fast[1])]
+    assert distance(*whole) < 0.05
 
 
 @pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
