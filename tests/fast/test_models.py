@@ -112,12 +112,15 @@ def test_equal_in_float32(config, batch):
 @pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
 def test_autocast_is_fairchems_to_its_rounding(config, batch):
     data = corrupted(batch)
+    exact, _ = outputs_and_gradients(config, data, fast=False)
     slow, fast = (
         outputs_and_gradients(config, data, fast, autocast=True) for fast in (False, True)
     )
-    for name, value in slow[0].items():
-        assert fast[0][name].dtype == value.dtype
-        assert distance(value.float(), fast[0][name].float()) < 0.05, name
+    for name, value in exact.items():
+        assert fast[0][name].dtype == slow[0][name].dtype
+        a, b = slow[0][name].float(), fast[0][name].float()
+        # nearly equal; or, of values that nearly cancel, as near to float32
+        assert distance(a, b) < 0.05 or distance(value, b) < 1.5 * distance(value, a), name
     whole = [torch.cat([each.flatten() for each in found]) for found in (slow[1], fast[1])]
     assert distance(*whole) < 0.05
 
