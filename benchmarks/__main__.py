@@ -17,7 +17,6 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import (
-    allocator,
     fresh_process,
     loading,
     machine,
@@ -67,10 +66,6 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=1, help="of torch; ratios are of wall clock if not 1")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     add("--amp", action="store_true", help="mixed precision, as the trainer's --amp (GPU)")
-    add("--allocator", choices=allocator.CHOICES, default=allocator.KEEPS,
-        help="of the C library on a CPU: keeps memory for the next step, as a GPU's does "
-        "(default); system: without settings, when large tensors are pages that the operating "
-        "system gives and takes at each use")  # fmt: skip
     add("--structures", type=int, help="of a batch (default 2)")
     add("--slab", type=int, nargs=3, metavar=("X", "Y", "LAYERS"),
         help="atoms of a slab (default 3 3 4)")  # fmt: skip
@@ -122,7 +117,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         rounds=2 if arguments.quick else arguments.rounds,
         warm_up=arguments.warm_up,
         amp=arguments.amp,
-        clock="process" if device.type == "cpu" and arguments.threads == 1 else "wall",
+        clock="user" if device.type == "cpu" and arguments.threads == 1 else "wall",
     )
     results = []
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -177,8 +172,6 @@ def _more(arguments: argparse.Namespace) -> bool:
 @quiet()
 def main(words: list[str] | None = None) -> int:
     arguments = parser().parse_args(words)
-    if words is None:
-        allocator.choose(arguments.allocator)
     found = run(arguments)
     out = arguments.out
     plot.steps(found["cases"], out / report.STEPS)

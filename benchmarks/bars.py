@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Measured:
-    """Ratio and quartiles of rounds; a ratio of memory has none."""
+    """Ratio and quartiles of rounds; a ratio of memory has none. ``with_kernel``: the ratio of
+    all processor time, if ``ratio`` is of user mode's."""
 
     ratio: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+    with_kernel: float | None = None
 
 
 BARS = (
@@ -74,13 +77,16 @@ def look_up(bar: Bar, results: list[dict[str, Any]]) -> Measured | None:
             sizes = [result["variants"][each].get("memory") for each in (bar.variant, against)]
             if None in sizes:
                 return None
-            return Measured(sizes[0]["peak"] / sizes[1]["peak"], None, None)
+            return Measured(sizes[0]["peak"] / sizes[1]["peak"])
         if task not in found:
             return None
         ratio = _spread(found[task]["ratio_to"][against])
+        more = found[task].get("ratio_with_kernel_to")
+        kernel = more[against]["median"] if more else None
         if bar.quantity == "throughput":
-            return Measured(1 / ratio.ratio, 1 / ratio.high, 1 / ratio.low)
-        return ratio
+            inverse = 1 / kernel if kernel else None
+            return Measured(1 / ratio.ratio, 1 / ratio.high, 1 / ratio.low, inverse)
+        return dataclasses.replace(ratio, with_kernel=kernel)
     return None
 
 

@@ -18,7 +18,9 @@ class Clock:
     Attributes:
         wall, process: phase -> seconds. Processor time is of all threads of the process.
         kernel: phase -> the part of it that the operating system took, mostly to hand out and
-            clear pages of memory.
+            clear pages of memory: the C library gives large tensors back to it at once, and gets
+            their pages again at the next use.
+        user: phase -> the rest of processor time.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,17 +29,19 @@ class Clock:
         self.wall: dict[str, float] = defaultdict(float)
         self.process: dict[str, float] = defaultdict(float)
         self.kernel: dict[str, float] = defaultdict(float)
-        self._last = (0.0, 0.0, 0.0)
+        self.user: dict[str, float] = defaultdict(float)
+        self._last = (0.0, 0.0, 0.0, 0.0)
 
     def _pass(self) -> None:
         """Give the time since the last call to the phase that runs."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+        process = time.process_time()
         kernel = resource.getrusage(resource.RUSAGE_SELF).ru_stime
-        now = (time.perf_counter(), time.process_time(), kernel)
+        now = (time.perf_counter(), process, kernel, process - kernel)
         if self._running:
             for kind, after, before in zip(
-                (self.wall, self.process, self.kernel), now, self._last, strict=True
+                (self.wall, self.process, self.kernel, self.user), now, self._last, strict=True
             ):
                 kind[self._running[-1]] += after - before
         self._last = now

@@ -26,8 +26,9 @@ class Settings:
 
     Attributes:
         device: where. rounds: that count; warm_up: before them. amp: mixed precision (GPU).
-        clock: ``process`` or ``wall``: which seconds ratios are of. Other users of a machine
-            lengthen wall clock times, so on a CPU with one thread it is the processor's.
+        clock: ``user`` or ``wall``: which seconds ratios are of (:class:`~benchmarks.clock.Clock`).
+            Other users of a machine lengthen wall clock times, so on a CPU with one thread it is
+            the processor's.
         progress: called once a step.
     """
 
@@ -35,7 +36,7 @@ class Settings:
     rounds: int = 7
     warm_up: int = 1
     amp: bool = False
-    clock: str = "process"
+    clock: str = "user"
     progress: Callable[[str], Any] = field(default=str, compare=False)
 
 
@@ -139,7 +140,7 @@ def _summary(
     clocks: dict[str, list[Clock]], name: str, baseline: str | None, kind: str
 ) -> dict[str, Any]:
     own = clocks[name]
-    seconds = {each: _seconds(own, each) for each in ("process", "wall", "kernel")}
+    seconds = {each: _seconds(own, each) for each in ("process", "user", "kernel", "wall")}
     phases = {
         phase: statistics.median(getattr(clock, kind)[phase] for clock in own)
         for phase in (*PHASES, "predict")
@@ -154,6 +155,10 @@ def _summary(
         found.setdefault("ratio_to", {})[other] = asdict(
             ratios(seconds[kind], _seconds(clocks[other], kind))
         )
+        if kind == "user":
+            found.setdefault("ratio_with_kernel_to", {})[other] = asdict(
+                ratios(seconds["process"], _seconds(clocks[other], "process"))
+            )
     if baseline is not None:
         found["ratio"] = found["ratio_to"][baseline]
     shares = [
