@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import edge_frames, record_ids, whole_files
+from dens_ocp.host import edge_frames, record_ids, whole_results
 from tests.host import relaxations
 from tests.host.relaxations import OURS, STOCK
 from tests.lmdbs import s2ef_records, write_lmdb
@@ -96,11 +96,11 @@ def test_edge_frames_leave_the_generator_alone():
 
 def test_results_are_there_whole_or_not_at_all(tmp_path):
     cmd = {"results_dir": str(tmp_path)}
-    with pytest.raises(KeyboardInterrupt), whole_files.whole_results(cmd):
+    with pytest.raises(KeyboardInterrupt), whole_results.whole_results(cmd):
         (open(f"{cmd['results_dir']}/x.npz", "wb")).write(b"half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == [] and cmd == {"results_dir": str(tmp_path)}
-    with whole_files.whole_results(cmd):
+    with whole_results.whole_results(cmd):
         np.savez(f"{cmd['results_dir']}/x.npz", a=1)
         assert not (tmp_path / "x.npz").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]

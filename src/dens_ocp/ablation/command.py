@@ -21,9 +21,9 @@ from dens_ocp.ablation.tables import collect, json_table, latex_table, text_tabl
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.host import ranks
 from dens_ocp.host.submission import submit_array
-from dens_ocp.pipeline.folder import write_text
 from dens_ocp.pipeline.progress import JobsBar
 from dens_ocp.report.drawing import save
+from dens_ocp.whole_files import write_text
 
 _OF_EACH_RUN = (
     "cpu", "num_gpus", "num_nodes", "amp", "print_every",

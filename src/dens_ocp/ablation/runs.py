@@ -17,9 +17,10 @@ from dens_ocp.errors import DensError
 from dens_ocp.host import checkpoint_files
 from dens_ocp.pipeline.conclude import conclude
 from dens_ocp.pipeline.evaluate import RunOptions, prepare, run_jobs, unfinished
-from dens_ocp.pipeline.folder import EvaluationFolder, difference, sha256, write_text
+from dens_ocp.pipeline.folder import EvaluationFolder, difference, sha256
 from dens_ocp.pipeline.process import run_cli
 from dens_ocp.pipeline.settings import load_settings
+from dens_ocp.whole_files import write_text
 
 
 @dataclass(frozen=True)

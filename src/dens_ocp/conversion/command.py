@@ -18,6 +18,7 @@ from dens_ocp.conversion.npz_source import NpzFrames
 from dens_ocp.conversion.split import Given, draw, read_indices, read_split_file
 from dens_ocp.conversion.units import ENERGY, LENGTH, Units, read_units
 from dens_ocp.errors import DensError
+from dens_ocp.whole_files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -221,7 +222,7 @@ def _write(
     )
     _say(written, units, len(frames))
     if args.config_out is not None:
-        run_config_file.write(args.config_out, run_config_file.config_text(written))
+        write_text(args.config_out, run_config_file.config_text(written))
         print(f"config to train and evaluate with: {args.config_out}")
     else:
         print("\nfor your config (--config-out writes a whole one):\n")

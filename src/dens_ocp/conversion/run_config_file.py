@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -40,9 +39,3 @@ def config_text(written: Written) -> str:
 def sections_text(written: Written) -> str:
     """What a config of one's own needs, as YAML."""
     return yaml.safe_dump(training_sections(written), sort_keys=False)
-
-
-def write(path: Path, text: str) -> None:
-    """Write the file; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

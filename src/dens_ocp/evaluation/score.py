@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from dens_ocp.evaluation.trajectories import (
     energies_of_trajectories,
     positions_of_trajectories,
 )
+from dens_ocp.whole_files import write_text
 
 _DESCRIPTION = """Scores as the boards compute them, per split and averaged over the splits.
 
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         (args.latex, score_latex(scores, target, args.model)),
     ):
         if path is not None:
-            _write(path, text)
+            write_text(path, text)
     return 0
 
 
@@ -145,10 +145,3 @@ def score_structures(
         return is2re_scores(energies, structures)
     read = positions_of_trajectories if results.is_dir() else positions_of_npz
     return is2rs_scores(read(results), structures)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -12,12 +12,12 @@ import yaml
 from fairchem.core.common.utils import load_model_and_weights_from_checkpoint
 
 import dens_ocp
+from dens_ocp import whole_files
 from dens_ocp.errors import DensError
 from dens_ocp.export.comparison import LARGEST_DIFFERENCE, example_batch, largest_differences
 from dens_ocp.export.source import Source
 from dens_ocp.export.stock_config import checkpoint_config, stock_config
 from dens_ocp.export.stock_model import stock_options, stock_state
-from dens_ocp.host import whole_files
 
 _HEADER = """\
 # Config of {name} for stock fairchem-core 1.10.0, written by dens-ocp export.

@@ -20,7 +20,7 @@ from dens_ocp.host import (
     record_ids,
     relaxation_options,
     trajectories,
-    whole_files,
+    whole_results,
 )
 from dens_ocp.host.dealt_batches import DealtBatches, WaitingLoader, patient_group
 from dens_ocp.host.relaxation import relax_or_read
@@ -127,7 +127,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
                 if not self._in_training:
                     raise
                 logging.warning("%s", error)
-        with whole_files.whole_results(self.config["cmd"]):
+        with whole_results.whole_results(self.config["cmd"]):
             super().save_results(predictions, results_file, keys)
 
     # ---- relaxations -----------------------------------------------------------------------
@@ -178,7 +178,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
                 (ocp_trainer, "Evaluator", partial(RelaxationEvaluator, kept)),
             ):
                 stack.enter_context(swapped(owner, name, value))
-            stack.enter_context(whole_files.whole_results(self.config["cmd"]))
+            stack.enter_context(whole_results.whole_results(self.config["cmd"]))
             super().run_relaxations()
         metrics = self._aggregate_metrics(
             {f"{task}_{name}": each for task in kept for name, each in kept[task].items()}

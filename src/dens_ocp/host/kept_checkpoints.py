@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from dens_ocp import whole_files
 from dens_ocp.errors import DensError
-from dens_ocp.host import whole_files
 
 NEWEST = "checkpoint.pt"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

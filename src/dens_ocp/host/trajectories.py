@@ -16,8 +16,8 @@ import torch
 from ase import Atoms
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
+from dens_ocp import whole_files
 from dens_ocp.errors import DensError
-from dens_ocp.host import whole_files
 
 SETTINGS_FILE = "relaxations.json"
 _UNFINISHED = ".{}.traj_unfinished"
@@ -151,9 +151,7 @@ def claim(folder: Path, settings: Mapping[str, Any], overwrite: bool = False) ->
             f"task.relax_opt.traj_dir: {folder} holds trajectories of "
             f"{_difference(there, settings)}; give another folder, or delete this one"
         )
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(settings, indent=1) + "\n")
-    whole_files.replace(temporary, path)
+    whole_files.write_text(path, json.dumps(settings, indent=1) + "\n")
 
 
 def _difference(there: Any, settings: Mapping[str, Any]) -> str:

@@ -16,9 +16,10 @@ from dens_ocp.evaluation.score_tables import Score, score_json, score_latex, sco
 from dens_ocp.evaluation.structures import open_structures
 from dens_ocp.evaluation.submission_sources import Choices
 from dens_ocp.evaluation.submission_writer import make_submission
-from dens_ocp.pipeline.folder import EvaluationFolder, write_text
+from dens_ocp.pipeline.folder import EvaluationFolder
 from dens_ocp.pipeline.settings import EvaluationSettings
 from dens_ocp.report.command import evaluation_and_its_run, write_report
+from dens_ocp.whole_files import write_text
 
 
 def conclude(

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dens_ocp.errors import DensError
+from dens_ocp.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,6 @@ def difference(before: Any, now: Any, path: str = "") -> str:
             if before.get(key) != now.get(key):
                 return difference(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     return f"{path}: {before!r} then, {now!r} now"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def sha256(path: Path) -> str:

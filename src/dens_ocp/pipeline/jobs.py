@@ -14,9 +14,10 @@ import yaml
 
 from dens_ocp.errors import DensError
 from dens_ocp.host.defaults import KEY_MAPPING
-from dens_ocp.pipeline.folder import EvaluationFolder, write_text
+from dens_ocp.pipeline.folder import EvaluationFolder
 from dens_ocp.pipeline.process import run_cli
 from dens_ocp.pipeline.settings import EvaluationSettings
+from dens_ocp.whole_files import write_text
 
 _PERCENT = re.compile(r"(\d+)%\|")
 _SUBMITTED = re.compile(r"Submitted jobs: (.+)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -13,6 +12,7 @@ from dens_ocp.errors import DensError
 from dens_ocp.report.content import Details, Missing, Part, Picture, Section, Table, Text
 from dens_ocp.report.drawing import DPI
 from dens_ocp.report.verdict import BAD, GOOD, LEVELS, NOTE, Check, worst
+from dens_ocp.whole_files import write_text
 
 _PIXELS_PER_INCH = 100  # of figures on the page
 _SIGN = {GOOD: "\u2713", NOTE: "!", BAD: "\u2717"}
@@ -143,11 +143,8 @@ def write(path: Path, text: str) -> Path:
     Raises:
         DensError: the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, text)
     except OSError as error:
         raise DensError(f"--out: {path} cannot be written: {error}") from None
     return path

@@ -1,9 +1,8 @@
-"""Files that are there whole or not at all, also when the run is killed while it writes."""
+"""fairchem's results are there whole or not at all, also when the run is killed while it writes."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +11,7 @@ from typing import Any
 
 from fairchem.core.common import distutils
 
-
-def replace(temporary: str | os.PathLike[str], final: str | os.PathLike[str]) -> None:
-    """Give a written file its final name, in one step and only when it is on the disk."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, final)
-    folder = os.open(Path(final).parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name, too
-    except OSError:
-        pass  # some network file systems cannot
-    finally:
-        os.close(folder)
+from dens_ocp import whole_files
 
 
 @contextmanager
@@ -48,7 +35,7 @@ def whole_results(cmd: dict[str, Any]) -> Iterator[None]:
         cmd["results_dir"] = str(temporary)
         yield
         for file in sorted(temporary.iterdir()):
-            replace(file, final / file.name)
+            whole_files.replace(file, final / file.name)
             logging.info("Results are in %s", final / file.name)
     finally:
         cmd["results_dir"] = str(final)
