@@ -13,8 +13,8 @@ class Bar:
 
     Attributes:
         text: what is compared. limit: of the ratio. at_least: the limit is the least, not the most.
-        case, variant: whose. quantity: ``step``, ``predict`` (ratios of seconds), ``throughput``
-            (the inverse of predict's), ``memory``, ``overhead`` (share of a step).
+        case, variant: whose. quantity: ``step``, ``predict``, ``predict_free`` (ratios of seconds),
+            ``throughput`` (the inverse of predict's), ``memory``, ``overhead`` (share of a step).
         against: the other variant; None: the baseline, stock fairchem without DeNS.
     """
 
@@ -42,12 +42,18 @@ BARS = (
     Bar("DeNS training step, 12 layers, OC20-like slabs", 0.95, "eqv2-12/oc20", "ours"),
     Bar("DeNS training step, 3 layers, OC20-like slabs", 0.85, "eqv2-3/oc20", "ours"),
     Bar("DeNS training step, 12 layers, all atoms free", 1.03, "eqv2-12/free", "ours"),
-    Bar("eSCN with DeNS, 3 layers, OC20-like slabs", 1.00, "escn-3/oc20", "ours"),
-    Bar("eSCN with DeNS, 12 layers, OC20-like slabs", 1.00, "escn-12/oc20", "ours"),
+    Bar("eSCN with DeNS, 3 layers, heads alone, OC20-like slabs", 1.00, "escn-3/oc20", "ours"),
+    Bar("eSCN with DeNS, 3 layers, fast, OC20-like slabs", 1.00, "escn-3/oc20", "fast"),
+    Bar("eSCN with DeNS, 12 layers, heads alone, OC20-like slabs", 1.00, "escn-12/oc20", "ours"),
+    Bar("eSCN with DeNS, 12 layers, fast, OC20-like slabs", 1.00, "escn-12/oc20", "fast"),
     Bar("peak memory, DeNS training, heads alone, 12 layers", 1.00, "eqv2-12/oc20", "ours",
         "memory"),
-    Bar("prediction with a DeNS checkpoint, forces of all atoms, 12 layers", 1.00,
+    Bar("prediction with a DeNS checkpoint, forces of all atoms, heads alone, 12 layers", 1.00,
         "eqv2-12/oc20", "ours", "predict"),
+    Bar("prediction with a DeNS checkpoint, forces of free atoms, heads alone, 12 layers", 1.00,
+        "eqv2-12/oc20", "ours", "predict_free"),
+    Bar("prediction with a DeNS checkpoint, forces of all atoms, fast, 12 layers", 1.00,
+        "eqv2-12/oc20", "fast", "predict"),
     Bar("fast: DeNS training step, 12 layers, OC20-like slabs", 0.50, "eqv2-12/oc20", "fast"),
     Bar("fast: DeNS training step, 3 layers, OC20-like slabs", 0.40, "eqv2-3/oc20", "fast"),
     Bar("fast: DeNS training step, 12 layers, all atoms free", 0.58, "eqv2-12/free", "fast"),
@@ -66,7 +72,9 @@ def look_up(bar: Bar, results: list[dict[str, Any]]) -> Measured | None:
     for result in results:
         if result["case"]["name"] != bar.case or bar.variant not in result["variants"]:
             continue
-        task = {"throughput": "predict", "predict": "predict"}.get(bar.quantity, "step")
+        task = {"throughput": "predict", "memory": "step", "overhead": "step"}.get(
+            bar.quantity, bar.quantity
+        )
         against = bar.against or result["baseline"].get(task)
         found = result["variants"][bar.variant]
         if bar.quantity == "overhead":
