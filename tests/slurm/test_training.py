@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tests.slurm.single_host import NODES
+
 pytestmark = pytest.mark.slow
 
 
@@ -18,6 +20,16 @@ def assert_same_run(one: dict, other: dict) -> None:
     assert one["scheduler"]["last_epoch"] == other["scheduler"]["last_epoch"]
 
 
+@pytest.fixture
+def one_node(jobs):
+    """Jobs go to the first node, also when they start again."""
+    other = f"NodeName={NODES[1]}"
+    jobs.slurm.call("scontrol", "update", other, "State=DRAIN", "Reason=test")
+    yield
+    jobs.slurm.call("scontrol", "update", other, "State=RESUME")
+
+
+@pytest.mark.usefixtures("one_node")
 def test_two_jobs_on_one_node_are_stopped_and_go_on(jobs, undisturbed):
     """Ours and submitit's; the ranks of each find their own."""
     (ours,) = jobs.submit("submit", "config.yml", "--name=srun", "--print-every=1")
