@@ -6,7 +6,8 @@ from fairchem.core.models.equiformer_v2.activation import S2Activation, Separabl
 from fairchem.core.models.equiformer_v2.transformer_block import SO2EquivariantGraphAttention
 
 from dens_ocp.batch import attach_scored
-from dens_ocp.fast import blocks
+from dens_ocp.fast import blocks, s2_activation
+from dens_ocp.fast.sphere_kernel import plain_silu
 from dens_ocp.fast.switch import make_fast
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
 from tests.models.test_chosen_atoms import double, masks, run
@@ -80,6 +81,25 @@ def test_for_every_mask(config, kind, batch):
 def test_for_every_size_of_block(config, size, batch, monkeypatch):
     monkeypatch.setattr(blocks, "CPU_VALUES", size)
     compare(*both(config, batch))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [EQV2, {**EQV2, "use_sep_s2_act": False, "use_grid_mlp": False}, ESCN],
+    ids=["eqv2", "eqv2 whole sphere", "escn"],
+)
+def test_with_the_coefficients_of_all_orders_in_one_tensor(config, batch, monkeypatch):
+    """As on a GPU, where a kernel takes them so (`test_sphere_kernel.py` runs it)."""
+    calls = []
+
+    def fused_silu(*inputs):
+        calls.append(inputs)
+        return plain_silu(*inputs)
+
+    monkeypatch.setattr(s2_activation, "usable", lambda device, dtype: True)
+    monkeypatch.setattr(s2_activation, "fused_silu", fused_silu)
+    compare(*both(config, batch))
+    assert calls
 
 
 def outputs_and_gradients(config, batch, fast, autocast=False, train=True):

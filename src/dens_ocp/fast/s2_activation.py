@@ -4,7 +4,7 @@ fairchem's S2 activation takes coefficients (E, I, C) to a grid of G points, app
 back: 196 to 324 points stand for 19 to 29 coefficients, so the grid is ten times as large as what
 it comes from; it is written, read again, and kept for the backward pass. Here a few edges at a time
 go to the grid and back while their part of it lies in the cache, and the backward pass computes it
-again.
+again. On a GPU a kernel does it in registers (`sphere_kernel`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fairchem.core.models.equiformer_v2.activation import S2Activation, Separabl
 
 from dens_ocp.fast.blocks import blocks
 from dens_ocp.fast.matrix_products import product
+from dens_ocp.fast.sphere_kernel import fused_silu, usable
 
 
 class _SiluOnSphere(torch.autograd.Function):
@@ -91,11 +92,13 @@ def silu_on_sphere(
     kind = parts[0].device.type
     if torch.is_autocast_enabled(kind):
         parts = [part.to(torch.get_autocast_dtype(kind)) for part in parts]
-    dtype = parts[0].dtype
+    device, dtype = parts[0].device, parts[0].dtype
+    to_grid, from_grid = to_grid.to(dtype), from_grid.to(dtype)
     with torch.autocast(kind, enabled=False):
-        return _SiluOnSphere.apply(
-            to_grid.to(dtype), from_grid.to(dtype), tuple(sizes), *parts
-        )
+        if usable(device, dtype):
+            out = fused_silu(torch.cat(list(parts), 1), to_grid, from_grid)
+            return out.split(tuple(sizes), 1)
+        return _SiluOnSphere.apply(to_grid, from_grid, tuple(sizes), *parts)
 
 
 class BlockedS2Activation(S2Activation):

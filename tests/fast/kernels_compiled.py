@@ -1,0 +1,27 @@
+"""Compiles the kernels for GPUs that need not be there."""
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from dens_ocp.fast import sphere_programs
+from dens_ocp.fast.sphere_kernel import constants
+
+GPUS = {70: ("fp32", "fp16"), 80: ("fp32", "bf16"), 90: ("fp32", "bf16")}
+SHAPES = [(19, 64, 196), (29, 64, 324), (49, 128, 324)]
+
+for capability, dtype in [(gpu, dtype) for gpu, dtypes in GPUS.items() for dtype in dtypes]:
+    for size, channels, points in SHAPES:
+        known = constants(size, size - 1, channels, points)
+        for program in (sphere_programs.forward, sphere_programs.backward):
+            names = program.arg_names
+            tensors = {n: f"*{dtype}" for n in range(names.index("columns"))}
+            source = ASTSource(
+                program,
+                {**tensors, len(tensors): "i32"},
+                {names.index(name): value for name, value in known.items()},
+            )
+            kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+            assert kernel.metadata.shared <= 96 * 1024, kernel.metadata
+            assert kernel.asm["cubin"]
+print("compiled")
