@@ -33,6 +33,7 @@ def usable(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def agrees(device: torch.device, dtype: torch.dtype) -> bool:
     """The kernels' values and gradients beside PyTorch's, on random coefficients."""
     generator = torch.Generator().manual_seed(0)
