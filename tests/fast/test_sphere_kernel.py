@@ -1,7 +1,6 @@
 """The Triton kernels of the activation: run by the interpreter, which is switched on when Triton is
 imported, hence processes of their own; and compiled for GPUs."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +9,15 @@ import pytest
 import torch
 
 from dens_ocp.fast import sphere_kernel
+from tests.runs import environment
 
 pytest.importorskip("triton", reason="comes with CUDA builds of torch")
 
 
-def output(program: str, **environment: str) -> str:
+def output(program: str, **variables: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(Path(__file__).with_name(program))],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        [sys.executable, str(Path(__file__).with_name(program))],
+        env=environment(**variables),
         text=True,
         capture_output=True,
         timeout=900,

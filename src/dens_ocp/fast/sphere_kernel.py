@@ -81,7 +81,7 @@ class _FusedSilu(torch.autograd.Function):
         x, to_grid, from_grid = x.contiguous(), to_grid.contiguous(), from_grid.contiguous()
         ctx.save_for_backward(x, to_grid, from_grid)
         out = x.new_empty(x.shape[0], from_grid.shape[1], x.shape[2])
-        _launch(_kernels()[0], [x, to_grid, from_grid, out], from_grid.shape[1])
+        _launch("forward", x, to_grid, from_grid, out)
         return out
 
     @staticmethod
@@ -89,20 +89,21 @@ class _FusedSilu(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, to_grid, from_grid = ctx.saved_tensors
         out = torch.empty_like(x)
-        arguments = [x, gradient.contiguous(), to_grid, from_grid, out]
-        _launch(_kernels()[1], arguments, from_grid.shape[1])
+        _launch("backward", x, gradient.contiguous(), to_grid, from_grid, out)
         return out, None, None
 
 
-def _launch(kernel: Any, tensors: list[torch.Tensor], to: int) -> None:
-    x = tensors[0]
+def _launch(program: str, x: torch.Tensor, *others: torch.Tensor) -> None:
+    from dens_ocp.fast import sphere_programs  # needs Triton
+
     edges, size, channels = x.shape
+    points, to = others[-2].shape
     columns = edges * channels
     if not columns:
         return
     with torch.cuda.device_of(x):
-        kernel[(-(-columns // COLUMNS),)](
-            *tensors, columns, **constants(size, to, channels, len(tensors[-2]))
+        getattr(sphere_programs, program)[(-(-columns // COLUMNS),)](
+            x, *others, columns, **constants(size, to, channels, points)
         )
 
 
@@ -123,13 +124,6 @@ def constants(size: int, to: int, channels: int, points: int) -> dict[str, Any]:
 
 def _padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
-
-
-@functools.cache
-def _kernels() -> tuple[Any, Any]:
-    from dens_ocp.fast import sphere_programs
-
-    return sphere_programs.forward, sphere_programs.backward
 
 
 def plain_silu(
