@@ -12,6 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "dens_ocp"
 MAY_IMPORT = {
     "errors": set(),
     "whole_files": set(),
+    "closed_pipe": set(),
     "config": set(),
     "batch": set(),
     "corruption": {"config", "batch"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "export": {"__init__", "config", "host", "models"},
     "doctor": {"config", "datasets", "host", "registration", "trainer"},
     "planning": {"host", "models"},
-    "cli": {"host", "registration", "trainer", "__init__"},
+    "cli": {"closed_pipe", "host", "registration", "trainer", "__init__"},
     "__init__": {"registration"},
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dens_ocp
+from dens_ocp.closed_pipe import ends_with_its_reader
 from dens_ocp.errors import DensError
 
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
@@ -54,6 +55,7 @@ COMMANDS = {
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""
 
 
+@ends_with_its_reader
 def fairchem_main(argv: list[str] | None = None) -> int:
     """The ``fairchem`` script: arguments of fairchem-core's, optionally after the word ``main``.
 
@@ -169,6 +171,7 @@ def _dotted_trainer(config: dict[str, Any]) -> list[str]:
     return [f"--trainer={DOTTED_NAME}"] if config.get("trainer") in TRAINER_NAMES else []
 
 
+@ends_with_its_reader
 def main(argv: list[str] | None = None) -> int:
     """The ``dens-ocp`` script: ``main`` is fairchem's, the others are modules of ours with
     ``add_arguments(parser)`` and ``run(args) -> int``; only the one that is called is imported."""

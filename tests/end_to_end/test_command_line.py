@@ -1,5 +1,9 @@
 """Command lines, and users' mistakes as they are shown."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from tests.runs import dens_ocp, run, small_config, write_config
@@ -56,3 +60,29 @@ def test_mistakes_on_two_ranks(data, tmp_path):
     assert done.returncode == 2
     # torch's launcher adds its own report of the ranks that ended
     assert "error: dataset.train.transforms.normalizer.forces" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [
+        (["--help"], ""),
+        (["main", "--help"], ""),
+        (["plan", "c.yml", "--gpus", "8", "--no-measure"], ""),
+        (["plan", "c.yml", "--gpus", "8", "--no-measure"], "1"),
+    ],
+)
+def test_a_reader_who_leaves_is_no_error(data, tmp_path, arguments, unbuffered):
+    write_config(tmp_path / "c.yml", small_config(data))
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "dens_ocp.cli", *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        text=True,
+        cwd=tmp_path,
+    )
+    os.close(writer)
+    assert done.returncode == 141, done.stderr
+    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
