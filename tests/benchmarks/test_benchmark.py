@@ -53,7 +53,7 @@ def test_quick_run_writes_report_json_and_picture(tmp_path):
     report = (tmp_path / "out" / "report.md").read_text()
     for bar in bars.BARS:
         assert bar.text in report
-    for words in ("## Measured on", "AVX" , found["machine"]["torch"], "steps.svg", "## Data"):
+    for words in ("## Measured on", "AVX", found["machine"]["torch"], "steps.svg", "## Data"):
         assert words in report
     assert str(ROOT) not in report and str(tmp_path) not in report
     assert "<svg" in (tmp_path / "out" / "steps.svg").read_text()

@@ -151,5 +151,3 @@ def test_a_shard_names_the_key_of_the_whole_set(write):
     name_unreadable_records(dataset)
     with pytest.raises(DensError, match=f"record 1 of {path} cannot be read"):
         dataset[0]
-
-

@@ -35,9 +35,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def systems():
     """Systems by sid."""
-    return {
-        system.sid: system for split in DOMAINS for system in candidates(split, TINY.seed)[:50]
-    }
+    return {system.sid: system for split in DOMAINS for system in candidates(split, TINY.seed)[:50]}
 
 
 def s2ef_records(data):

@@ -46,9 +46,7 @@ def test_a_good_config_has_no_problem(data, tmp_path):
 
 
 def test_overrides_are_those_of_fairchem(data, tmp_path):
-    (problem,) = those(
-        findings(small_config(data), tmp_path, "--dataset.val.src=nowhere"), PROBLEM
-    )
+    (problem,) = those(findings(small_config(data), tmp_path, "--dataset.val.src=nowhere"), PROBLEM)
     assert "nowhere" in problem and "dataset.val" in problem
     (problem,) = those(findings(small_config(data), tmp_path, "--optim.dens.simga=1"), PROBLEM)
     assert "simga" in problem and "sigma" in problem
@@ -165,5 +163,3 @@ def test_an_empty_lmdb_is_a_problem(data, tmp_path):
     write_lmdb(data / "train/data.0000.lmdb", [])
     assert any("dataset.train" in each for each in those(
         findings(small_config(data), tmp_path), PROBLEM))  # fmt: skip
-
-

@@ -7,9 +7,12 @@ from dens_ocp.fast.sphere_kernel import agrees, fused_silu, plain_silu, value_an
 
 generator = torch.Generator().manual_seed(0)
 for edges, size, to, points, channels, dtype in [
-    (0, 19, 18, 60, 7, torch.float32), (1, 1, 1, 4, 1, torch.float32),
-    (5, 19, 18, 196, 7, torch.float32), (3, 29, 29, 324, 64, torch.float32),
-    (9, 49, 17, 100, 3, torch.float32), (5, 19, 18, 196, 7, torch.float16),
+    (0, 19, 18, 60, 7, torch.float32),
+    (1, 1, 1, 4, 1, torch.float32),
+    (5, 19, 18, 196, 7, torch.float32),
+    (3, 29, 29, 324, 64, torch.float32),
+    (9, 49, 17, 100, 3, torch.float32),
+    (5, 19, 18, 196, 7, torch.float16),
 ]:
     shapes = [(edges, size, channels), (points, size), (points, to)]
     inputs = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]

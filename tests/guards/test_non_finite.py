@@ -116,9 +116,9 @@ def poison_gradient(trainer, value: float, steps=None):
     """The gradient of one parameter becomes ``value`` at these steps (None: at all)."""
     parameter = next(iter(trainer.model.parameters()))
     return parameter.register_hook(
-        lambda gradient: gradient.fill_(value)
-        if steps is None or trainer.step in steps
-        else gradient
+        lambda gradient: (
+            gradient.fill_(value) if steps is None or trainer.step in steps else gradient
+        )
     )
 
 

@@ -22,9 +22,7 @@ def config(data, tmp_path):
 
     def write(name: str = "c.yml", **optim) -> Path:
         optim = {"max_epochs": 3, "eval_every": 3, "checkpoint_every": 2, **optim}
-        return write_config(
-            tmp_path / name, small_config(data, model=RANDOM_EQUIFORMER, **optim)
-        )
+        return write_config(tmp_path / name, small_config(data, model=RANDOM_EQUIFORMER, **optim))
 
     return write
 

@@ -32,7 +32,7 @@ def test_from_every_checkpoint_of_a_run(lives, config, tmp_path):
         name = file.name.split(".")[1]
         log = finished(lives.train(path, name, tmp_path, "--checkpoint", file))
         again = printed(log)
-        assert again and again == whole[-len(again):]
+        assert again and again == whole[-len(again) :]
         assert ("made up for" in log) is False  # each was written again after its validation
         found = difference(checkpoint(tmp_path, "whole"), checkpoint(tmp_path, name))
         assert found is None, (name, found)

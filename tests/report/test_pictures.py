@@ -201,9 +201,7 @@ def test_groups_of_a_kind(splits):
 
 def test_force_error_against_force(splits):
     line = binned(splits["id"])
-    assert line[:, 2].sum() == sum(
-        group.atoms for group in splits["id"].groups["tag"].values()
-    )
+    assert line[:, 2].sum() == sum(group.atoms for group in splits["id"].groups["tag"].values())
     figure = force_magnitude(splits)
     drawn = figure.axes[0].lines[0]
     shown = binned(splits["id"], 5)

@@ -212,9 +212,7 @@ class SingleHostSlurm:
         """Whether the jobs have ended and left their nodes."""
         return all(self.job(job_id).get("JobState") in _ENDED for job_id in job_ids)
 
-    def wait(
-        self, condition: Callable[[], bool], seconds: float, what: str
-    ) -> None:
+    def wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         """Poll until ``condition()``.
 
         Raises:

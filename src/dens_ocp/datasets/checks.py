@@ -239,9 +239,7 @@ _PER_ATOM = {
 }
 
 
-def _check_one_per_atom(
-    value: Any, name: str, num_atoms: int, record: Data, where: str
-) -> None:
+def _check_one_per_atom(value: Any, name: str, num_atoms: int, record: Data, where: str) -> None:
     if value is None:
         raise DensError(
             f"{_name(record, where)} has no attribute {name!r} ({_PER_ATOM[name]}); write the "

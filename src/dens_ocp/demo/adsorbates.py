@@ -77,9 +77,7 @@ def place(slab: Atoms, adsorbate: str, rng: np.random.Generator) -> Atoms:
 
 def _height(surface: Atoms, gas: Atoms, reach: float) -> float:
     """z of the adsorbate's origin at which the first pair of atoms comes within reach."""
-    shifts = [
-        i * surface.cell[0] + j * surface.cell[1] for i in (-1, 0, 1) for j in (-1, 0, 1)
-    ]
+    shifts = [i * surface.cell[0] + j * surface.cell[1] for i in (-1, 0, 1) for j in (-1, 0, 1)]
     heights = []
     for atom in gas:
         for other in surface:

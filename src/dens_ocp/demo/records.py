@@ -16,9 +16,7 @@ from dens_ocp.demo.trajectories import Frame, System
 def s2ef(system: System, frame: Frame) -> Data:
     """A record of an S2EF data set: :func:`~dens_ocp.datasets.oc20_records.geometry`, ``y``
     adsorption energy in eV, ``force`` (N, 3) float32 eV/Angstrom, ``fid``."""
-    return add_s2ef_labels(
-        geometry(frame.atoms, system.sid), frame.energy, frame.forces, frame.fid
-    )
+    return add_s2ef_labels(geometry(frame.atoms, system.sid), frame.energy, frame.forces, frame.fid)
 
 
 def is2re(system: System, trajectory: Sequence[Frame]) -> Data:

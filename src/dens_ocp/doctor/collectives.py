@@ -39,10 +39,20 @@ def all_reduce(backend: str, world: int, timeout: float = 120.0) -> str:
         ranks = [
             subprocess.Popen(
                 [
-                    sys.executable, "-W", "ignore", "-c", _PROGRAM,
-                    backend, str(rank), str(world), os.path.join(folder, "rendezvous"),
+                    sys.executable,
+                    "-W",
+                    "ignore",
+                    "-c",
+                    _PROGRAM,
+                    backend,
+                    str(rank),
+                    str(world),
+                    os.path.join(folder, "rendezvous"),
                 ],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
             for rank in range(world)

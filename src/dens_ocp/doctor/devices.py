@@ -93,7 +93,9 @@ def judged_extension(name: str, cuda_version: int, has_gpu: bool) -> Finding:
             "python -m pip install --force-reinstall --no-deps --only-binary :all: "
             "-f $PYG_WHEELS torch-scatter torch-sparse (README, Install with pip)",
         )
-    built = "for CPUs" if cuda_version < 0 else f"for CUDA {cuda_version // 1000}." + str(
-        cuda_version % 1000 // 10
+    built = (
+        "for CPUs"
+        if cuda_version < 0
+        else f"for CUDA {cuda_version // 1000}." + str(cuda_version % 1000 // 10)
     )
     return Finding(OK, name, f"built {built}" + ("" if has_gpu else " (no GPU here)"))

@@ -56,9 +56,7 @@ class Imported:
     missing: str | None = None
 
 
-def try_imports(
-    names: Sequence[str] = MODULES, timeout: float = 300.0
-) -> dict[str, Imported]:
+def try_imports(names: Sequence[str] = MODULES, timeout: float = 300.0) -> dict[str, Imported]:
     """Import ``names`` one after the other in a child process, in a new one after each crash.
 
     Args:

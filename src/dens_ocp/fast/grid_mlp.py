@@ -39,9 +39,7 @@ class _TwoActivations(torch.autograd.Function):
         for atoms in blocks(len(x), len(to_grid) * x.shape[2], x.device):
             hidden = torch.nn.functional.silu(torch.matmul(to_grid, x[atoms]), inplace=True)
             hidden = product(hidden.flatten(0, 1), weight).view(*hidden.shape[:2], -1)
-            out[atoms] = torch.matmul(
-                from_grid.t(), torch.nn.functional.silu(hidden, inplace=True)
-            )
+            out[atoms] = torch.matmul(from_grid.t(), torch.nn.functional.silu(hidden, inplace=True))
         return out
 
     @staticmethod

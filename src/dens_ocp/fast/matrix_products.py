@@ -69,9 +69,7 @@ def weight_gradient(gradient: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return product(gradient.t(), x.t())
 
 
-def linear(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``torch.nn.functional.linear``: (..., K), (N, K), (N,) to (..., N). Through oneDNN it is
     differentiable once."""
     if x.dim() < 2 or not uses_onednn(x, weight, bias):

@@ -41,9 +41,7 @@ class _IntoFrames(torch.autograd.Function):
             factors = _factors(scale[edges], frames, channels)
             for values, factor, into in zip(orders, factors, out, strict=True):
                 signs = (len(values[0]) // factor.shape[2], -1)
-                torch.mul(
-                    values.unflatten(1, signs), factor, out=into[edges].unflatten(1, signs)
-                )
+                torch.mul(values.unflatten(1, signs), factor, out=into[edges].unflatten(1, signs))
         return tuple(out)
 
     @staticmethod
@@ -144,9 +142,7 @@ class _OutOfFrames(torch.autograd.Function):
         return of_weights, None, None, None, *of_orders
 
 
-def _weighted(
-    order: torch.Tensor, weights: torch.Tensor | None, edges: slice
-) -> torch.Tensor:
+def _weighted(order: torch.Tensor, weights: torch.Tensor | None, edges: slice) -> torch.Tensor:
     if weights is None:
         return order
     heads = weights.shape[1]

@@ -56,9 +56,7 @@ class _SiluOnSphere(torch.autograd.Function):
         return None, None, None, *out
 
 
-def _to_grid(
-    matrix: torch.Tensor, parts: Sequence[torch.Tensor], edges: slice
-) -> torch.Tensor:
+def _to_grid(matrix: torch.Tensor, parts: Sequence[torch.Tensor], edges: slice) -> torch.Tensor:
     """(G, B C) values of B edges: a matrix product for all of them."""
     rows = torch.cat([part[edges].transpose(0, 1) for part in parts]).flatten(1)
     return product(matrix, rows.t())
@@ -116,9 +114,7 @@ class BlockedSeparableS2Activation(SeparableS2Activation):
     def forward(
         self, input_scalars: torch.Tensor, input_tensors: torch.Tensor, SO3_grid: Any
     ) -> torch.Tensor:
-        to_grid, from_grid = grid_matrices(
-            SO3_grid[self.lmax][self.mmax], input_tensors.device
-        )
+        to_grid, from_grid = grid_matrices(SO3_grid[self.lmax][self.mmax], input_tensors.device)
         size = input_tensors.shape[1] - 1
         (tensors,) = silu_on_sphere([input_tensors], to_grid, from_grid[:, 1:], [size])
         scalars = self.scalar_act(input_scalars).reshape(len(tensors), 1, tensors.shape[2])

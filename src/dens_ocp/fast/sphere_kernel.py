@@ -57,9 +57,7 @@ def agrees(device: torch.device, dtype: torch.dtype) -> bool:
     return True
 
 
-def fused_silu(
-    x: torch.Tensor, to_grid: torch.Tensor, from_grid: torch.Tensor
-) -> torch.Tensor:
+def fused_silu(x: torch.Tensor, to_grid: torch.Tensor, from_grid: torch.Tensor) -> torch.Tensor:
     """``from_grid^T silu(to_grid x)`` for each edge.
 
     Args:
@@ -126,9 +124,7 @@ def _padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def plain_silu(
-    x: torch.Tensor, to_grid: torch.Tensor, from_grid: torch.Tensor
-) -> torch.Tensor:
+def plain_silu(x: torch.Tensor, to_grid: torch.Tensor, from_grid: torch.Tensor) -> torch.Tensor:
     return from_grid.t() @ torch.nn.functional.silu(to_grid @ x)
 
 

@@ -250,9 +250,11 @@ class CheckpointingTrainer(GuardedTrainer):
         """``checkpoint.pt`` is not there (fairchem starts again then), but older ones are."""
         path = self._folder / kept_checkpoints.NEWEST
         if on_master(
-            lambda: not path.exists()
-            and self._folder.is_dir()
-            and bool(kept_checkpoints.older(self._folder)),
+            lambda: (
+                not path.exists()
+                and self._folder.is_dir()
+                and bool(kept_checkpoints.older(self._folder))
+            ),
             self.device,
         ):
             self.load_checkpoint(str(path))

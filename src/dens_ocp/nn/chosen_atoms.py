@@ -74,9 +74,7 @@ class EqV2ChosenAtomsHead(EqV2VectorHead):
         for own, whole in zip(self.force_block.SO3_rotation, rotations, strict=True):
             own.take(whole, chosen)
         vectors = super().forward(data, {**emb, "graph": graph})["forces"]
-        return {
-            "forces": vectors if atoms is None else torch.where(atoms[:, None], vectors, 0.0)
-        }
+        return {"forces": vectors if atoms is None else torch.where(atoms[:, None], vectors, 0.0)}
 
 
 class eSCNChosenAtomsHead(eSCNForceHead):  # noqa: N801 (fairchem's spelling)

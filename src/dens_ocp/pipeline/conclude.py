@@ -61,9 +61,7 @@ def conclude(
     if settings.board is not None:
         written += _submissions(settings, settings.board, folder, say)
     if report:
-        path, verdict = write_report(
-            *evaluation_and_its_run(folder.path), folder.path / "report"
-        )
+        path, verdict = write_report(*evaluation_and_its_run(folder.path), folder.path / "report")
         written.append(path)
         say(verdict)
     say("written:")

@@ -14,9 +14,7 @@ def cores() -> int:
     return min(2, available or 1)
 
 
-def side_by_side(
-    jobs: dict[Hashable, Callable[[], Any]], workers: int
-) -> dict[Hashable, Any]:
+def side_by_side(jobs: dict[Hashable, Callable[[], Any]], workers: int) -> dict[Hashable, Any]:
     """Results of ``jobs`` by their keys, ``workers`` at a time; after a failure none is started."""
     results = {}
     with ThreadPoolExecutor(workers) as pool:

@@ -144,9 +144,7 @@ def _measured(
         return measure(model, device, amp=amp, progress=progress)
     # one structure of OC20's size and a batch of a few: what a GPU is busy with
     atoms = max(8, int(job.atoms))
-    return measure(
-        model, device, (atoms, 3 * atoms), (2, 4), repeats=5, amp=amp, progress=progress
-    )
+    return measure(model, device, (atoms, 3 * atoms), (2, 4), repeats=5, amp=amp, progress=progress)
 
 
 def _gpu(kind: str) -> Gpu | None:

@@ -29,9 +29,7 @@ class PeakBytes(TorchDispatchMode):
             storage = each.untyped_storage()
             self._known[storage._cdata] = storage
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for each in tree_iter(out):
             if isinstance(each, torch.Tensor):

@@ -94,9 +94,7 @@ def evaluation_and_its_run(path: Path) -> tuple[TrainingRun | None, EvaluationFo
     """
     evaluation = read_evaluation(path)
     checkpoint = evaluation.checkpoint
-    if checkpoint is None or not any(
-        (checkpoint.parent / name).is_file() for name in CHECKPOINTS
-    ):
+    if checkpoint is None or not any((checkpoint.parent / name).is_file() for name in CHECKPOINTS):
         return None, evaluation
     return read_run(checkpoint.parent), evaluation
 
