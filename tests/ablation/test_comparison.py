@@ -41,8 +41,10 @@ def test_tables_of_what_is_there(tmp_path):
         if run.variant not in forces:
             continue
         average = {"force_mae_meV_per_A": forces[run.variant][run.seed], "energy_mae_meV": 7.0}
-        run.scores_path.parent.mkdir(parents=True)
-        run.scores_path.write_text(json.dumps({"scores": {"s2ef": {"average": average}}}))
+        run.evaluation.path.mkdir(parents=True)
+        run.evaluation.scores("json").write_text(
+            json.dumps({"scores": {"s2ef": {"average": average}}})
+        )
         run.notes.parent.mkdir(exist_ok=True)
         run.notes.write_text(json.dumps({"seconds": 90.0, "starts": 1}))
     rows = collect(plan, runs)

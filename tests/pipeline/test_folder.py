@@ -33,7 +33,7 @@ def test_settings_of_other_runs_are_kept(tmp_path):
     folder.describe(description(), lambda name: False)
     other = {**description(), "jobs": {"predict-id": {}}}
     folder.describe(other, lambda name: name == "relax-id")
-    assert '"relax-id"' in folder.description.read_text()
+    assert '"relax-id"' in folder.description_file.read_text()
 
 
 def test_the_lock_is_held_by_a_process_that_was_left(tmp_path):

@@ -198,9 +198,9 @@ def _submit(runs: Sequence[Run], args: argparse.Namespace) -> bool:
 
 def _score_what_is_there(runs: Sequence[Run]) -> None:
     for run in runs:
-        folder = run.scores_path.parent
+        places = run.evaluation
         predicted = (
-            any((folder / "runs").rglob("*_predictions.npz")) or (folder / "predictions").is_dir()
+            any(places.runs.rglob("*_predictions.npz")) or places.predictions("_").parent.is_dir()
         )
         if run.read_scores() is None and predicted and run.is_trained():
             try:

@@ -68,8 +68,8 @@ class Run:
         return self.out / "runs" / f"{self.name}.json"
 
     @property
-    def scores_path(self) -> Path:
-        return self.out / "evaluations" / self.name / "scores.json"
+    def evaluation(self) -> EvaluationFolder:
+        return EvaluationFolder(self.out / "evaluations" / self.name)
 
     @property
     def epochs(self) -> float:
@@ -90,9 +90,10 @@ class Run:
 
     def read_scores(self) -> dict[str, float] | None:
         """Average over splits, by name with unit; None: not scored yet."""
-        if not self.scores_path.is_file():
+        scores = self.evaluation.scores("json")
+        if not scores.is_file():
             return None
-        return json.loads(self.scores_path.read_text())["scores"]["s2ef"]["average"]
+        return json.loads(scores.read_text())["scores"]["s2ef"]["average"]
 
     def read_notes(self) -> dict[str, Any]:
         """``seconds`` of training and ``starts``."""
@@ -131,7 +132,7 @@ def write_config(run: Run) -> None:
             raise DensError(
                 f"--out: {run.out} holds a run {run.name} with other settings "
                 f"({difference(before, run.config)}); name another folder, or remove "
-                f"{run.checkpoints}, {run.notes} and {run.scores_path.parent}"
+                f"{run.checkpoints}, {run.notes} and {run.evaluation.path}"
             )
     write_text(run.config_path, yaml.safe_dump(run.config, sort_keys=False))
 
@@ -195,7 +196,7 @@ def evaluate(run: Run, options: list[str] | None, say: Callable[[str], None]) ->
     write_text(path, yaml.safe_dump(settings, sort_keys=False))
     content = checkpoint_files.read(checkpoint, torch.device("cpu"))
     evaluation = load_settings(path, content, [])
-    folder = EvaluationFolder(run.scores_path.parent)
+    folder = run.evaluation
     with folder.locked(say) as locks:
         jobs = prepare(evaluation, checkpoint, sha256(checkpoint), folder)
         if options is not None and unfinished(jobs):

@@ -272,7 +272,7 @@ class _Demo:
     ) -> None:
         path = self._folder / "table.txt"
         path.write_text("\n\n".join(texts) + "\n")
-        reports = [folder.path / "report" / "index.html" for folder in results.values()]
+        reports = [folder.report / "index.html" for folder in results.values()]
         files = [
             file for each in results.values() for file in sorted(each.path.glob("submission/*.npz"))
         ]

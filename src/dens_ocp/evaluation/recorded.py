@@ -8,6 +8,7 @@ from typing import Any
 
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation.boards import Board, board
+from dens_ocp.evaluation.places import EvaluationPlaces
 
 
 def recorded_board(folder: Path | None) -> Board | None:
@@ -36,8 +37,10 @@ def recorded_sections(folder: Path | None, task: str) -> dict[str, dict[str, Any
 
 
 def _read(folder: Path | None) -> dict[str, Any]:
-    path = None if folder is None else folder / "evaluation.json"
-    if path is None or not path.is_file():
+    if folder is None:
+        return {}
+    path = EvaluationPlaces(folder).description_file
+    if not path.is_file():
         return {}
     try:
         return dict(json.loads(path.read_text()))

@@ -8,6 +8,7 @@ from typing import Any
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.evaluation.boards import BOARDS, Board
+from dens_ocp.evaluation.places import EvaluationPlaces
 from dens_ocp.evaluation.recorded import recorded_sections
 
 TASKS = ("s2ef", "is2re", "is2rs")
@@ -104,22 +105,22 @@ def result_paths(
         return named
     if not folder.is_dir():
         raise DensError(f"{folder} is not a folder")
-    found = {split: path for split in board.splits if (path := _in_folder(folder, task, split))}
+    places = EvaluationPlaces(folder)
+    found = {}
+    for split in board.splits:
+        for path in _may_be(places, task, split):
+            if path.exists():
+                found[split] = path
+                break
     if not found:
-        places = {
-            "s2ef": "predictions/<split>.npz",
-            "is2re": "relaxations/<split>/trajectories",
-            "is2rs": "relaxations/<split>/relaxed_positions.npz",
-        }
-        raise DensError(f"{folder} has no results of {task}: no {places[task]} of {board.name}")
+        (name, *_) = _may_be(places, task, "<split>")
+        raise DensError(
+            f"{folder} has no results of {task}: no {name.relative_to(folder)} of {board.name}"
+        )
     return found
 
 
-def _in_folder(folder: Path, task: str, split: str) -> Path | None:
-    relaxations = folder / "relaxations" / split
-    places = {
-        "s2ef": [folder / "predictions" / f"{split}.npz"],
-        "is2re": [relaxations / "trajectories"],
-        "is2rs": [relaxations / "relaxed_positions.npz", relaxations / "trajectories"],
-    }
-    return next((path for path in places[task] if path.exists()), None)
+def _may_be(places: EvaluationPlaces, task: str, split: str) -> list[Path]:
+    """Where results may lie, the best first: relaxed positions are in trajectories too."""
+    paths = [places.results(task, split)]
+    return [*paths, places.trajectories(split)] if task == "is2rs" else paths

@@ -50,18 +50,18 @@ def conclude(
     if scores:
         board = settings.board or Board("scores", settings.splits, settings.splits, "float32")
         table = score_table(scores, board)
-        for name, text in (
-            ("scores.txt", table),
-            ("scores.json", score_json(scores, board)),
-            ("scores.tex", score_latex(scores, board)),
+        for kind, text in (
+            ("txt", table),
+            ("json", score_json(scores, board)),
+            ("tex", score_latex(scores, board)),
         ):
-            write_text(folder.path / name, text)
-            written.append(folder.path / name)
+            write_text(folder.scores(kind), text)
+            written.append(folder.scores(kind))
         say("\n" + table)
     if settings.board is not None:
         written += _submissions(settings, settings.board, folder, say)
     if report:
-        path, verdict = write_report(*evaluation_and_its_run(folder.path), folder.path / "report")
+        path, verdict = write_report(*evaluation_and_its_run(folder.path), folder.report)
         written.append(path)
         say(verdict)
     say("written:")
@@ -93,19 +93,10 @@ def _scores(
             continue
         bar = tqdm(structures, desc=f"{task} {split}", total=len(structures), leave=False)
         try:
-            scores[split] = score_structures(task, _results(folder)[task](split), bar)
+            scores[split] = score_structures(task, folder.results(task, split), bar)
         except DensError as error:
             raise DensError(f"{task}, {split}: {error}") from None
     return scores
-
-
-def _results(folder: EvaluationFolder) -> dict[str, Callable[[str], Path]]:
-    """Where the results of a split lie, by task."""
-    return {
-        "s2ef": folder.predictions,
-        "is2re": folder.trajectories,
-        "is2rs": folder.positions,
-    }
 
 
 def _submissions(
@@ -115,7 +106,6 @@ def _submissions(
     say: Callable[[str], None],
 ) -> list[Path]:
     """The files of the board for which all splits are there, compared with the data sets."""
-    results = _results(folder)
     references: dict[int, Any] = {}
     written = []
     for task, sections in _sections(settings).items():
@@ -130,7 +120,7 @@ def _submissions(
             folder.submission(task),
             task,
             board,
-            {split: results[task](split) for split in board.splits},
+            {split: folder.results(task, split) for split in board.splits},
             references[id(sections)],
             Choices(progress=False),
             force=True,

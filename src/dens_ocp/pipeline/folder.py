@@ -1,4 +1,4 @@
-"""The folder of an evaluation: where things lie, what was asked for, who works in it."""
+"""The folder of an evaluation: what was asked for, who works in it."""
 
 from __future__ import annotations
 
@@ -8,57 +8,16 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dens_ocp.errors import DensError
+from dens_ocp.evaluation.places import EvaluationPlaces
 from dens_ocp.whole_files import write_text
 
 
-@dataclass(frozen=True)
-class EvaluationFolder:
-    """Paths in an evaluation's folder.
-
-    ::
-
-        evaluation.json                       what is evaluated: checkpoint, data, settings
-        predictions/<split>.npz               S2EF predictions, as fairchem writes them
-        relaxations/<split>/trajectories/     one <sid>.traj for each system
-        relaxations/<split>/relaxed_positions.npz
-        scores.txt, scores.json, scores.tex   where there are labels
-        submission/s2ef.npz, is2re.npz, is2rs.npz
-        report/index.html
-        configs/, output/, runs/              each run of fairchem: config, output, its own files
-    """
-
-    path: Path
-
-    @property
-    def description(self) -> Path:
-        return self.path / "evaluation.json"
-
-    def predictions(self, split: str) -> Path:
-        return self.path / "predictions" / f"{split}.npz"
-
-    def trajectories(self, split: str) -> Path:
-        return self.path / "relaxations" / split / "trajectories"
-
-    def positions(self, split: str) -> Path:
-        return self.path / "relaxations" / split / "relaxed_positions.npz"
-
-    def submission(self, task: str) -> Path:
-        return self.path / "submission" / f"{task}.npz"
-
-    def config(self, job: str) -> Path:
-        return self.path / "configs" / f"{job}.yml"
-
-    def output(self, job: str) -> Path:
-        return self.path / "output" / f"{job}.log"
-
-    @property
-    def runs(self) -> Path:
-        return self.path / "runs"
+class EvaluationFolder(EvaluationPlaces):
+    """An evaluation's folder, to work in."""
 
     def describe(self, description: dict[str, Any], redo: Callable[[str], bool]) -> None:
         """Write ``evaluation.json``; results of other settings are not mixed with new ones.
@@ -70,8 +29,8 @@ class EvaluationFolder:
         Raises:
             DensError: the folder holds results of another checkpoint or other settings.
         """
-        if self.description.is_file():
-            before = json.loads(self.description.read_text())
+        if self.description_file.is_file():
+            before = json.loads(self.description_file.read_text())
             done = [name for name in before["jobs"] if redo(name)]
             if done and before["checkpoint_sha256"] != description["checkpoint_sha256"]:
                 raise DensError(
@@ -87,7 +46,7 @@ class EvaluationFolder:
                     )
             kept = {name: before["jobs"][name] for name in done}
             description = {**description, "jobs": {**kept, **description["jobs"]}}
-        write_text(self.description, json.dumps(description, indent=2) + "\n")
+        write_text(self.description_file, json.dumps(description, indent=2) + "\n")
 
     @contextmanager
     def locked(

@@ -9,7 +9,7 @@ from pathlib import Path
 from dens_ocp.errors import DensError
 from dens_ocp.report import page
 from dens_ocp.report.content import Section
-from dens_ocp.report.evaluation_folder import EvaluationFolder, is_evaluation, read_evaluation
+from dens_ocp.report.evaluation_folder import Evaluation, is_evaluation, read_evaluation
 from dens_ocp.report.evaluation_sections import (
     evaluated,
     evaluation_checks,
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _sources(args: argparse.Namespace) -> tuple[TrainingRun | None, EvaluationFolder | None]:
+def _sources(args: argparse.Namespace) -> tuple[TrainingRun | None, Evaluation | None]:
     """The training run and the evaluation that the arguments name."""
     if is_evaluation(Path(args.run)):
         if args.evaluation is not None:
@@ -86,7 +86,7 @@ def _sources(args: argparse.Namespace) -> tuple[TrainingRun | None, EvaluationFo
     return training, None if args.evaluation is None else read_evaluation(args.evaluation)
 
 
-def evaluation_and_its_run(path: Path) -> tuple[TrainingRun | None, EvaluationFolder]:
+def evaluation_and_its_run(path: Path) -> tuple[TrainingRun | None, Evaluation]:
     """The evaluation in a folder, and the training run of its checkpoint where that is still there.
 
     Raises:
@@ -99,15 +99,15 @@ def evaluation_and_its_run(path: Path) -> tuple[TrainingRun | None, EvaluationFo
     return read_run(checkpoint.parent), evaluation
 
 
-def _default_out(training: TrainingRun | None, evaluation: EvaluationFolder | None) -> Path:
+def _default_out(training: TrainingRun | None, evaluation: Evaluation | None) -> Path:
     if evaluation is not None:
-        return evaluation.path / "report"
+        return evaluation.report
     assert training is not None
     return training.run_dir / "results" / training.name / "report"
 
 
 def write_report(
-    training: TrainingRun | None, evaluation: EvaluationFolder | None, out: Path
+    training: TrainingRun | None, evaluation: Evaluation | None, out: Path
 ) -> tuple[Path, str]:
     """Write ``index.html`` and the pictures.
 
@@ -145,7 +145,7 @@ def write_report(
     return page.write(out / "index.html", text), page.headline(checks)
 
 
-def _subtitle(training: TrainingRun | None, evaluation: EvaluationFolder | None) -> str:
+def _subtitle(training: TrainingRun | None, evaluation: Evaluation | None) -> str:
     parts = []
     if training is not None:
         dens = training.dens

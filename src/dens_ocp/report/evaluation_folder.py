@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dens_ocp.errors import DensError
+from dens_ocp.evaluation.places import EvaluationPlaces
 from dens_ocp.evaluation.prediction_files import read_predictions
 from dens_ocp.evaluation.structures import Structure, open_structures
 from dens_ocp.report.breakdown import Breakdown
@@ -18,7 +19,7 @@ _UNLABELLED = 1000  # so many structures without labels make a test set
 
 
 @dataclass(frozen=True)
-class EvaluationFolder:
+class Evaluation(EvaluationPlaces):
     """An evaluation.
 
     Attributes:
@@ -27,7 +28,6 @@ class EvaluationFolder:
             ``splits`` by name the sections of data sets ``s2ef`` and ``is2re`` (or null).
     """
 
-    path: Path
     description: dict[str, Any]
 
     @property
@@ -45,32 +45,19 @@ class EvaluationFolder:
         path = path if path.is_absolute() else self.path / path
         return path if path.is_file() else None
 
-    def predictions(self, split: str) -> Path:
-        """Where the prediction file of a split lies."""
-        return self.path / "predictions" / f"{split}.npz"
-
-    def trajectories(self, split: str) -> Path:
-        """Where the relaxation trajectories of a split lie."""
-        return self.path / "relaxations" / split / "trajectories"
-
-    def text(self, name: str) -> str | None:
-        """The text of a file of the folder, or None."""
-        path = self.path / name
-        return path.read_text() if path.is_file() else None
-
 
 def is_evaluation(path: Path) -> bool:
     """Whether an ``evaluation.json`` lies there."""
-    return (Path(path) / "evaluation.json").is_file()
+    return EvaluationPlaces(Path(path)).description_file.is_file()
 
 
-def read_evaluation(path: Path) -> EvaluationFolder:
+def read_evaluation(path: Path) -> Evaluation:
     """Read ``evaluation.json``.
 
     Raises:
         DensError: it is missing, or not valid.
     """
-    file = Path(path) / "evaluation.json"
+    file = EvaluationPlaces(Path(path)).description_file
     if not file.is_file():
         raise DensError(f"--evaluation: {path} holds no evaluation.json; name an evaluation folder")
     try:
@@ -79,7 +66,7 @@ def read_evaluation(path: Path) -> EvaluationFolder:
         raise DensError(f"{file} is not valid JSON: {error}") from None
     if not isinstance(description, dict):
         raise DensError(f"{file} is not a description of an evaluation: it is no object")
-    return EvaluationFolder(Path(path).resolve(), description)
+    return Evaluation(Path(path).resolve(), description)
 
 
 @dataclass(frozen=True)
@@ -99,7 +86,7 @@ class ScoredSplit:
     unknown: int
 
 
-def score_split(folder: EvaluationFolder, split: str) -> ScoredSplit | str:
+def score_split(folder: Evaluation, split: str) -> ScoredSplit | str:
     """Compare predictions and labels of a split, structure by structure.
 
     Returns:

@@ -15,7 +15,7 @@ from dens_ocp.report import verdict
 from dens_ocp.report.breakdown import NO_ADSORBATE, Breakdown
 from dens_ocp.report.content import Details, Missing, Part, Picture, Section, Table, Text, number
 from dens_ocp.report.drawing import DENSITY_FROM, save
-from dens_ocp.report.evaluation_folder import EvaluationFolder, ScoredSplit, score_split
+from dens_ocp.report.evaluation_folder import Evaluation, ScoredSplit, score_split
 from dens_ocp.report.force_magnitude import force_magnitude
 from dens_ocp.report.group_errors import FEW, SHOWN, element_errors, group_errors, keys
 from dens_ocp.report.parity import Parity, parity
@@ -51,7 +51,7 @@ class Evaluated:
         }
 
 
-def evaluated(folder: EvaluationFolder, task: Mapping[str, Any]) -> Evaluated:
+def evaluated(folder: Evaluation, task: Mapping[str, Any]) -> Evaluated:
     """Read predictions, labels and trajectories of all splits.
 
     Args:
@@ -302,11 +302,10 @@ def _relaxation_row(name: str, each: Relaxations, done: Evaluated) -> tuple[str,
     )  # fmt: skip
 
 
-def scores_section(folder: EvaluationFolder | None) -> Section | None:
+def scores_section(folder: Evaluation | None) -> Section | None:
     """The tables of ``dens-ocp evaluate``, where it has written them."""
-    texts = {} if folder is None else {
-        name: text for name in ("scores.txt", "scores.json") if (text := folder.text(name))
-    }  # fmt: skip
+    files = [] if folder is None else [folder.scores("txt"), folder.scores("json")]
+    texts = {file.name: file.read_text() for file in files if file.is_file()}
     if not texts:
         return None
     section = Section("Scores of the board")

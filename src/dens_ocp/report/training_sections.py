@@ -24,7 +24,7 @@ from dens_ocp.report.corruption_gallery import (
     sigmas_around,
 )
 from dens_ocp.report.drawing import save
-from dens_ocp.report.evaluation_folder import EvaluationFolder, labelled_structures
+from dens_ocp.report.evaluation_folder import Evaluation, labelled_structures
 from dens_ocp.report.learning_curves import SETTINGS, learning_curves
 from dens_ocp.report.training_run import TrainingRun
 from dens_ocp.report.verdict import Check
@@ -100,9 +100,7 @@ def learning_section(run: TrainingRun | None, out: Path) -> Section:
     return section
 
 
-def gallery_section(
-    run: TrainingRun | None, evaluation: EvaluationFolder | None, out: Path
-) -> Section:
+def gallery_section(run: TrainingRun | None, evaluation: Evaluation | None, out: Path) -> Section:
     """Corrupted structures, drawn with the run's options."""
     section = Section("Corrupted structures")
     shown = _structure_to_show(run, evaluation)
@@ -133,9 +131,7 @@ def gallery_section(
     return section
 
 
-def _structure_to_show(
-    run: TrainingRun | None, evaluation: EvaluationFolder | None
-) -> Structure | None:
+def _structure_to_show(run: TrainingRun | None, evaluation: Evaluation | None) -> Structure | None:
     for source in _sources(run, evaluation):
         found = labelled_structures(source, _LOOKED_AT)
         if found:
@@ -143,9 +139,7 @@ def _structure_to_show(
     return None
 
 
-def _sources(
-    run: TrainingRun | None, evaluation: EvaluationFolder | None
-) -> Iterator[Mapping[str, Any]]:
+def _sources(run: TrainingRun | None, evaluation: Evaluation | None) -> Iterator[Mapping[str, Any]]:
     if evaluation is not None:
         for split in evaluation.splits.values():
             if split.get("s2ef"):
@@ -157,7 +151,7 @@ def _sources(
                 yield {key: value for key, value in section.items() if not key.startswith("md")}
 
 
-def config_section(run: TrainingRun | None, evaluation: EvaluationFolder | None) -> Section:
+def config_section(run: TrainingRun | None, evaluation: Evaluation | None) -> Section:
     """The exact config and versions."""
     section = Section("Config and versions")
     if run is None:
@@ -192,7 +186,7 @@ def config_section(run: TrainingRun | None, evaluation: EvaluationFolder | None)
     return section
 
 
-def _versions(run: TrainingRun | None, evaluation: EvaluationFolder | None) -> Part:
+def _versions(run: TrainingRun | None, evaluation: Evaluation | None) -> Part:
     columns: dict[str, Mapping[str, Any]] = {}
     if run is not None:
         command = run.config.get("cmd", {})
