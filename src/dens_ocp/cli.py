@@ -153,13 +153,11 @@ def _check_overrides(overrides: list[str]) -> None:
 
 def _config(config_yml: Path, overrides: list[str]) -> dict[str, Any]:
     """The config as fairchem will see it."""
-    import yaml
-    from fairchem.core.common.utils import create_dict_from_args, load_config, merge_dicts
+    from fairchem.core.common.utils import create_dict_from_args, merge_dicts
 
-    try:
-        config = load_config(config_yml)[0]
-    except yaml.YAMLError as error:
-        raise DensError(f"--config-yml: {config_yml} is not valid YAML: {error}") from None
+    from dens_ocp.host import config_file
+
+    config = config_file.read(config_yml, "--config-yml")
     return merge_dicts(config, create_dict_from_args(overrides))[0] if overrides else config
 
 

@@ -24,6 +24,8 @@ def error_of(done) -> str:
         (["--mode", "validate", "--config-yml", "c.yml"], ["--checkpoint"]),
         (["--mode", "train", "--config-yml", "c.yml", "--optim.lr", "3"], ["--optim.lr", "="]),
         (["--mode", "train", "--config-yml", "broken.yml"], ["broken.yml", "YAML"]),
+        (["--mode", "train", "--config-yml", "empty.yml"], ["empty.yml", "is empty"]),
+        (["--mode", "train", "--config-yml", "list.yml"], ["list.yml", "cannot be read"]),
         (["--mode", "train", "--config-yml", "c.yml", "--optim.dens.p=3"], ["optim.dens.p", "3"]),
         (["--mode", "train", "--config-yml", "c.yml", "--dataset.train.src=nowhere"],
          ["dataset.train.src", "nowhere"]),
@@ -35,6 +37,8 @@ def error_of(done) -> str:
 def test_mistakes_on_the_command_line(data, tmp_path, arguments, words):
     write_config(tmp_path / "c.yml", small_config(data))
     (tmp_path / "broken.yml").write_text("a: [1, 2\nb: {")
+    (tmp_path / "empty.yml").write_text("")
+    (tmp_path / "list.yml").write_text("- 1")
     line = error_of(dens_ocp("main", *arguments, "--cpu", cwd=tmp_path, check=False))
     for word in words:
         assert word in line

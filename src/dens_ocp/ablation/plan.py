@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 import yaml
-from fairchem.core.common.utils import load_config, merge_dicts
+from fairchem.core.common.utils import merge_dicts
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dens_ocp.config import parse_dens_config
 from dens_ocp.errors import DensError, nearest
+from dens_ocp.host import config_file
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"
 _SURE = 0.85
@@ -155,14 +156,7 @@ def config_of(plan: Plan, folder: Path, base: str, variant: str) -> dict[str, An
             DeNS options that are not valid.
     """
     path = folder / plan.bases[base].config
-    try:
-        config, _, twice = load_config(path)
-    except FileNotFoundError as error:
-        raise DensError(f"base: {error.filename or path} does not exist") from None
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
-        raise DensError(f"base: {path} cannot be read as a config: {error}") from None
-    if twice:
-        raise DensError(f"base: {path}: two of its includes contradict each other in {twice}")
+    config = config_file.read(path, "base")
     for where, settings in (("set", plan.set), (f"variants.{variant}.set",
                                                 plan.variants[variant].set)):  # fmt: skip
         nested = _nested(settings)

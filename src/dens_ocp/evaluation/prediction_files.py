@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,19 +33,26 @@ class Predictions:
         return Predictions([self.ids[place] for place in places], self.energy[places], forces)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file; no pickles.
+def read_arrays(
+    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """The ``required`` arrays of an npz file and those ``optional`` ones that it has; no pickles.
 
     Raises:
-        DensError: no such file, or not an npz file, or one cut short or damaged.
+        DensError: no such file, or not an npz file, or one cut short or damaged, or without a
+            required array.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DensError(f"{path} does not exist") from None
     except Exception as error:  # zipfile, zlib and numpy have many for damaged bytes
         raise DensError(f"{path} cannot be read as an npz file: {error}") from None
+    for name in required:
+        if name not in arrays:
+            raise DensError(f"{path} has no {name!r} (it has: {', '.join(arrays) or 'nothing'})")
+    return {name: arrays[name] for name in (*required, *optional) if name in arrays}
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -55,10 +62,7 @@ def read_predictions(path: Path) -> Predictions:
         DensError: an unreadable file, or one without ``ids`` and ``energy``, or whose ``chunk_idx``
             does not cut ``forces`` into as many pieces as there are ids.
     """
-    arrays = read_arrays(path)
-    for name in ("ids", "energy"):
-        if name not in arrays:
-            raise DensError(f"{path} has no {name!r} (it has: {', '.join(arrays) or 'nothing'})")
+    arrays = read_arrays(path, ("ids", "energy"), ("forces", "chunk_idx"))
     ids = [str(each) for each in arrays["ids"]]
     energy = arrays["energy"].reshape(-1)
     if len(energy) != len(ids):
@@ -132,10 +136,7 @@ def positions_of_npz(path: Path) -> dict[str, np.ndarray]:
     Raises:
         DensError: an unreadable file, or one whose arrays do not fit together; an id twice.
     """
-    arrays = read_arrays(path)
-    for name in ("ids", "pos"):
-        if name not in arrays:
-            raise DensError(f"{path} has no {name!r} (it has: {', '.join(arrays) or 'nothing'})")
+    arrays = read_arrays(path, ("ids", "pos"), ("chunk_idx",))
     ids = [str(each) for each in arrays["ids"]]
     _check_unique(ids, path)
     pieces = split_rows(arrays["pos"], arrays.get("chunk_idx"), len(ids), path)

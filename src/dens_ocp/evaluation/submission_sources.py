@@ -76,21 +76,13 @@ def read_source(task: str, path: Path, reference: Reference | None, choices: Cho
     return {"s2ef": _s2ef, "is2re": _is2re, "is2rs": _is2rs}[task](path, reference, choices)
 
 
-def _take(path: Path, names: tuple[str, ...]) -> Arrays:
-    arrays = read_arrays(path)
-    for name in names:
-        if name not in arrays:
-            raise DensError(f"{path} has no {name!r} (it has: {', '.join(arrays) or 'nothing'})")
-    return {name: arrays[name] for name in names}
-
-
 def _per_structure(array: np.ndarray) -> np.ndarray:
     """(S,) of (S,) or (S, 1); others as they are, for the checker to refuse."""
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def _s2ef(path: Path, reference: Reference | None, choices: Choices) -> Source:
-    arrays = _take(path, ("ids", "energy", "forces", "chunk_idx"))
+    arrays = read_arrays(path, ("ids", "energy", "forces", "chunk_idx"))
     arrays["energy"] = _per_structure(arrays["energy"])
     if choices.atoms == "all" and reference is None:
         raise DensError(
@@ -144,7 +136,7 @@ def _free(reference: Reference, place: np.ndarray) -> np.ndarray:
 
 
 def _is2re(path: Path, reference: Reference | None, choices: Choices) -> Source:
-    arrays = _take(path, ("ids", "energy"))
+    arrays = read_arrays(path, ("ids", "energy"))
     arrays["energy"] = _per_structure(arrays["energy"])
     if choices.hybrid:
         arrays["ids"] = np.array([system_of(str(name)) for name in arrays["ids"]])
@@ -152,7 +144,7 @@ def _is2re(path: Path, reference: Reference | None, choices: Choices) -> Source:
 
 
 def _is2rs(path: Path, reference: Reference | None, choices: Choices) -> Source:
-    return Source(_take(path, ("ids", "pos", "chunk_idx")))
+    return Source(read_arrays(path, ("ids", "pos", "chunk_idx")))
 
 
 def _from_trajectories(

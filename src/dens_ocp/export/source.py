@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from fairchem.core.common.registry import registry
-from fairchem.core.common.utils import load_config
 from fairchem.core.modules.normalization.element_references import (
     create_element_references,
     load_references_from_config,
@@ -22,7 +20,7 @@ from fairchem.core.modules.normalization.normalizer import (
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.export.stock_config import training_section
 from dens_ocp.export.stock_model import STOCK_MODELS
-from dens_ocp.host import checkpoint_files, oc22_references
+from dens_ocp.host import checkpoint_files, config_file, oc22_references
 from dens_ocp.models.checkpoint_states import averaged, fit
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.dens_model import DeNSModel
@@ -72,7 +70,7 @@ def read_source(path: Path, config_yml: Path | None = None, raw: bool = False) -
             f"{path} has no force encoding and no noise head, so it is not a DeNS checkpoint; if "
             "it is one of stock fairchem already, it needs no export"
         )
-    given = {} if config_yml is None else _read_config(config_yml)
+    given = {} if config_yml is None else config_file.read(config_yml, "--config-yml")
     config = {**(checkpoint.get("config") or {}), **given}
     options = _model_section(config, path)
     name = options.pop("name")
@@ -99,15 +97,6 @@ def read_source(path: Path, config_yml: Path | None = None, raw: bool = False) -
         weights="as stored" if not ema else "last step's" if raw else "averaged (EMA)",
         step=checkpoint.get("step"),
     )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DensError(f"--config-yml: {path} does not exist")
-    try:
-        return load_config(path)[0]
-    except yaml.YAMLError as error:
-        raise DensError(f"--config-yml: {path} is not valid YAML: {error}") from None
 
 
 def _model_section(config: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fairchem.core.common.utils import (
     create_dict_from_args,
-    load_config,
     merge_dicts,
     update_config,
 )
 
 from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.errors import DensError
-from dens_ocp.host import defaults, oc22_references
+from dens_ocp.host import config_file, defaults, oc22_references
 
 SPLITS = ("train", "val", "test", "relax")
 
@@ -27,16 +25,9 @@ def read(path: str | Path, overrides: list[str]) -> dict[str, Any]:
     ``update_config``).
 
     Raises:
-        DensError: no such file, not YAML, includes that are missing or contradict each other.
+        DensError: as :func:`dens_ocp.host.config_file.read`; sections that are missing.
     """
-    try:
-        config, _, twice = load_config(path)
-    except FileNotFoundError as error:
-        raise DensError(f"{error.filename or path} does not exist; correct the path") from None
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
-        raise DensError(f"{path} cannot be read as a config: {error}") from None
-    if twice:
-        raise DensError(f"{path}: two of its includes contradict each other in {twice}")
+    config = config_file.read(path)
     if overrides:
         config, _ = merge_dicts(config, create_dict_from_args(overrides))
     for name in ("model", "dataset", "optim"):

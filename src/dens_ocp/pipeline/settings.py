@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from fairchem.core.common.utils import create_dict_from_args, load_config, merge_dicts
+from fairchem.core.common.utils import create_dict_from_args, merge_dicts
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.evaluation.boards import Board, board
+from dens_ocp.host import config_file
 
 TASKS = ("s2ef", "is2re")
 _KEYS = ("board", "dataset", *TASKS)
@@ -65,7 +65,7 @@ def load_settings(
     Raises:
         DensError: not a config, an unknown key or split, nothing to evaluate, no model.
     """
-    given = _read(path)
+    given = config_file.read(path, "--config-yml")
     if overrides:
         given, _ = merge_dicts(given, create_dict_from_args(overrides))
     section = given.pop("evaluation", None)
@@ -93,18 +93,6 @@ def load_settings(
     return EvaluationSettings(
         chosen, sources["s2ef"], sources["is2re"], _host(given, checkpoint.get("config") or {})
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        config = load_config(path)[0]
-    except FileNotFoundError:
-        raise DensError(f"--config-yml: {path} does not exist") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise DensError(f"--config-yml: {path} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise DensError(f"--config-yml: {path} is empty")
-    return config
 
 
 def _sources(

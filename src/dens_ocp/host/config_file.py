@@ -1,0 +1,39 @@
+"""A YAML config with its includes, as fairchem reads it, and what can be wrong with the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fairchem.core.common.utils import load_config
+
+from dens_ocp.errors import DensError
+
+
+def read(path: str | Path, option: str = "") -> dict[str, Any]:
+    """The config of a file.
+
+    Args:
+        path: of the file.
+        option: the name by which the user gave it, ``--config-yml``; starts the messages.
+
+    Raises:
+        DensError: no such file, not YAML, no mapping; includes that are missing or contradict each
+            other.
+    """
+    named = f"{option}: " if option else ""
+    try:
+        config, _, twice = load_config(path)
+    except FileNotFoundError as error:
+        missing = error.filename or path
+        raise DensError(f"{named}{missing} does not exist; correct the path") from None
+    except yaml.YAMLError as error:
+        raise DensError(f"{named}{path} is not valid YAML: {error}") from None
+    except (ValueError, AttributeError, TypeError, OSError) as error:
+        raise DensError(f"{named}{path} cannot be read as a config: {error}") from None
+    if not isinstance(config, dict) or not config:
+        raise DensError(f"{named}{path} is empty; start from a file in configs/")
+    if twice:
+        raise DensError(f"{named}{path}: two of its includes contradict each other in {twice}")
+    return config
