@@ -97,7 +97,7 @@ def test_no_config_and_no_model(tmp_path):
     with pytest.raises(DensError, match="does not exist"):
         load_settings(tmp_path / "none.yml", TRAINED, [])
     (tmp_path / "broken.yml").write_text("a: [")
-    with pytest.raises(DensError, match="cannot be read"):
+    with pytest.raises(DensError, match="not valid YAML"):
         load_settings(tmp_path / "broken.yml", TRAINED, [])
     with pytest.raises(DensError, match="no config with a model"):
         load_settings(write(tmp_path / "c.yml", {"s2ef": {"id": "a"}}), {}, [])

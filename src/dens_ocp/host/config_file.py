@@ -23,6 +23,7 @@ def read(path: str | Path, option: str = "") -> dict[str, Any]:
             other.
     """
     named = f"{option}: " if option else ""
+    no_config = f"{named}{path} holds no sections of a config; start from a file in configs/"
     try:
         config, _, twice = load_config(path)
     except FileNotFoundError as error:
@@ -30,10 +31,14 @@ def read(path: str | Path, option: str = "") -> dict[str, Any]:
         raise DensError(f"{named}{missing} does not exist; correct the path") from None
     except yaml.YAMLError as error:
         raise DensError(f"{named}{path} is not valid YAML: {error}") from None
-    except (ValueError, AttributeError, TypeError, OSError) as error:
-        raise DensError(f"{named}{path} cannot be read as a config: {error}") from None
-    if not isinstance(config, dict) or not config:
-        raise DensError(f"{named}{path} is empty; start from a file in configs/")
+    except (AttributeError, TypeError):  # an empty file
+        raise DensError(no_config) from None
+    except (ValueError, OSError) as error:
+        raise DensError(
+            f"{named}{path} cannot be read as a config, a mapping of sections: {error}"
+        ) from None
+    if not config:
+        raise DensError(no_config)
     if twice:
         raise DensError(f"{named}{path}: two of its includes contradict each other in {twice}")
     return config
