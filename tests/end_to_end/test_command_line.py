@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.runs import dens_ocp, run, small_config, write_config
+from tests.runs import dens_ocp, environment, run, small_config, write_config
 
 
 def error_of(done) -> str:
@@ -83,7 +83,7 @@ def test_a_reader_who_leaves_is_no_error(data, tmp_path, arguments, unbuffered):
         [sys.executable, "-m", "dens_ocp.cli", *arguments],
         stdout=writer,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        env=environment(PYTHONUNBUFFERED=unbuffered),
         text=True,
         cwd=tmp_path,
     )
