@@ -200,7 +200,7 @@ def _score_what_is_there(runs: Sequence[Run]) -> None:
     for run in runs:
         places = run.evaluation
         predicted = (
-            any(places.runs.rglob("*_predictions.npz")) or places.predictions("_").parent.is_dir()
+            any(places.runs.rglob("*_predictions.npz")) or places.predictions_folder.is_dir()
         )
         if run.read_scores() is None and predicted and run.is_trained():
             try:

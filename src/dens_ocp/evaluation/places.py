@@ -28,8 +28,12 @@ class EvaluationPlaces:
     def description_file(self) -> Path:
         return self.path / "evaluation.json"
 
+    @property
+    def predictions_folder(self) -> Path:
+        return self.path / "predictions"
+
     def predictions(self, split: str) -> Path:
-        return self.path / "predictions" / f"{split}.npz"
+        return self.predictions_folder / f"{split}.npz"
 
     def trajectories(self, split: str) -> Path:
         return self.path / "relaxations" / split / "trajectories"
