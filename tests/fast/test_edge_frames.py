@@ -5,8 +5,8 @@ import torch
 from fairchem.core.models.equiformer_v2.edge_rot_mat import init_edge_rot_mat
 from fairchem.core.models.equiformer_v2.so3 import CoefficientMappingModule, SO3_Rotation
 
-from dens_ocp.fast import blocks
-from dens_ocp.fast.edge_frames import EdgeFrames
+from dens_ocp.fast import blocks, launches
+from dens_ocp.fast.edge_frames import EdgeFrames, MatrixFrames, edge_frames
 from dens_ocp.fast.messages import into_frames, out_of_frames
 
 EDGES, ATOMS, CHANNELS = 9, 4, 3
@@ -18,6 +18,12 @@ def double():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(params=[EdgeFrames, MatrixFrames], autouse=True)
+def form(request, monkeypatch):
+    monkeypatch.setattr(launches, "FORCED", request.param is MatrixFrames)
+    return request.param
 
 
 def rotation(lmax: int) -> SO3_Rotation:
@@ -38,10 +44,11 @@ def fairchems_orders(x, source, target, turned, lmax, mmax):
 
 @pytest.mark.parametrize("size", [1, 1 << 18])
 @pytest.mark.parametrize(("lmax", "mmax"), ORDERS)
-def test_there_and_back_as_fairchem(lmax, mmax, size, monkeypatch):
+def test_there_and_back_as_fairchem(lmax, mmax, size, form, monkeypatch):
     monkeypatch.setattr(blocks, "CPU_VALUES", size)
     turned = rotation(lmax)
-    frames = EdgeFrames(turned.wigner, lmax, mmax, rescale=True)
+    frames = edge_frames(turned.wigner, lmax, mmax, rescale=True)
+    assert type(frames) is form
     x = torch.randn(ATOMS, (lmax + 1) ** 2, CHANNELS)
     source, target = torch.randint(ATOMS, (2, EDGES))
     expected, mapping = fairchems_orders(x, source, target, turned, lmax, mmax)
@@ -56,9 +63,11 @@ def test_there_and_back_as_fairchem(lmax, mmax, size, monkeypatch):
     assert torch.allclose(out_of_frames(found, None, target, ATOMS, frames), back)
 
 
+@pytest.mark.parametrize("size", [1, 1 << 18])
 @pytest.mark.parametrize(("lmax", "mmax"), ORDERS)
-def test_gradients(lmax, mmax):
-    frames = EdgeFrames(rotation(lmax).wigner, lmax, mmax, rescale=True)
+def test_gradients(lmax, mmax, size, monkeypatch):
+    monkeypatch.setattr(blocks, "CPU_VALUES", size)
+    frames = edge_frames(rotation(lmax).wigner, lmax, mmax, rescale=True)
     source, target = torch.randint(ATOMS, (2, EDGES))
     x = torch.randn(ATOMS, (lmax + 1) ** 2, 2, requires_grad=True)
     degrees = sum(lmax + 1 - m for m in range(mmax + 1))
@@ -75,7 +84,7 @@ def test_gradients(lmax, mmax):
 def test_some_edges_and_one_degree():
     lmax, mmax = 4, 2
     turned = rotation(lmax)
-    frames = EdgeFrames(turned.wigner, lmax, mmax, rescale=True)
+    frames = edge_frames(turned.wigner, lmax, mmax, rescale=True)
     x = torch.randn(ATOMS, 25, CHANNELS)
     source = torch.randint(ATOMS, (EDGES,))
     some = torch.tensor([7, 2])
@@ -84,7 +93,7 @@ def test_some_edges_and_one_degree():
         for ends, each in ((source, frames), (source[some], frames.of(some)))
     )
     for a, b in zip(whole, part, strict=True):
-        assert torch.equal(a[some], b)
+        assert torch.allclose(a[some], b)
 
     vectors = frames.only(1)
     found = out_of_frames([whole[0][:, 1:2], whole[1][:, [0, 4]]], None, source, ATOMS, vectors)
@@ -92,8 +101,9 @@ def test_some_edges_and_one_degree():
     assert torch.allclose(found, expected)
 
 
-def test_rows_say_how_many_coefficients_an_order_has():
-    frames = EdgeFrames(rotation(4).wigner, 4, 2, rescale=True)
+def test_rows_say_how_many_coefficients_an_order_has(form):
+    frames = edge_frames(rotation(4).wigner, 4, 2, rescale=True)
     assert [frames.rows(order) for order in range(3)] == [5, 8, 6]
     assert (frames.size, frames.coefficients) == (EDGES, 25)
-    assert frames.to(torch.float32).there[2].dtype == torch.float32
+    there = frames.to(torch.float32).there
+    assert (there if form is MatrixFrames else there[2]).dtype == torch.float32

@@ -6,7 +6,7 @@ from fairchem.core.models.equiformer_v2.activation import S2Activation, Separabl
 from fairchem.core.models.equiformer_v2.transformer_block import SO2EquivariantGraphAttention
 
 from dens_ocp.batch import attach_scored
-from dens_ocp.fast import blocks, s2_activation
+from dens_ocp.fast import blocks, launches, s2_activation
 from dens_ocp.fast.sphere_kernel import plain_silu
 from dens_ocp.fast.switch import make_fast
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
@@ -38,6 +38,12 @@ CONFIGS = {
 }
 
 
+@pytest.fixture(params=[False, True], ids=["blocks", "few launches"])
+def form(request, monkeypatch):
+    """The form for CPUs, and the one for GPUs."""
+    monkeypatch.setattr(launches, "FORCED", request.param)
+
+
 def both(config, batch, kind="free"):
     """Outputs and gradients of fairchem's path and of the fast one, in float64."""
     data, found = corrupted(batch), []
@@ -64,7 +70,7 @@ def compare(slow, fast, tolerance=1e-9):
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_equal_in_float64(config, batch):
+def test_equal_in_float64(config, batch, form):
     slow, fast = both(config, batch)
     compare(slow, fast)
     assert any(gradient.any() for gradient in fast[3].values())
@@ -72,7 +78,7 @@ def test_equal_in_float64(config, batch):
 
 @pytest.mark.parametrize("kind", ["one", "none", "all"])
 @pytest.mark.parametrize("config", [EQV2, ESCN], ids=["eqv2", "escn"])
-def test_for_every_mask(config, kind, batch):
+def test_for_every_mask(config, kind, batch, form):
     compare(*both(config, batch, kind))
 
 
@@ -118,7 +124,7 @@ def distance(a, b) -> float:
 
 
 @pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
-def test_equal_in_float32(config, batch):
+def test_equal_in_float32(config, batch, form):
     data = corrupted(batch)
     slow, fast = (outputs_and_gradients(config, data, fast) for fast in (False, True))
     for name, value in slow[0].items():
@@ -130,7 +136,7 @@ def test_equal_in_float32(config, batch):
 
 
 @pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
-def test_autocast_is_fairchems_to_its_rounding(config, batch):
+def test_autocast_is_fairchems_to_its_rounding(config, batch, form):
     data = corrupted(batch)
     exact, _ = outputs_and_gradients(config, data, fast=False)
     slow, fast = (
@@ -146,7 +152,7 @@ def test_autocast_is_fairchems_to_its_rounding(config, batch):
 
 
 @pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
-def test_prediction(config, batch):
+def test_prediction(config, batch, form):
     slow, fast = (
         outputs_and_gradients(config, batch, fast, train=False)[0] for fast in (False, True)
     )

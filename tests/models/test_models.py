@@ -7,6 +7,7 @@ from dens_ocp.batch import attach
 from dens_ocp.config import DeNSConfig
 from dens_ocp.corruption.corrupt import corrupt, step_generator
 from dens_ocp.errors import DensError
+from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.parameter_names import translated
 from dens_ocp.nn.force_encoding import ForceEncoding, force_coefficients
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
@@ -175,3 +176,20 @@ def test_parameter_names(theirs, ours):
 def test_options_that_cannot_work(options, words):
     with pytest.raises(DensError, match=words):
         build_model({**SMALL_EQUIFORMER, **options})
+
+
+@pytest.mark.parametrize("config", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+def test_graph_and_frames_are_not_rounded_under_autocast(config, batch):
+    model = build_model(config)
+    found = []
+    for owner in (model, super(DeNSModel, model)):  # ours, fairchem's
+        with torch.autocast("cpu", torch.bfloat16):
+            graph = owner.generate_graph(batch.clone())
+            vectors = graph.edge_distance_vec
+            rotations = owner._init_edge_rot_mat(batch, graph.edge_index, vectors)
+        found.append((vectors, rotations))
+    exact = model.generate_graph(batch.clone()).edge_distance_vec
+    (ours, rotations), (theirs, _) = found
+    assert torch.equal(ours, exact)
+    assert rotations.dtype == torch.float32
+    assert theirs.shape != exact.shape or (theirs - exact).abs().max() > 1e-3

@@ -9,10 +9,21 @@ rows come out in the order in which they are used.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+
+from dens_ocp.fast.launches import few_launches
+
+
+def edge_frames(wigner: torch.Tensor, lmax: int, mmax: int, *, rescale: bool) -> EdgeFrames:
+    """The rotations of edges in the form that suits the device of ``wigner``; arguments are those
+    of :class:`EdgeFrames`."""
+    form = MatrixFrames if few_launches(wigner.device) else EdgeFrames
+    return form(wigner, lmax, mmax, rescale=rescale)
 
 
 class EdgeFrames:
@@ -85,9 +96,7 @@ class EdgeFrames:
         """Coefficients of +-order."""
         return len(self.degrees_of(order)) * (1 if order == 0 else 2)
 
-    def into(
-        self, x: torch.Tensor, blocks: dict[int, torch.Tensor], edges: slice
-    ) -> list[torch.Tensor]:
+    def into(self, x: torch.Tensor, blocks: Any, edges: slice) -> list[torch.Tensor]:
         """Coefficients by degree (B, coefficients, C) of some edges to orders; ``blocks``:
         ``there``, or ``back`` for the adjoint of the way back."""
         turned, start = {}, 0
@@ -104,9 +113,7 @@ class EdgeFrames:
             orders.append(torch.cat(rows, 1))
         return orders
 
-    def out_of(
-        self, orders: Sequence[torch.Tensor], blocks: dict[int, torch.Tensor], edges: slice
-    ) -> torch.Tensor:
+    def out_of(self, orders: Sequence[torch.Tensor], blocks: Any, edges: slice) -> torch.Tensor:
         """Orders (m = 0 and as many more as are given) of some edges to coefficients by degree
         (B, coefficients, C); ``blocks``: ``back``, or ``there`` for the adjoint of the way
         there."""
@@ -123,3 +130,77 @@ class EdgeFrames:
             of_edges = block[edges, middle - width : middle + width + 1]
             turned.append(torch.bmm(of_edges.transpose(1, 2), torch.cat(rows, 1)))
         return torch.cat(turned, 1)
+
+
+class MatrixFrames(EdgeFrames):
+    """:class:`EdgeFrames` with one matrix an edge, whose rows are the coefficients of all orders:
+    a rotation is one batched product, four fifths of it with zeros.
+
+    ``there`` and ``back`` are (E, rows, coefficients).
+    """
+
+    def __init__(self, wigner: torch.Tensor, lmax: int, mmax: int, *, rescale: bool) -> None:
+        self.degrees, self.mmax = range(lmax + 1), mmax
+        rows, factors = _rows(lmax, mmax, wigner.device, wigner.dtype)
+        self.there = wigner.index_select(1, rows)
+        self.back = self.there * factors if rescale else self.there
+        self._casts: dict[torch.dtype, MatrixFrames] = {}
+
+    @property
+    def size(self) -> int:
+        return self.there.shape[0]
+
+    def to(self, dtype: torch.dtype) -> MatrixFrames:
+        if dtype == self.there.dtype:
+            return self
+        if dtype not in self._casts:  # every layer asks for it
+            self._casts[dtype] = self._mapped(lambda matrix: matrix.to(dtype))
+        return self._casts[dtype]
+
+    def _mapped(self, function) -> MatrixFrames:  # noqa: ANN001
+        other = copy.copy(self)
+        other.there = function(self.there)
+        other.back = other.there if self.back is self.there else function(self.back)
+        other._casts = {}
+        return other
+
+    def only(self, degree: int) -> MatrixFrames:
+        # the rows of an order begin with its lowest degree
+        rows, first = [], 0
+        for order in range(min(self.mmax, degree) + 1):
+            degrees = self.degrees_of(order)
+            at = first + degree - degrees.start
+            rows += [at] if order == 0 else [at, at + len(degrees)]
+            first += self.rows(order)
+        start = degree**2 - self.degrees.start**2
+        columns = slice(start, start + 2 * degree + 1)
+        other = self._mapped(
+            lambda matrix: torch.stack([matrix[:, row, columns] for row in rows], 1)
+        )
+        other.degrees, other.mmax = range(degree, degree + 1), min(self.mmax, degree)
+        return other
+
+    def into(self, x: torch.Tensor, blocks: Any, edges: slice) -> list[torch.Tensor]:
+        sizes = [self.rows(order) for order in range(self.mmax + 1)]
+        return list(torch.bmm(blocks[edges], x).split(sizes, 1))
+
+    def out_of(self, orders: Sequence[torch.Tensor], blocks: Any, edges: slice) -> torch.Tensor:
+        values = orders[0] if len(orders) == 1 else torch.cat(list(orders), 1)
+        return torch.bmm(blocks[edges, : values.shape[1]].transpose(1, 2), values)
+
+
+@functools.lru_cache(maxsize=16)
+def _rows(
+    lmax: int, mmax: int, device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of a Wigner matrix in the order of their use, (rows,) int64; their factors on the way
+    back, (rows, 1)."""
+    rows, factors = [], []
+    for order in range(mmax + 1):
+        for m in (order, -order) if order else (0,):
+            for degree in range(order, lmax + 1):
+                rows.append(degree**2 + degree + m)
+                excess = (2 * degree + 1) / (2 * mmax + 1) if degree > mmax else 1.0
+                factors.append([math.sqrt(excess)])
+    with torch.inference_mode(False):
+        return torch.tensor(rows, device=device), torch.tensor(factors, device=device, dtype=dtype)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fairchem.core.models.escn.escn import LayerBlock, MessageBlock, SO2Block
 
-from dens_ocp.fast.edge_frames import EdgeFrames
+from dens_ocp.fast.edge_frames import edge_frames
 from dens_ocp.fast.grid_mlp import two_activations
 from dens_ocp.fast.matrix_products import linear
 from dens_ocp.fast.messages import into_frames, out_of_frames
@@ -33,17 +33,18 @@ class FastMessageBlock(MessageBlock):
         mappingReduced: CoefficientMapping,
     ) -> SO3_Embedding:
         lmax, mmax = self.lmax_list[0], self.mmax_list[0]
-        frames = EdgeFrames(SO3_edge_rot[0].wigner, lmax, mmax, rescale=False)
+        frames = edge_frames(SO3_edge_rot[0].wigner, lmax, mmax, rescale=False)
         x_edge = self.edge_block(
             edge_distance, atomic_numbers[edge_index[0]], atomic_numbers[edge_index[1]]
         )
         blocks = (self.so2_block_source, self.so2_block_target)
         ends = [into_frames(x.embedding, None, [end], frames) for end in edge_index]
         orders = so2_blocks(blocks, ends, x_edge)
-        by_order = mappingReduced.to_m.argmax(1)
-        to_grid, from_grid = grid_matrices(self.SO3_grid[lmax][mmax], x.embedding.device)
+        to_grid, from_grid = grid_matrices(
+            self.SO3_grid[lmax][mmax], x.embedding.device, mappingReduced.to_m
+        )
         sizes = [order.shape[1] for order in orders]
-        orders = silu_on_sphere(orders, to_grid[:, by_order], from_grid[:, by_order], sizes)
+        orders = silu_on_sphere(orders, to_grid, from_grid, sizes)
         out = out_of_frames(orders, None, edge_index[1], len(x.embedding), frames)
         return embedding_like(x, out)
 

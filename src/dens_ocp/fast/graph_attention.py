@@ -8,9 +8,9 @@ import torch
 from fairchem.core.common import gp_utils
 from fairchem.core.models.equiformer_v2.activation import SeparableS2Activation
 from fairchem.core.models.equiformer_v2.transformer_block import SO2EquivariantGraphAttention
-from torch_geometric.utils import softmax
 
 from dens_ocp.fast.edge_frames import EdgeFrames
+from dens_ocp.fast.edge_softmax import edge_softmax
 from dens_ocp.fast.matrix_products import linear
 from dens_ocp.fast.messages import into_frames, out_of_frames
 from dens_ocp.fast.radial_function import radial_function
@@ -89,7 +89,7 @@ class FastGraphAttention(SO2EquivariantGraphAttention):
         alpha = scalars[:, : self.num_heads * self.attn_alpha_channels]
         alpha = self.alpha_norm(alpha.unflatten(1, (self.num_heads, -1)))
         alpha = torch.einsum("bik,ik->bi", self.alpha_act(alpha), self.alpha_dot)
-        alpha = softmax(alpha, target, num_nodes=atoms)
+        alpha = edge_softmax(alpha, target, atoms)
         return alpha if self.alpha_dropout is None else self.alpha_dropout(alpha)
 
     def _activated(
@@ -97,10 +97,10 @@ class FastGraphAttention(SO2EquivariantGraphAttention):
     ) -> list[torch.Tensor]:
         """Orders after the activation, as far as ``mmax``."""
         to_grid, from_grid = grid_matrices(
-            self.SO3_grid[frames.degrees[-1]][frames.mmax], orders[0].device
+            self.SO3_grid[frames.degrees[-1]][frames.mmax],
+            orders[0].device,
+            self.mappingReduced.to_m,
         )
-        by_order = self.mappingReduced.to_m.argmax(1)
-        to_grid, from_grid = to_grid[:, by_order], from_grid[:, by_order]
         sizes = [frames.rows(order) for order in range(mmax + 1)]
         if not isinstance(self.s2_act, SeparableS2Activation):
             return list(silu_on_sphere(orders, to_grid, from_grid[:, : sum(sizes)], sizes))

@@ -37,9 +37,11 @@ class _TwoActivations(torch.autograd.Function):
         ctx.save_for_backward(x, weight, to_grid, from_grid)
         out = x.new_empty(len(x), from_grid.shape[1], weight.shape[0])
         for atoms in blocks(len(x), len(to_grid) * x.shape[2], x.device):
-            hidden = torch.nn.functional.silu(torch.matmul(to_grid, x[atoms]), inplace=True)
+            hidden = torch.bmm(_each(to_grid, x[atoms]), x[atoms])
+            hidden = torch.nn.functional.silu(hidden, inplace=True)
             hidden = product(hidden.flatten(0, 1), weight).view(*hidden.shape[:2], -1)
-            out[atoms] = torch.matmul(from_grid.t(), torch.nn.functional.silu(hidden, inplace=True))
+            hidden = torch.nn.functional.silu(hidden, inplace=True)
+            torch.bmm(_each(from_grid.t(), hidden), hidden, out=out[atoms])
         return out
 
     @staticmethod
@@ -48,15 +50,21 @@ class _TwoActivations(torch.autograd.Function):
         x, weight, to_grid, from_grid = ctx.saved_tensors
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
         for atoms in blocks(len(x), len(to_grid) * x.shape[2], x.device):
-            first = torch.matmul(to_grid, x[atoms])
+            first = torch.bmm(_each(to_grid, x[atoms]), x[atoms])
             hidden = torch.nn.functional.silu(first)
             second = product(hidden.flatten(0, 1), weight)
-            on_grid = torch.matmul(from_grid, gradient[atoms])
+            on_grid = torch.bmm(_each(from_grid, gradient[atoms]), gradient[atoms])
             of_second = _silu_backward(on_grid.flatten(0, 1), second)
             of_weight += weight_gradient(of_second, hidden.flatten(0, 1))
             of_hidden = product(of_second, weight.t()).view_as(first)
-            of_x[atoms] = torch.matmul(to_grid.t(), _silu_backward(of_hidden, first))
+            of_first = _silu_backward(of_hidden, first)
+            torch.bmm(_each(to_grid.t(), of_first), of_first, out=of_x[atoms])
         return of_x, of_weight, None, None
+
+
+def _each(matrix: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The matrix for each atom of ``values``, a view."""
+    return matrix.expand(len(values), -1, -1)
 
 
 def two_activations(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from dens_ocp.fast.blocks import blocks
-from dens_ocp.fast.edge_frames import EdgeFrames
+from dens_ocp.fast.edge_frames import EdgeFrames, MatrixFrames
 
 
 class _IntoFrames(torch.autograd.Function):
@@ -49,7 +49,8 @@ class _IntoFrames(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, scale, *ends = ctx.saved_tensors
         frames, channels = ctx.frames, len(ends) * x.shape[2]
-        of_x = torch.zeros_like(x)
+        # sums over edges in float32: also faster there than in half precision
+        of_x = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
         of_scale = None if scale is None else torch.empty_like(scale)
         for edges in blocks(frames.size, frames.coefficients * channels, x.device):
             parts = [gradient[edges] for gradient in gradients]
@@ -65,8 +66,8 @@ class _IntoFrames(torch.autograd.Function):
                     parts[order] = (part * factor).flatten(1, 2)
             of_ends = frames.out_of(parts, frames.there, edges).split(x.shape[2], 2)
             for end, of_end in zip(ends, of_ends, strict=True):
-                of_x.index_add_(0, end[edges], of_end)
-        return of_x, of_scale, None, *(None for _ in ends)
+                of_x.index_add_(0, end[edges], of_end.to(of_x.dtype))
+        return of_x.to(x.dtype), of_scale, None, *(None for _ in ends)
 
 
 def _gathered(x: torch.Tensor, ends: Sequence[torch.Tensor], edges: slice) -> torch.Tensor:
@@ -142,6 +143,60 @@ class _OutOfFrames(torch.autograd.Function):
         return of_weights, None, None, None, *of_orders
 
 
+class _OutOfMatrixFrames(torch.autograd.Function):
+    """:class:`_OutOfFrames` with all orders in one tensor; sums over edges are in float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weights: torch.Tensor | None,
+        target: torch.Tensor,
+        atoms: int,
+        frames: MatrixFrames,
+        *orders: torch.Tensor,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weights, target, *orders)
+        ctx.frames = frames
+        coefficients, channels = frames.coefficients, orders[0].shape[2]
+        dtype = torch.promote_types(orders[0].dtype, torch.float32)
+        out = orders[0].new_zeros(atoms, coefficients, channels, dtype=dtype)
+        for edges in blocks(frames.size, coefficients * channels, out.device):
+            values = torch.cat([order[edges] for order in orders], 1)
+            if weights is not None:
+                _by_head(values, weights).mul_(weights[edges, None, :, None])
+            turned = frames.out_of([values], frames.back, edges)
+            out.index_add_(0, target[edges], turned.to(dtype))
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weights, target, *orders = ctx.saved_tensors
+        frames, dtype = ctx.frames, orders[0].dtype
+        sizes = [order.shape[1] for order in orders]
+        found, of_weights = [], None if weights is None else torch.empty_like(weights)
+        gradient = gradient.to(dtype)
+        for edges in blocks(frames.size, gradient[0].numel(), gradient.device):
+            turned = gradient.index_select(0, target[edges])
+            values = torch.cat(frames.into(turned, frames.back, edges)[: len(orders)], 1)
+            if weights is None:
+                found.append(values)
+                continue
+            by_head = _by_head(values, weights)
+            found.append((by_head * weights[edges, None, :, None]).flatten(2))
+            products = by_head.mul_(
+                _by_head(torch.cat([order[edges] for order in orders], 1), weights)
+            )
+            torch.sum(products, (1, 3), out=of_weights[edges])
+        values = found[0] if len(found) == 1 else torch.cat(found)
+        return of_weights, None, None, None, *values.split(sizes, 1)
+
+
+def _by_head(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """(B, rows, heads, channels of a head), a view."""
+    return values.unflatten(2, (weights.shape[1], -1))
+
+
 def _weighted(order: torch.Tensor, weights: torch.Tensor | None, edges: slice) -> torch.Tensor:
     if weights is None:
         return order
@@ -170,7 +225,8 @@ def out_of_frames(
     """
     first, weights, frames = _autocast(orders[0], weights, frames)
     orders = [first, *(order.to(first.dtype) for order in orders[1:])]
-    return _OutOfFrames.apply(weights, target, atoms, frames, *orders)
+    form = _OutOfMatrixFrames if isinstance(frames, MatrixFrames) else _OutOfFrames
+    return form.apply(weights, target, atoms, frames, *orders)
 
 
 def _autocast(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
+from torch.utils.weak import WeakIdKeyDictionary
 
 from dens_ocp.fast.blocks import blocks
 from dens_ocp.fast.matrix_products import product
@@ -121,7 +122,29 @@ class BlockedSeparableS2Activation(SeparableS2Activation):
         return torch.cat([scalars.to(tensors.dtype), tensors], 1)
 
 
-def grid_matrices(grid: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(G, I) to the grid, (G, I) back, of fairchem's ``SO3_Grid`` (EquiformerV2's or eSCN's, which
-    makes its matrices at the first call, on ``device``)."""
-    return grid.get_to_grid_mat(device).flatten(0, 1), grid.get_from_grid_mat(device).flatten(0, 1)
+_KNOWN: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def grid_matrices(
+    grid: Any, device: torch.device, to_m: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matrices of fairchem's ``SO3_Grid`` (EquiformerV2's or eSCN's, which makes them at the first
+    call, on ``device``).
+
+    Args:
+        grid: fairchem's. device: where its matrices are wanted.
+        to_m: fairchem's permutation matrix from degrees to orders; None: coefficients by degree.
+
+    Returns:
+        (G, I) to the grid, (G, I) back; kept as long as those of ``grid``.
+    """
+    there, back = grid.get_to_grid_mat(device), grid.get_from_grid_mat(device)
+    known = _KNOWN.setdefault(there, {})
+    if to_m not in known:
+        with torch.inference_mode(False), torch.no_grad():
+            matrices = [matrix.clone().flatten(0, 1) for matrix in (there, back)]
+            if to_m is not None:
+                order = to_m.argmax(1)
+                matrices = [matrix[:, order] for matrix in matrices]
+            known[to_m] = tuple(matrices)
+    return known[to_m]

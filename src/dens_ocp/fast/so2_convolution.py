@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from fairchem.core.models.equiformer_v2.so2_ops import SO2_Convolution
 
+from dens_ocp.fast.launches import few_launches
 from dens_ocp.fast.matrix_products import linear, product, weight_gradient
 
 
@@ -49,6 +50,34 @@ class _ComplexLinear(torch.autograd.Function):
         return of_x, torch.cat([real + other, right - left])
 
 
+class _ComplexLinearByParts(torch.autograd.Function):
+    """All four products in one, added up afterwards: the matrix need not be made."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        x = x.unflatten(1, (2, -1)).flatten(0, 1)
+        ctx.save_for_backward(x, weight)
+        (real, turned), (other, straight) = (
+            part.chunk(2, 1) for part in (x @ weight.t()).unflatten(0, (-1, 2)).unbind(1)
+        )
+        out = x.new_empty(len(real), 2, real.shape[1])
+        torch.sub(real, straight, out=out[:, 0])
+        torch.add(turned, other, out=out[:, 1])
+        return out.flatten(1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, weight = ctx.saved_tensors
+        plus, minus = gradient.chunk(2, 1)
+        both = gradient.new_empty(len(gradient), 2, gradient.shape[1])
+        both[:, 0] = gradient
+        both[:, 1, : plus.shape[1]] = minus
+        torch.neg(plus, out=both[:, 1, plus.shape[1] :])
+        both = both.flatten(0, 1)
+        return (both @ weight).unflatten(0, (-1, 2)).flatten(1), both.t() @ x
+
+
 def complex_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The product of complex numbers with a matrix [[a, -b], [b, a]]: +m and -m come and go in one
     product, and nothing is left to be added up. The matrix is twice as large as the weights; it is
@@ -63,8 +92,9 @@ def complex_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    form = _ComplexLinearByParts if few_launches(x.device) else _ComplexLinear
     with torch.autocast(kind, enabled=False):
-        return _ComplexLinear.apply(x.to(dtype), weight.to(dtype))
+        return form.apply(x.to(dtype), weight.to(dtype))
 
 
 def _complex(weight: torch.Tensor) -> torch.Tensor:

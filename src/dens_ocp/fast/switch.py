@@ -11,6 +11,9 @@ from fairchem.core.models.equiformer_v2.activation import (
 from fairchem.core.models.equiformer_v2.equiformer_v2 import EquiformerV2Backbone
 from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead, EqV2VectorHead
 from fairchem.core.models.equiformer_v2.input_block import EdgeDegreeEmbedding
+from fairchem.core.models.equiformer_v2.layer_norm import (
+    EquivariantLayerNormArraySphericalHarmonics,
+)
 from fairchem.core.models.equiformer_v2.so3 import SO3_LinearV2, SO3_Rotation
 from fairchem.core.models.equiformer_v2.transformer_block import (
     FeedForwardNetwork,
@@ -22,6 +25,7 @@ from dens_ocp.fast.edge_degree import FastEdgeDegreeEmbedding
 from dens_ocp.fast.escn import FastLayerBlock, FastMessageBlock
 from dens_ocp.fast.graph_attention import FastGraphAttention, FastVectorBlock
 from dens_ocp.fast.grid_mlp import FastFeedForward, ScalarFeedForward
+from dens_ocp.fast.layer_norm import FewLaunchesLayerNorm
 from dens_ocp.fast.leaky_relu import SiluLeakyReLU
 from dens_ocp.fast.matrix_products import OneDnnLinear
 from dens_ocp.fast.rotation import FramedRotation
@@ -34,6 +38,7 @@ ALWAYS = {
     SeparableS2Activation: BlockedSeparableS2Activation,
     S2Activation: BlockedS2Activation,
     SmoothLeakyReLU: SiluLeakyReLU,
+    EquivariantLayerNormArraySphericalHarmonics: FewLaunchesLayerNorm,
     LayerBlock: FastLayerBlock,
     MessageBlock: FastMessageBlock,
 }

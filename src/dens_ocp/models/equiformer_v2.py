@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fairchem.core.models.equiformer_v2.equiformer_v2 import EquiformerV2Backbone
 from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead
+from fairchem.core.models.equiformer_v2.so3 import SO3_Rotation
 from fairchem.core.models.equiformer_v2.weight_initialization import eqv2_init_weights
 
 from dens_ocp.errors import DensError
@@ -18,6 +19,14 @@ from dens_ocp.nn.injection import added_to_output
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
+
+
+class ExactRotation(SO3_Rotation):
+    """fairchem's ``SO3_Rotation``; its matrices are not made in half precision under autocast."""
+
+    def set_wigner(self, rot_mat3x3: torch.Tensor) -> None:
+        with torch.autocast(rot_mat3x3.device.type, enabled=False):
+            super().set_wigner(rot_mat3x3)
 
 
 class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
@@ -39,6 +48,8 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
           use_force_encoding: True
     """
 
+    fast_on_gpu = True
+
     def __init__(self, *, use_tp_reparam: bool = False, **options: Any) -> None:
         """
         Args:
@@ -53,6 +64,8 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
         super().__init__(**options)
 
     def build_heads(self) -> None:
+        for rotation in self.SO3_rotation:
+            rotation.__class__ = ExactRotation
         self.energy_head = EqV2ScalarHead(self)
         self.force_head = EqV2ChosenAtomsHead(self)
 

@@ -8,13 +8,19 @@ Forces are in eV/Angstrom, not normalised.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from e3nn import o3
 from fairchem.core.models.equiformer_v2.so3 import SO3_Embedding, SO3_LinearV2
 
 
-def force_coefficients(forces: torch.Tensor, mask: torch.Tensor, lmax: int) -> torch.Tensor:
+def force_coefficients(
+    forces: torch.Tensor,
+    mask: torch.Tensor,
+    lmax: int,
+    harmonics: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """|f| Y(f / |f|) / sqrt(3) of the atoms in ``mask``, zero for all others.
 
     Args:
@@ -22,6 +28,7 @@ def force_coefficients(forces: torch.Tensor, mask: torch.Tensor, lmax: int) -> t
             NaN).
         mask: (N,) bool.
         lmax: largest degree.
+        harmonics: another way to compute :func:`spherical_harmonics`.
 
     Returns:
         (N, (lmax + 1)^2, 1), dtype of ``forces``.
@@ -32,10 +39,15 @@ def force_coefficients(forces: torch.Tensor, mask: torch.Tensor, lmax: int) -> t
     [1.1547, 0.0, 0.0, 2.0]
     """
     forces = torch.where(mask[:, None], forces, torch.zeros_like(forces))
-    harmonics = o3.spherical_harmonics(
-        list(range(lmax + 1)), forces, normalize=True, normalization="component"
+    scale = forces.norm(dim=-1, keepdim=True) / math.sqrt(3.0)
+    return ((harmonics or spherical_harmonics)(forces, lmax) * scale)[..., None]
+
+
+def spherical_harmonics(vectors: torch.Tensor, lmax: int) -> torch.Tensor:
+    """(N, 3) to (N, (lmax + 1)^2): e3nn's, of directions, ``component`` normalisation."""
+    return o3.spherical_harmonics(
+        list(range(lmax + 1)), vectors, normalize=True, normalization="component"
     )
-    return (harmonics * (forces.norm(dim=-1, keepdim=True) / math.sqrt(3.0)))[..., None]
 
 
 class ForceEncoding(SO3_LinearV2):
@@ -48,6 +60,7 @@ class ForceEncoding(SO3_LinearV2):
 
     def __init__(self, channels: int, lmax: int) -> None:
         super().__init__(in_features=1, out_features=channels, lmax=lmax)
+        self.harmonics: Callable[[torch.Tensor, int], torch.Tensor] = spherical_harmonics
 
     def forward(self, forces: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Encode the forces of the atoms in ``mask``.
@@ -59,7 +72,7 @@ class ForceEncoding(SO3_LinearV2):
         Returns:
             (N, (lmax + 1)^2, channels)
         """
-        coefficients = force_coefficients(forces, mask, self.lmax)
+        coefficients = force_coefficients(forces, mask, self.lmax, self.harmonics)
         embedding = SO3_Embedding(
             0, [self.lmax], 1, device=coefficients.device, dtype=coefficients.dtype
         )
