@@ -78,6 +78,10 @@ def read_content(
     Raises:
         DensError: as :func:`read`.
     """
+    if Path(path).is_dir():
+        there = sorted(each.name for each in Path(path).glob("*.pt"))
+        holds = f"one of its files: {', '.join(there)}" if there else "a file; it holds no *.pt"
+        raise DensError(f"checkpoint: {path} is a folder; name {holds} (--checkpoint)")
     if not Path(path).is_file():
         raise DensError(f"checkpoint: {path} does not exist; check the path given to --checkpoint")
     trusted = _is_trusted(path)
