@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dens_ocp.errors import DensError
 from dens_ocp.settings import run
+from dens_ocp.settings.dataset import SPLITS
 from dens_ocp.settings.optim import needed_for_training
 
 _SECTIONS = {
@@ -26,8 +28,15 @@ def checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
               if argument in arguments}  # fmt: skip
     config = run.checked(config)
     dataset = config.get("dataset") or {}
-    train = dataset.get("train") if isinstance(dataset, Mapping) else dataset[0]
-    if (train or {}).get("src"):
+    if not isinstance(dataset, Mapping):
+        dataset = dict(zip(SPLITS, dataset, strict=False))
+    if (dataset.get("train") or {}).get("src"):
         needed_for_training(config["optim"])
+        if config["optim"].get("scheduler") == "ReduceLROnPlateau":
+            if not (dataset.get("val") or {}).get("src"):
+                raise DensError(
+                    "optim.scheduler: ReduceLROnPlateau looks at the validation, and dataset.val "
+                    "has no src; give --dataset.val.src=PATH, or another scheduler"
+                )
     typed = {argument: config[name] for argument, name in _SECTIONS.items() if name in config}
     return {**arguments, **typed}

@@ -130,6 +130,8 @@ def checked(block: Any, where: str = "optim") -> dict[str, Any]:
         if name not in ("optimizer", *Optim.model_fields)
     ]  # fmt: skip
     optim = read(Optim, block, where, also=of_scheduler)
+    if block.get("scheduler") == NO_SCHEDULER:
+        optim["scheduler"] = NO_SCHEDULER
     if optim.get("checkpoint_every", 1) != -1 and optim.get("checkpoint_every", 1) < 1:
         raise DensError(
             f"{where}.checkpoint_every: {optim['checkpoint_every']!r} must be a number of steps, 1 "

@@ -118,8 +118,8 @@ def choice(value: Any, known: Iterable[str]) -> str:
         if str(value).lower() == name.lower():
             return name
     near = nearest(str(value), known)
-    rest = near or f"; there are {', '.join(known)}"
-    raise ValueError(f"is not known{rest}")
+    listed = f"; there are {', '.join(known)}" if not near or len(known) < 5 else ""
+    raise ValueError(f"is not known{near}{listed}")
 
 
 def _type(kind: Any, read: Callable[[Any], Any]) -> Any:
