@@ -190,3 +190,14 @@ def test_one_rank_needs_no_sizes(data, tmp_path, mode, form):
         6 if form == "ase_db" else 12
     )
     assert not (data / "train/metadata.npz").exists()
+
+
+@pytest.mark.parametrize("wrong", [np.arange(1, 9), np.ones(12)])
+def test_sizes_of_other_records_are_refused(data, tmp_path, wrong):
+    path = data / "train/metadata.npz"
+    np.savez(path, natoms=wrong)
+    try:
+        with pytest.raises(DensError, match="metadata.npz.*make_lmdb_sizes.*remove it"):
+            make_trainer(small_config(data), tmp_path)
+    finally:
+        path.unlink()

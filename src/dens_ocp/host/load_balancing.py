@@ -12,10 +12,12 @@ import torch
 from fairchem.core.common import distutils, gp_utils
 from tqdm import tqdm
 
+from dens_ocp.errors import DensError
+
 METADATA = "metadata.npz"
 
 
-def prepared(dataset: Any, optim: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def prepared(dataset: Any, optim: dict[str, Any]) -> dict[str, Any]:
     """A copy of ``optim`` with which fairchem's sampler starts, and a data set that it can balance.
 
     fairchem asks for sizes (``metadata.npz`` beside the data) wherever ``load_balancing`` is given,
@@ -26,43 +28,66 @@ def prepared(dataset: Any, optim: dict[str, Any], device: torch.device) -> dict[
     Args:
         dataset: fairchem's, or its ``Subset``; gets the numbers.
         optim: the config's section, checked.
-        device: of this rank.
+
+    Raises:
+        DensError: a record that cannot be read.
     """
     mode, on_error = optim.get("load_balancing"), optim.get("load_balancing_on_error")
     ranks = gp_utils.get_dp_world_size() if gp_utils.initialized() else distutils.get_world_size()
     if ranks == 1 or mode is False:
         return {**optim, "load_balancing_on_error": "warn_and_no_balance"}
-    if mode is None or on_error not in (None, "raise") or dataset.metadata_hasattr("natoms"):
+    if mode is None or on_error not in (None, "raise"):
         return optim
-    _count(dataset, device)
+    # a file that one rank has just written may not be there yet for a rank on another node
+    if not all(_gathered(dataset.metadata_hasattr("natoms"))):
+        _count(dataset)
     return optim
 
 
-def _count(dataset: Any, device: torch.device) -> None:
-    """Each rank reads a share of the records; all of them get all numbers."""
-    whole, indices = dataset, np.arange(len(dataset))
+def _gathered(value: Any) -> list[Any]:
+    values: list[Any] = [None] * distutils.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def _count(dataset: Any) -> None:
+    """Each rank reads a share of the records; all of them get all numbers.
+
+    Raises:
+        DensError: a record that cannot be read; on all ranks.
+    """
+    whole, indices, layers = dataset, np.arange(len(dataset)), [dataset]
     while hasattr(whole, "dataset"):
         indices = np.asarray(whole.indices)[indices]
         whole = whole.dataset
-    rank, ranks = distutils.get_rank(), distutils.get_world_size()
-    share = indices[rank::ranks]
+        layers.append(whole)
+    share = indices[distutils.get_rank() :: distutils.get_world_size()]
     bar = tqdm(
-        share, desc=f"Atoms of {len(indices):,} structures, for load balancing", disable=rank > 0
+        share,
+        desc=f"Atoms of {len(indices):,} structures, for load balancing",
+        disable=not distutils.is_master(),
     )
-    counted = [int(_number_of_atoms(whole, int(index))) for index in bar]
-    shares: list[Any] = [None] * ranks
-    torch.distributed.all_gather_object(shares, (share, counted))
+    counted, error = [], ""
+    try:
+        counted = [int(whole[int(index)].pos.shape[0]) for index in bar]
+    except Exception as reason:  # told to all ranks
+        error = (
+            f"{reason}" if isinstance(reason, DensError) else f"{type(reason).__name__}: {reason}"
+        )
     natoms = np.zeros(len(whole), dtype=np.int32)
-    for where, numbers in shares:
+    for where, numbers, failed in _gathered((share, counted, error)):
+        if failed:
+            raise DensError(
+                f"optim.load_balancing: the atoms of {', '.join(map(str, whole.paths))} cannot be "
+                f"counted: {failed}; repair the record, or set load_balancing: False"
+            )
         natoms[where] = numbers
-    whole.__dict__["_metadata"] = {**whole._metadata, "natoms": natoms}
+    metadata = {**whole._metadata, "natoms": natoms}
+    for layer in layers:
+        layer.__dict__["_metadata"] = metadata  # cached properties
     if len(indices) == len(whole) and distutils.is_master():
         _write(whole, natoms)
     distutils.synchronize()
-
-
-def _number_of_atoms(dataset: Any, index: int) -> int:
-    return dataset[index].pos.shape[0]
 
 
 def _write(dataset: Any, natoms: np.ndarray) -> None:

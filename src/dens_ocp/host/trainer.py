@@ -27,6 +27,7 @@ from dens_ocp.datasets.checks import (
 from dens_ocp.datasets.lmdb_environment import reopen_in_each_process
 from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.datasets.named_records import name_unreadable_records
+from dens_ocp.errors import DensError
 from dens_ocp.host import (
     data_workers,
     defaults,
@@ -117,7 +118,16 @@ class HostTrainer(ResumableTrainer):
             relaxation_options.checked(self.config["task"])
             optim = self.config["optim"]
             optim.setdefault("batch_size", optim.get("eval_batch_size", 1))
-        super().load_datasets()
+        try:
+            super().load_datasets()
+        except AssertionError as error:
+            if "metadata" not in str(error).lower():
+                raise
+            raise DensError(
+                f"metadata.npz beside a data set: {error}; it was made for other records: make it "
+                "again with python -m fairchem.core.scripts.make_lmdb_sizes --data-path PATH "
+                "--num-workers 8, or remove it"
+            ) from None
         for dataset in (
             self.train_dataset, self.val_dataset, self.test_dataset, self._relax_dataset
         ):  # fmt: skip
@@ -146,8 +156,10 @@ class HostTrainer(ResumableTrainer):
             )
 
     def get_sampler(self, dataset: Any, batch_size: int, shuffle: bool) -> Any:
+        if dataset is self._relax_dataset:  # dealt out system by system
+            return super().get_sampler(dataset, batch_size, shuffle)
         optim = self.config["optim"]
-        self.config["optim"] = load_balancing.prepared(dataset, optim, self.device)
+        self.config["optim"] = load_balancing.prepared(dataset, optim)
         try:
             return super().get_sampler(dataset, batch_size, shuffle)
         finally:
