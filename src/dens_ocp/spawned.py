@@ -17,9 +17,16 @@ class Runner(_cli.Runner):
     """fairchem's."""
 
 
+_KEPT_ALIVE: list[Runner] = []
+
+
 def run(config: dict[str, Any]) -> None:
-    """fairchem's ``runner_wrapper``."""
-    Runner()(config)
+    """fairchem's ``runner_wrapper``, for one rank of several with a trainer that lives until the
+    process ends: when it is freed, the rank may hang (see ``host.rank_process.run_rank``)."""
+    runner = Runner()
+    if config.get("world_size", 1) > 1:
+        _KEPT_ALIVE.append(runner)
+    runner(config)
 
 
 def take_over() -> None:

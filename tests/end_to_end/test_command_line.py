@@ -115,7 +115,7 @@ def test_the_short_name_in_ranks_that_stock_fairchem_starts(data, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", program, "--mode", "train", "--config-yml", path, "--cpu",
          "--num-gpus", "2", "--run-dir", tmp_path, "--timestamp-id", "x", "--print-every", "1"],
-        env=environment(), capture_output=True, text=True, cwd=tmp_path,
+        env=environment(), capture_output=True, text=True, cwd=tmp_path, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "dens_corrupted_atoms" in done.stdout + done.stderr
