@@ -29,6 +29,12 @@ def test_both_spellings_say_the_same():
     assert parse_dens_config({"dens": ours, "lr_initial": 1e-3}) == parse_dens_config(OFFICIAL)
 
 
+@pytest.mark.parametrize("given", ["denoising_pos_params", "denoising_pos_coefficient"])
+def test_official_keys_without_use_denoising_pos_are_refused(given):
+    with pytest.raises(DensError, match=f"use_denoising_pos is missing.*{given} is given"):
+        parse_dens_config({given: OFFICIAL[given]})
+
+
 def test_official_multi_scale_schedule():
     config = parse_dens_config(official(fixed_noise_std=False))
     assert config.sigma == MultiScaleSigma(low=0.01, high=0.5, num_steps=50)

@@ -18,7 +18,8 @@ from typing import Any
 
 import dens_ocp
 from dens_ocp.closed_pipe import ends_with_its_reader
-from dens_ocp.errors import DensError
+from dens_ocp.errors import DensError, nearest
+from dens_ocp.host.overrides import check as check_overrides
 
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
 
@@ -77,6 +78,7 @@ def fairchem_main(argv: list[str] | None = None) -> int:
     try:
         _check_arguments(args, overrides)
         config = _config(args.config_yml, overrides)
+        _check_settings(config)
         needed_data.check(args.mode, config)
         return _run(args, [*overrides, *_dotted_trainer(config)])
     except DensError as error:
@@ -92,12 +94,15 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from dens_ocp.host import rank_process, ranks, signals, submission
+    from dens_ocp.host import overrides as given
+    from dens_ocp.host import processor, rank_process, ranks, signals, submission
     from dens_ocp.host.data_workers import keeping_num_workers
     from dens_ocp.host.rendezvous import local_launch_config
     from dens_ocp.host.swapped import swapped
 
+    build_config = given.understood(build_config)
     rank = None if args.submit else ranks.of_environment(os.environ)
+    processor.choose(args, say=rank is None or rank.rank == 0)
     if rank is not None:
         rank_process.run_rank(ranks.joining(build_config(args, overrides), rank))
         return 0
@@ -139,26 +144,37 @@ def _check_arguments(args: argparse.Namespace, overrides: list[str]) -> None:
         raise DensError(f"--config-yml: {args.config_yml} does not exist")
     if args.mode != "train" and not args.checkpoint:
         raise DensError(f"--checkpoint is missing: --mode {args.mode} needs a trained model")
-    _check_overrides(overrides)
-
-
-def _check_overrides(overrides: list[str]) -> None:
-    for override in overrides:
-        if not override.startswith("--") or override.count("=") != 1:
-            raise DensError(
-                f"{override!r} is not an option of fairchem; settings of the config file are "
-                "overridden with --section.option=value, for example --optim.lr_initial=0.0004"
-            )
+    check_overrides(overrides)
 
 
 def _config(config_yml: Path, overrides: list[str]) -> dict[str, Any]:
     """The config as fairchem will see it."""
-    from fairchem.core.common.utils import create_dict_from_args, merge_dicts
-
     from dens_ocp.host import config_file
+    from dens_ocp.host import overrides as given
 
-    config = config_file.read(config_yml, "--config-yml")
-    return merge_dicts(config, create_dict_from_args(overrides))[0] if overrides else config
+    return given.applied(config_file.read(config_yml, "--config-yml"), overrides)
+
+
+def _check_settings(config: dict[str, Any]) -> None:
+    """Mistakes in the config of a run of ours, found before any process is started."""
+    from fairchem.core.common.registry import registry
+    from fairchem.core.common.utils import setup_imports
+
+    from dens_ocp.registration import TRAINER_NAMES
+    from dens_ocp.settings import run
+    from dens_ocp.trainer import DOTTED_NAME
+
+    name = str(config.get("trainer") or "ocp")
+    if name in (*TRAINER_NAMES, DOTTED_NAME):
+        run.checked(config)
+        return
+    if "multitask" not in name:
+        run.check_names(config, every=False)
+    known = registry.mapping["trainer_name_mapping"]
+    if "." not in name and name not in known:
+        setup_imports()
+        if name not in known:
+            raise DensError(f"trainer: {name!r} is not known{nearest(name, known)}; write dens")
 
 
 def _dotted_trainer(config: dict[str, Any]) -> list[str]:
@@ -200,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if overrides and "overrides" not in args:
             parser.error(f"unrecognized arguments: {' '.join(overrides)}")
-        _check_overrides(overrides)
+        check_overrides(overrides)
         args.overrides = overrides
         return module.run(args)
     except DensError as error:

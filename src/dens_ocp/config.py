@@ -179,7 +179,8 @@ def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
         The options, or None when the section says nothing of DeNS.
 
     Raises:
-        DensError: unknown or misspelt option, value out of bounds, both spellings at once.
+        DensError: unknown or misspelt option, value out of bounds, both spellings at once, the
+            authors' keys without ``use_denoising_pos``.
     """
     for key in optim:
         if key not in ("dens", *OFFICIAL_KEYS):
@@ -206,7 +207,13 @@ def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
 
 
 def _from_official(optim: Mapping[str, Any]) -> DeNSConfig:
-    if not optim.get("use_denoising_pos", True):
+    if "use_denoising_pos" not in optim:
+        raise DensError(
+            "optim.use_denoising_pos is missing, and optim."
+            f"{next(key for key in OFFICIAL_KEYS if key in optim)} is given; write "
+            "use_denoising_pos: True for DeNS, or False to train without"
+        )
+    if not optim["use_denoising_pos"]:
         return DeNSConfig(enabled=False)
     block = optim.get("denoising_pos_params") or {}
     where = "optim.denoising_pos_params"

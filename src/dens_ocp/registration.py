@@ -10,15 +10,18 @@ _COMMAND_LINES = ("dens-ocp", "fairchem", "-m")
 
 
 def register() -> None:
-    """Register trainer, models and data set with fairchem. Done by ``import dens_ocp``."""
+    """Register trainer, models and data set with fairchem, here and in the processes that its
+    command line starts. Done by ``import dens_ocp``."""
     from fairchem.core.common.registry import registry
 
     from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
     from dens_ocp.models.equiformer import EquiformerDeNS
     from dens_ocp.models.equiformer_v2 import EquiformerV2DeNS
     from dens_ocp.models.escn import eSCNDeNS
+    from dens_ocp.spawned import take_over
     from dens_ocp.trainer import DeNSTrainer
 
+    take_over()
     for name in TRAINER_NAMES:
         registry.register_trainer(name)(DeNSTrainer)
     registry.register_model("equiformer_v2_dens")(EquiformerV2DeNS)

@@ -52,6 +52,7 @@ class DeNSTrainer(HostTrainer):
         DensError: a mistake in config, data or checkpoint, before work is lost.
     """
 
+    trainer_name = DOTTED_NAME
     dens: DeNSConfig
     _free_atoms_suffice = False
 
@@ -71,8 +72,6 @@ class DeNSTrainer(HostTrainer):
         super().load(inference_only)
 
     def load_task(self) -> None:
-        # OCPCalculator looks the trainer up by the name in the checkpoint
-        self.config["trainer"] = DOTTED_NAME
         super().load_task()
         if self.dens.active and "forces" not in self.output_targets:
             raise DensError(

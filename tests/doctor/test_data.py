@@ -79,10 +79,14 @@ def test_metadata(data, tmp_path, case):
         np.savez(path, natoms=natoms + 1)
     else:
         path.unlink()
-    if case == "not asked for":
-        config["optim"]["load_balancing"] = None
+    if case in ("missing", "not asked for"):
+        if case == "not asked for":
+            config["optim"]["load_balancing"] = None
         found = findings(config, tmp_path)
-        assert those(found, PROBLEM) == [] and "metadata" in " ".join(those(found, WARNING))
+        assert those(found, PROBLEM) == []
+        (warning,) = [each for each in those(found, WARNING) if "dataset.train metadata" in each]
+        assert ("reads all records first" in warning) == (case == "missing")
+        assert "make_lmdb_sizes --data-path" in warning
         return
     (problem,) = those(findings(config, tmp_path), PROBLEM)
     assert "dataset.train metadata" in problem and "make_lmdb_sizes --data-path" in problem

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.runs import dens_ocp, environment, run, small_config, write_config
@@ -32,6 +33,16 @@ def error_of(done) -> str:
         (["--mode", "train", "--config-yml", "c.yml", "--dataset.train.src="], ["dataset.train"]),
         (["--mode", "predict", "--config-yml", "c.yml", "--checkpoint", "x.pt"],
          ["dataset.test is missing", "--dataset.test.src=PATH"]),
+        (["--mode", "train", "--config-yml", "c.yml", "--dataset.train.src=/data/a=b"],
+         ["dataset.train.src", "/data/a=b", "does not exist"]),
+        (["--mode", "validate", "--config-yml", "c.yml", "--checkpoint", "runs"],
+         ["runs is a folder", "one of its files: best_checkpoint.pt, checkpoint.pt"]),
+        (["--mode", "train", "--config-yml", "c.yml", "--optm.batch_size=3"], ["optm", "'optim'"]),
+        (["--mode", "train", "--config-yml", "c.yml", "--logger=tensorbord"],
+         ["tensorbord", "'tensorboard'"]),
+        (["--mode", "train", "--config-yml", "c.yml", "--trainer=denss"], ["denss", "'dens'"]),
+        (["--mode", "train", "--config-yml", "c.yml", "--trainer=", "--traner=dens"],
+         ["traner", "'trainer'"]),
     ],
 )  # fmt: skip
 def test_mistakes_on_the_command_line(data, tmp_path, arguments, words):
@@ -39,6 +50,9 @@ def test_mistakes_on_the_command_line(data, tmp_path, arguments, words):
     (tmp_path / "broken.yml").write_text("a: [1, 2\nb: {")
     (tmp_path / "empty.yml").write_text("")
     (tmp_path / "list.yml").write_text("- 1")
+    (tmp_path / "runs").mkdir()
+    for name in ("best_checkpoint.pt", "checkpoint.pt"):
+        (tmp_path / "runs" / name).write_text("")
     line = error_of(dens_ocp("main", *arguments, "--cpu", cwd=tmp_path, check=False))
     for word in words:
         assert word in line
@@ -48,6 +62,64 @@ def test_overrides_reach_the_dens_block(data, tmp_path):
     config = write_config(tmp_path / "c.yml", small_config(data, max_epochs=1))
     log = run("train", config, "--optim.dens.p=1", "--optim.dens.r=1", cwd=tmp_path).stdout
     assert log.count("dens_corrupted_atoms: 1.00e+00") == 4
+
+
+def test_no_gpu_an_equals_sign_and_the_printed_config(data, tmp_path):
+    """Without --cpu, with --amp, with a path that has a ``=``: one run says and does it all."""
+    folder = tmp_path / "lr=0.1"
+    folder.symlink_to(data / "train")
+    config = write_config(tmp_path / "c.yml", small_config(data, max_epochs=1))
+    done = dens_ocp(
+        "main", "--mode", "train", "--config-yml", config, "--amp", "--run-dir", tmp_path,
+        f"--dataset.train.src={folder}", "--optim.lr_initial=1e-3", cwd=tmp_path,
+        CUDA_VISIBLE_DEVICES="",
+    )  # fmt: skip
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2 and "no GPU" in notes[0] and "--cpu" in notes[0]
+    assert "--amp has no effect on the CPU" in notes[1]
+    log = done.stdout + done.stderr
+    assert f"src: {folder}" in log
+    assert "trainer: dens_ocp.trainer.DeNSTrainer" in log and "trainer: ocp" not in log
+    assert list(tmp_path.glob("checkpoints/*/checkpoint.pt"))
+
+
+def test_two_ranks_count_the_atoms_for_load_balancing(data, tmp_path):
+    """Without metadata.npz: the file is made once, and the run is the one with the file."""
+    config = write_config(tmp_path / "c.yml", small_config(data, max_epochs=1))
+    there = {split: np.load(data / split / "metadata.npz")["natoms"] for split in ("train", "val")}
+    with_file = run("train", config, "--num-gpus", "2", cwd=tmp_path)
+    for split in there:
+        (data / split / "metadata.npz").unlink()
+    without = run("train", config, "--num-gpus", "2", cwd=tmp_path)
+    assert losses(without) == losses(with_file) != []
+    for split, natoms in there.items():
+        assert np.array_equal(np.load(data / split / "metadata.npz")["natoms"], natoms)
+        assert len(list((data / split).glob("*metadata*"))) == 1
+    assert "Atoms of 12 structures, for load balancing: 100%" in without.stderr
+
+
+def losses(done) -> list[str]:
+    return [line.split("): ")[-1] for line in (done.stdout + done.stderr).splitlines()
+            if "forces_mae:" in line]  # fmt: skip
+
+
+def test_the_short_name_in_ranks_that_stock_fairchem_starts(data, tmp_path):
+    config = small_config(data, max_epochs=1)
+    config["trainer"] = "dens"
+    path = write_config(tmp_path / "c.yml", config)
+    program = (
+        "import sys, dens_ocp; from fairchem.core._cli import main; "
+        "from fairchem.core.common.flags import flags; "
+        "main(*flags.get_parser().parse_known_args(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--mode", "train", "--config-yml", path, "--cpu",
+         "--num-gpus", "2", "--run-dir", tmp_path, "--timestamp-id", "x", "--print-every", "1"],
+        env=environment(), capture_output=True, text=True, cwd=tmp_path, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "dens_corrupted_atoms" in done.stdout + done.stderr
+    assert (tmp_path / "checkpoints/x/checkpoint.pt").is_file()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["main", "--help"], ["demo", "--help"]])

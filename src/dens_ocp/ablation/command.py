@@ -19,7 +19,7 @@ from dens_ocp.ablation.plan import Plan, read_plan
 from dens_ocp.ablation.runs import Run, arguments_of, evaluate, runs_of, train, write_config
 from dens_ocp.ablation.tables import collect, json_table, latex_table, text_table
 from dens_ocp.errors import DensError, nearest
-from dens_ocp.host import ranks
+from dens_ocp.host import processor, ranks
 from dens_ocp.host.submission import submit_array
 from dens_ocp.pipeline.progress import JobsBar
 from dens_ocp.report.drawing import save
@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{each.name}: {_state(each)}")
         return 0
     if not args.collect_only:
+        processor.choose(args)
         for each in chosen:
             write_config(each)
     failed: dict[str, str] = {}

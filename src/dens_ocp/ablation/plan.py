@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dens_ocp.config import parse_dens_config
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.host import config_file
+from dens_ocp.registration import TRAINER_NAMES
+from dens_ocp.settings.run import checked
+from dens_ocp.trainer import DOTTED_NAME
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"
 _SURE = 0.85
@@ -165,6 +168,8 @@ def config_of(plan: Plan, folder: Path, base: str, variant: str) -> dict[str, An
     if not isinstance(config.get("optim"), dict):
         raise DensError(f"base: {path} has no section optim; give a training config")
     try:
+        if config.get("trainer") in (*TRAINER_NAMES, DOTTED_NAME):
+            checked(config)
         parse_dens_config(config["optim"])
     except DensError as error:
         raise DensError(f"variant {variant}: {error}") from None

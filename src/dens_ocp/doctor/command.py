@@ -121,11 +121,13 @@ def _run(path: Path, args: argparse.Namespace) -> Iterator[Finding]:
     from dens_ocp.errors import DensError
     from dens_ocp.host import run_config
     from dens_ocp.registration import register
+    from dens_ocp.settings.optim import needed_for_training
 
     register()
     try:
         config = run_config.read(path, args.overrides)
         sections = run_config.data_sections(config)
+        needed_for_training(config["optim"])
     except DensError as error:
         yield refused("config", error)
         return

@@ -85,10 +85,8 @@ def check_metadata(
         natoms: number of atoms of the records that were read, by index.
         config, section, where: as in :func:`check_data_set`.
     """
-    optim = config["optim"]
-    # without the word load_balancing fairchem balances where it can; with it, it insists
-    insists = optim.get("load_balancing") is not None
-    insists &= (optim.get("load_balancing_on_error") or "raise") == "raise"
+    # with the word load_balancing a run on several ranks counts the atoms itself
+    counts_itself = config["optim"].get("load_balancing") == "atoms"
     src = section["src"]
     src = Path(src[0] if isinstance(src, (list, tuple)) else src)
     folder = src.parent if src.is_file() else src
@@ -100,9 +98,14 @@ def check_metadata(
     name = f"{where} metadata"
     if not path.is_file():
         yield Finding(
-            PROBLEM if insists else WARNING,
+            WARNING,
             name,
-            f"{path} is missing: load balancing over GPUs needs it",
+            f"{path} is missing: "
+            + (
+                "a run on several GPUs reads all records first, to count their atoms"
+                if counts_itself
+                else "load balancing over GPUs needs it"
+            ),
             fix,
         )
         return

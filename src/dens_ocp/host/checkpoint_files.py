@@ -65,6 +65,18 @@ def read(path: str | os.PathLike[str], map_location: torch.device | str) -> dict
     return checkpoint
 
 
+def refuse_folder(path: str | os.PathLike[str]) -> None:
+    """Make sure that a checkpoint is no folder.
+
+    Raises:
+        DensError: it is one; with the checkpoints in it.
+    """
+    if Path(path).is_dir():
+        there = sorted(each.name for each in Path(path).glob("*.pt"))
+        holds = f"one of its files: {', '.join(there)}" if there else "a file; it holds no *.pt"
+        raise DensError(f"checkpoint: {path} is a folder; name {holds} (--checkpoint)")
+
+
 def read_content(
     path: str | os.PathLike[str], map_location: torch.device | str, mmap: bool = False
 ) -> Any:
@@ -78,6 +90,7 @@ def read_content(
     Raises:
         DensError: as :func:`read`.
     """
+    refuse_folder(path)
     if not Path(path).is_file():
         raise DensError(f"checkpoint: {path} does not exist; check the path given to --checkpoint")
     trusted = _is_trusted(path)

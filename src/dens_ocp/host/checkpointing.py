@@ -175,6 +175,7 @@ class CheckpointingTrainer(GuardedTrainer):
         """
         evaluation = inference_only or self.train_loader is None
         if checkpoint is None:
+            checkpoint_files.refuse_folder(checkpoint_path)
             if not evaluation:
                 whole = partial(kept_checkpoints.newest_whole, checkpoint_path)
                 checkpoint_path = str(on_master(whole, self.device))

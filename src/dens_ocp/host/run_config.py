@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fairchem.core.common.utils import (
-    create_dict_from_args,
-    merge_dicts,
-    update_config,
-)
+from fairchem.core.common.utils import update_config
 
 from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.errors import DensError
 from dens_ocp.host import config_file, defaults, oc22_references
+from dens_ocp.host import overrides as given
+from dens_ocp.settings import run
 
 SPLITS = ("train", "val", "test", "relax")
 
@@ -25,16 +23,16 @@ def read(path: str | Path, overrides: list[str]) -> dict[str, Any]:
     ``update_config``).
 
     Raises:
-        DensError: as :func:`dens_ocp.host.config_file.read`; sections that are missing.
+        DensError: as :func:`dens_ocp.host.config_file.read`; sections that are missing; what
+            :func:`dens_ocp.settings.run.checked` refuses.
     """
-    config = config_file.read(path)
-    if overrides:
-        config, _ = merge_dicts(config, create_dict_from_args(overrides))
+    config = given.applied(config_file.read(path), overrides)
     for name in ("model", "dataset", "optim"):
         if not isinstance(config.get(name), (dict, list)):
             raise DensError(f"{path} has no section {name}; start from a file in configs/")
     if config["model"].get("name") is None:
         raise DensError(f"{path}: model.name is missing; for example equiformer_v2_dens")
+    config = run.checked(config)
     sets = _data_sets(config["dataset"])
     config["dataset"], config["val_dataset"] = sets["train"], sets["val"]
     config.setdefault("task", {})

@@ -8,6 +8,9 @@ import warnings
 from typing import Any
 
 import torch
+from fairchem.core.modules.scheduler import LRScheduler
+
+from dens_ocp.settings.optim import NO_SCHEDULER
 
 
 def with_a_warmup_step(scheduler_params: dict[str, Any], steps_per_epoch: int) -> dict[str, Any]:
@@ -26,6 +29,38 @@ def with_a_warmup_step(scheduler_params: dict[str, Any], steps_per_epoch: int) -
             steps_per_epoch,
         )
     return params
+
+
+def for_equiformer_v2(optim: dict[str, Any], steps_per_epoch: int) -> dict[str, Any]:
+    """A copy of ``optim`` with which fairchem's EquiformerV2 trainer can make its schedule.
+
+    It asks for ``scheduler_params`` (``forces_trainer.py:35``). Without them it is told to make
+    none, and :func:`in_steps` makes fairchem's other one.
+    """
+    optim = dict(optim)
+    if "scheduler_params" not in optim:
+        return {**optim, "scheduler": NO_SCHEDULER, "scheduler_params": {}}
+    optim["scheduler_params"] = with_a_warmup_step(optim["scheduler_params"], steps_per_epoch)
+    return optim
+
+
+def in_steps(optimizer: torch.optim.Optimizer, optim: dict[str, Any]) -> LRScheduler:
+    """The schedule of fairchem's base trainer, whose options stand in ``optim`` and count steps:
+    ``scheduler`` and its arguments, or ``lr_milestones`` with ``lr_gamma`` and a warm-up.
+
+    Without any of them the learning rate is constant (fairchem: a KeyError).
+    """
+    optim = dict(optim)
+    if "scheduler" not in optim and not optim.get("lr_milestones"):
+        logging.warning(
+            "optim has no scheduler, scheduler_params or lr_milestones: the learning rate is "
+            "constant, %s",
+            optim["lr_initial"],
+        )
+        optim["scheduler"] = NO_SCHEDULER
+    if optim.get("warmup_steps") == 0:
+        optim["warmup_steps"] = -1  # fairchem divides by it at step 0
+    return LRScheduler(optimizer, optim)
 
 
 def catch_up(scheduler: torch.optim.lr_scheduler.LRScheduler, step: int) -> None:

@@ -7,6 +7,7 @@ modules of this package.
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from fairchem.core.common import distutils
+from fairchem.core.common.utils import update_config
+from fairchem.core.trainers import base_trainer
 
 from dens_ocp.datasets.checks import (
     LabelCheckingCollater,
@@ -28,6 +31,8 @@ from dens_ocp.errors import DensError
 from dens_ocp.host import (
     data_workers,
     defaults,
+    given_settings,
+    load_balancing,
     oc22_references,
     relaxation_options,
     run_folder,
@@ -38,6 +43,7 @@ from dens_ocp.host import (
 from dens_ocp.host.agreement import on_master
 from dens_ocp.host.metric_errors import Fields, MetricRows, Statistic, fetched, metric_errors
 from dens_ocp.host.resumable import ResumableTrainer
+from dens_ocp.host.swapped import swapped
 
 _SPLITS = {
     "train": "dataset",
@@ -58,11 +64,24 @@ class HostTrainer(ResumableTrainer):
     def _get_timestamp(device: torch.device, suffix: str | None) -> str:
         return timestamps.unique_timestamp(device, suffix)
 
+    trainer_name: str | None = None
+    """Dotted path of the class; with it a checkpoint says which trainer OCPCalculator has to load
+    (fairchem writes the name of a task there, ``base_trainer.py:148``)."""
+
     def __init__(self, *args: Any, **options: Any) -> None:
+        options = inspect.signature(super().__init__).bind(*args, **options).arguments
+        if not options.get("inference_only", False):
+            options = given_settings.checked(options)
         if not options.get("is_debug", False):
             wandb_login.check(options.get("logger", "wandb"))
             on_master(partial(run_folder.check_run_dir, options.get("run_dir") or os.getcwd()))
-        super().__init__(*args, **options)
+        # between this and the line that prints the config fairchem changes nothing
+        with swapped(base_trainer, "update_config", self._updated):
+            super().__init__(**options)
+
+    def _updated(self, config: dict[str, Any]) -> dict[str, Any]:
+        config = update_config(config)
+        return {**config, "trainer": self.trainer_name or config["trainer"]}
 
     def load_task(self) -> None:
         self.config["evaluation_metrics"] = defaults.evaluation_metrics(
@@ -99,7 +118,16 @@ class HostTrainer(ResumableTrainer):
             relaxation_options.checked(self.config["task"])
             optim = self.config["optim"]
             optim.setdefault("batch_size", optim.get("eval_batch_size", 1))
-        super().load_datasets()
+        try:
+            super().load_datasets()
+        except AssertionError as error:
+            if "metadata" not in str(error).lower():
+                raise
+            raise DensError(
+                f"metadata.npz beside a data set: {error}; it was made for other records: make it "
+                "again with python -m fairchem.core.scripts.make_lmdb_sizes --data-path PATH "
+                "--num-workers 8, or remove it"
+            ) from None
         for dataset in (
             self.train_dataset, self.val_dataset, self.test_dataset, self._relax_dataset
         ):  # fmt: skip
@@ -126,6 +154,16 @@ class HostTrainer(ResumableTrainer):
                 atoms=("fixed", "tags") if split == "relax" else ("fixed",),
                 cell=bool(getattr(self._unwrapped_model, "use_pbc", False)),
             )
+
+    def get_sampler(self, dataset: Any, batch_size: int, shuffle: bool) -> Any:
+        if dataset is self._relax_dataset:  # dealt out system by system
+            return super().get_sampler(dataset, batch_size, shuffle)
+        optim = self.config["optim"]
+        self.config["optim"] = load_balancing.prepared(dataset, optim)
+        try:
+            return super().get_sampler(dataset, batch_size, shuffle)
+        finally:
+            self.config["optim"] = optim
 
     def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
         plain = self.collater
@@ -160,17 +198,12 @@ class HostTrainer(ResumableTrainer):
             self.scheduler = self.clip_grad_norm = self.ema_decay = self.ema = None
             return
         optim = self.config["optim"]
-        if "scheduler_params" not in optim:
-            raise DensError(
-                "optim.scheduler_params is missing; write for example scheduler: LambdaLR and "
-                "scheduler_params: {lambda_type: cosine, warmup_factor: 0.2, warmup_epochs: 0.1, "
-                "lr_min_factor: 0.01}"
-            )
-        in_epochs = copy.deepcopy(optim["scheduler_params"])
-        optim["scheduler_params"] = schedule.with_a_warmup_step(in_epochs, len(self.train_loader))
+        # fairchem turns epochs into steps in place; checkpoints keep what the user wrote
+        self.config["optim"] = schedule.for_equiformer_v2(optim, len(self.train_loader))
         super().load_extras()
-        # fairchem turned epochs into steps in place; checkpoints keep what the user wrote
-        optim["scheduler_params"] = in_epochs
+        self.config["optim"] = optim
+        if "scheduler_params" not in optim:
+            self.scheduler = schedule.in_steps(self.optimizer, optim)
 
     # ---- metrics ---------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from fairchem.core.common.flags import flags
 from tqdm import tqdm
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import checkpoint_files, ranks
+from dens_ocp.host import checkpoint_files, processor, ranks
 from dens_ocp.pipeline.conclude import conclude
 from dens_ocp.pipeline.evaluate import RunOptions, prepare, run_jobs, select, unfinished
 from dens_ocp.pipeline.folder import EvaluationFolder, sha256
@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
             "dens-ocp evaluate starts its runs itself: call it once, without srun or torchrun, and "
             "give --num-gpus"
         )
+    if not args.list and not args.collect:
+        processor.choose(args)
     options = RunOptions(
         _handed_on(args), args.at_a_time, 1 if args.cpu and args.at_a_time > 1 else None
     )

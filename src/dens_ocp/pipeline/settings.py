@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairchem.core.common.utils import create_dict_from_args, merge_dicts
+from fairchem.core.common.utils import merge_dicts
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.evaluation.boards import Board, board
 from dens_ocp.host import config_file
+from dens_ocp.host.overrides import applied
 
 TASKS = ("s2ef", "is2re")
 _KEYS = ("board", "dataset", *TASKS)
@@ -66,8 +67,7 @@ def load_settings(
         DensError: not a config, an unknown key or split, nothing to evaluate, no model.
     """
     given = config_file.read(path, "--config-yml")
-    if overrides:
-        given, _ = merge_dicts(given, create_dict_from_args(overrides))
+    given = applied(given, overrides)
     section = given.pop("evaluation", None)
     if not isinstance(section, dict):
         raise DensError(
