@@ -415,7 +415,7 @@ def test_relaxations_by_a_command_line_option():
 def test_authors_form_says_what_the_recipe_says(name, recipe, data, tmp_path):
     theirs, ours = config_of(AUTHORS / name), config_of(CONFIGS / recipe)
     assert parse_dens_config(theirs["optim"]) == parse_dens_config(ours["optim"]).model_copy(
-        update={"choice": "batch"}
+        update={"choice": "batch", "encode": "masked"}
     )
     for key in ("loss_functions", "outputs", "evaluation_metrics"):
         assert theirs[key] == ours[key]

@@ -166,7 +166,7 @@ def _draw(
     radii = [_radius(number) for number in original.numbers]
     moved, mask = np.zeros_like(original.positions), np.zeros(len(original), dtype=bool)
     if corruption is not None:
-        moved, mask = corruption.noise_vec.numpy(), corruption.noise_mask.numpy()
+        moved, mask = corruption.displacement.numpy(), corruption.noise_mask.numpy()
         everything.positions += moved
     pale = np.zeros(len(everything), dtype=bool)
     if corruption is not None:
