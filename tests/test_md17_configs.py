@@ -169,6 +169,14 @@ def test_trainer_does_what_the_recipe_says(settings, data, tmp_path):
     rate = config["optim"]["lr_initial"]
     assert [rate * factor(epoch * steps) for epoch in (0, epochs)] == pytest.approx([1e-6, 1e-6])
     assert factor(10 * steps) == pytest.approx(1, abs=1e-3)
+    model = trainer._unwrapped_model
+    groups = {
+        group["weight_decay"]: {id(parameter) for parameter in group["params"]}
+        for group in trainer.optimizer.param_groups
+    }
+    assert groups[1e-6] == {
+        id(value) for name, value in model.named_parameters() if name not in model.no_weight_decay()
+    }
     batch = next(iter(trainer.train_loader))
     trainer.model.train()
     trainer.step = 1

@@ -313,3 +313,17 @@ def test_a_calculator_gets_the_forces_of_fixed_atoms_too(data, tmp_path):
     batch = next(iter(trainer.val_loader))
     forces = trainer.predict(batch, per_image=False, disable_tqdm=True)["forces"]
     assert (forces[batch.fixed == 1].abs().sum(1) > 0).all()
+
+
+def test_an_optimizer_of_other_groups_is_named(data, tmp_path):
+    """As when weight decay was 0, or for other parameters (equiformer_dens of earlier versions)."""
+    config = small_config(data, max_epochs=1)
+    first = make_trainer(config, tmp_path, is_debug=False, timestamp_id="first")
+    first.train(disable_eval_tqdm=True)
+    config["optim"]["optimizer_params"]["weight_decay"] = 0
+    second = make_trainer(config, tmp_path)
+    path = str(tmp_path / "checkpoints" / "first" / "checkpoint.pt")
+    with pytest.raises(DensError, match=r"checkpoint.pt.*groups.*weight_decay.*best_checkpoint"):
+        second.load_checkpoint(path)
+    best = make_trainer(config, tmp_path)
+    best.load_checkpoint(path.replace("checkpoint.pt", "best_checkpoint.pt"))

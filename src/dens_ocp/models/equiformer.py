@@ -255,9 +255,20 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> list[str]:
-        """Parameters with one axis: tensor products, biases, normalisations (as in timm, which the
-        authors use)."""
-        return [name for name, parameter in self.named_parameters() if parameter.dim() <= 1]
+        """Biases and normalisations, by name. The number of axes says nothing here: weights of
+        tensor products and linear maps have one (the authors' ``optim_factory.py``)."""
+        layer_norms = {
+            f"{name}.weight"
+            for name, module in self.named_modules()
+            if isinstance(module, torch.nn.LayerNorm)
+        }
+        return [
+            name
+            for name, _ in self.named_parameters()
+            if name in layer_norms
+            or ".bias." in name
+            or name.endswith((".bias", ".affine_weight", ".affine_bias"))
+        ]
 
     @staticmethod
     def _fit_names(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
