@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from ase import units
 
 from dens_ocp.config import DeNSConfig, parse_dens_config
 from tests.conftest import build_model
@@ -89,6 +90,8 @@ def test_settings(molecule, settings):
     model = {"model.use_attention": True, "model.norm_layer": "layer", **changed}
     model |= {"model.use_force_encoding": True, **changed, "model.use_noise_head": dens is not None}
     assert {name: option(config, name) for name in model} == model
+    kcal_per_mol = units.kcal / units.mol  # in eV; the unit of the authors' forces
+    assert config["model"]["force_encoding_scale"] == pytest.approx(1 / kcal_per_mol, rel=1e-7)
     expected = DeNSConfig(
         enabled=dens is not None, p=p, sigma=sigma, r=0.25, coefficient=5,
         coefficient_decay="linear", denominator="separate",

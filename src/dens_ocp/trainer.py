@@ -332,6 +332,9 @@ class DeNSTrainer(HostTrainer):
             return checkpoint
         state = checkpoint_states.fit(model, checkpoint["state_dict"], path)
         if not state.initialised:
+            other = None if evaluation else checkpoint_states.other_scale(model, checkpoint)
+            if other:
+                logging.warning("%s: %s", path, other)
             return {**checkpoint, "state_dict": state.state_dict}
         logging.warning(
             "%s has no DeNS parameters; %s; initialised: %s",

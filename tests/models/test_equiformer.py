@@ -95,6 +95,24 @@ def test_numbers_of_the_authors_code(reference, float64, case):
         assert ((ours - theirs).abs().max() / theirs.abs().max()).item() < 1e-12
 
 
+def test_forces_encoded_in_another_unit(reference, float64):
+    """The authors' numbers, of forces in their unit, from forces in eV/A and the recipes' scale."""
+    per_ev = 23.060548
+    model = build_model(
+        {"name": "equiformer_dens", **reference["config"], "force_encoding_scale": per_ev}
+    )
+    model.load_state_dict(reference["state_dict"], strict=True)
+    batch = Batch(**reference["batch"])
+    batch.natoms = torch.bincount(batch.batch)
+    expected = reference["cases"]["dens"]
+    batch.pos, batch.forces = expected["pos"].clone(), batch.forces / per_ev
+    batch.denoising_pos_forward, batch.noise_mask = True, expected["noise_mask"]
+    outputs = model.train()(batch)
+    vectors = torch.where(batch.noise_mask[:, None], outputs["noise"], outputs["forces"])
+    for ours, theirs in ((outputs["energy"], expected["energy"]), (vectors, expected["forces"])):
+        assert ((ours - theirs).abs().max() / theirs.abs().max()).item() < 1e-12
+
+
 def test_names_are_the_authors(reference):
     model = build_model({"name": "equiformer_dens", **reference["config"]})
     parameters = {name: value.shape for name, value in model.named_parameters()}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dens_ocp.errors import DensError
+from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.parameter_names import is_constant, is_dens, translated
 
 
@@ -56,6 +57,21 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
     return FittedState(
         state_dict={name: given.get(name, value) for name, value in own.items()},
         initialised=tuple(missing),
+    )
+
+
+def other_scale(model: DenoisingModel, checkpoint: dict[str, Any]) -> str | None:
+    """What to say when a checkpoint was trained with another ``force_encoding_scale`` than the
+    model has (its config does not name it: 1), so that its force encoding sees other numbers."""
+    options = (checkpoint.get("config") or {}).get("model")
+    if not isinstance(options, dict) or not options.get("use_force_encoding", True):
+        return None
+    then = options.get("force_encoding_scale", 1.0)
+    if then == model.force_encoding_scale:
+        return None
+    return (
+        f"it was trained with model.force_encoding_scale: {then:g}, this config says "
+        f"{model.force_encoding_scale:g}; its force encoding has learned the former"
     )
 
 
