@@ -34,7 +34,7 @@ from dens_ocp.pipeline.side_by_side import cores, side_by_side
 DENS, PLAIN = "DeNS", "without DeNS"
 EPOCHS, QUICK_EPOCHS = 10, 1
 QUICK_RELAXATION_STEPS = 5
-NOBODY = "nobody, mean energy"
+NOBODY = "nobody, train's mean energy"
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 
 
