@@ -106,7 +106,9 @@ def test_settings(molecule, settings):
     for split in ("train", "val", "test"):
         section = config["dataset"][split]
         assert (section["format"], section["src"]) == ("lmdb", f"data/md17/{molecule}/{split}")
-    assert config["optim"]["eval_every"] == 10 * -(-950 // wanted["batch_size"])
+    steps_of_an_epoch = -(-950 // wanted["batch_size"])
+    assert config["optim"]["eval_every"] == steps_of_an_epoch  # as the authors' code validates
+    assert config["optim"]["checkpoint_every"] == 10 * steps_of_an_epoch
 
 
 @pytest.mark.parametrize(("molecule", "settings"), BOTH)
