@@ -175,6 +175,13 @@ def header_of(folder):
     return re.search(r"<header>.*?</header>", (folder / "index.html").read_text(), re.S)[0]
 
 
+def test_tags_have_no_energies(page):
+    """A structure's energy belongs to no tag: not «0 structures» where all have such atoms."""
+    assert ["tag", "split", "free atoms", "force MAE (meV/Å)"] in page.rows
+    rows = [row for row in page.rows if row[0].endswith(("(tag 1)", "(tag 2)"))]
+    assert rows and all(len(row) == 4 for row in rows)
+
+
 def test_the_header_names_no_paths_of_this_machine(full, page):
     header = header_of(full / "evaluation" / "report")
     assert str(full) not in header and "evaluation evaluation (OC20) · of checkpoint.pt" in header

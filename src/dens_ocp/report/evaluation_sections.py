@@ -208,17 +208,21 @@ def groups_section(done: Evaluated | None, out: Path) -> Section:
 
 def _group_table(splits: Mapping[str, Breakdown], kind: str, title: str) -> Details:
     names = keys(splits, kind)
+    # an energy belongs to a structure, and so to no tag
+    of_structures = kind != "tag"
     rows = [
         (
-            name, split, f"{group.structures:,}", number(group.energy_mae, 0), f"{group.atoms:,}",
-            number(group.force_mae),
+            name, split,
+            *((f"{group.structures:,}", number(group.energy_mae, 0)) if of_structures else ()),
+            f"{group.atoms:,}", number(group.force_mae),
         )
         for name in names[:_ROWS]
         for split, breakdown in splits.items()
         if (group := breakdown.groups[kind].get(name)) is not None
     ]  # fmt: skip
     header = (
-        title, "split", "structures", "energy MAE (meV)", "free atoms", "force MAE (meV/\u00c5)",
+        title, "split", *(("structures", "energy MAE (meV)") if of_structures else ()),
+        "free atoms", "force MAE (meV/\u00c5)",
     )  # fmt: skip
     of = f" (the {_ROWS} most frequent of {len(names)})" if len(names) > _ROWS else ""
     return Details(f"Table by {title}{of}", [Table(f"Errors by {title}{of}", header, rows)])

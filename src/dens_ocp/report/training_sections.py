@@ -92,7 +92,7 @@ def learning_section(run: TrainingRun | None, out: Path) -> Section:
             + ", against the training step.",
             "All lines should fall and flatten; validation (dots) should not rise again. "
             + (_DENS_CURVES if active else "")
-            + f"Pale: means over {run.print_every} steps; strong: smoothed over seven of these.",
+            + f"Pale: means over {run.print_every} steps; strong: smoothed over up to seven of these.",
         )
     )
     panels = SETTINGS if active else SETTINGS[:1]
