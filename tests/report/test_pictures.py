@@ -250,6 +250,13 @@ def test_relaxations_start_from_the_label():
     assert np.allclose(above.lines[2].get_ydata(), [0.5, 0.0])
     assert above.get_title() == "id\nenergy MAE 100 meV"
     assert below.lines[-1].get_ydata()[0] == 0.02
+    for traces, zero in (
+        ([labelled, without], "label or last frame"), ([labelled], "label"),
+        ([without], "last frame"),
+    ):  # fmt: skip
+        ended = np.ones(len(traces), int), np.full(len(traces), 0.01)
+        figure = relaxation_traces({"id": Relaxations(traces, 2, 0, *ended, np.zeros(0))}, None)
+        assert figure.axes[0].get_ylabel() == f"energy \u2212 {zero} (eV)"
 
 
 # ---- files -------------------------------------------------------------------------------------

@@ -58,7 +58,8 @@ def training_checks(run: TrainingRun) -> list[Check]:
                 verdict.corrupted_share(
                     run.series, dens, run.print_every,
                     batch_size=int(run.config["optim"].get("batch_size", 1)),
-                    md_possible=data.get("format") == "dens_lmdb",
+                    md_possible=data.get("format") == "dens_lmdb"
+                    and data.get("md_source") != "none",
                 )
             )  # fmt: skip
     return [check for check in checks if check is not None]
@@ -92,7 +93,8 @@ def learning_section(run: TrainingRun | None, out: Path) -> Section:
             + ", against the training step.",
             "All lines should fall and flatten; validation (dots) should not rise again. "
             + (_DENS_CURVES if active else "")
-            + f"Pale: means over {run.print_every} steps; strong: smoothed over up to seven of these.",
+            + f"Pale: means over {run.print_every} steps; strong: smoothed over up to seven of "
+            "these.",
         )
     )
     panels = SETTINGS if active else SETTINGS[:1]
