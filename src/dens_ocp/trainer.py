@@ -332,9 +332,8 @@ class DeNSTrainer(HostTrainer):
             return checkpoint
         state = checkpoint_states.fit(model, checkpoint["state_dict"], path)
         if not state.initialised:
-            other = None if evaluation else checkpoint_states.other_scale(model, checkpoint)
-            if other:
-                logging.warning("%s: %s", path, other)
+            if not evaluation:
+                checkpoint_states.warn_of_another_scale(model, checkpoint, path)
             return {**checkpoint, "state_dict": state.state_dict}
         logging.warning(
             "%s has no DeNS parameters; %s; initialised: %s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,19 +61,25 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
     )
 
 
-def other_scale(model: DenoisingModel, checkpoint: dict[str, Any]) -> str | None:
-    """What to say when a checkpoint was trained with another ``force_encoding_scale`` than the
-    model has (its config does not name it: 1), so that its force encoding sees other numbers."""
+def warn_of_another_scale(model: DenoisingModel, checkpoint: dict[str, Any], origin: str) -> None:
+    """Say so when a checkpoint was trained with another ``force_encoding_scale`` than the model has
+    (its config does not name it: 1), so that its force encoding sees other numbers.
+
+    Args:
+        model: the model, not wrapped in DDP.
+        checkpoint: its whole content.
+        origin: the file's name.
+    """
     options = (checkpoint.get("config") or {}).get("model")
     if not isinstance(options, dict) or not options.get("use_force_encoding", True):
-        return None
+        return
     then = options.get("force_encoding_scale", 1.0)
-    if then == model.force_encoding_scale:
-        return None
-    return (
-        f"it was trained with model.force_encoding_scale: {then:g}, this config says "
-        f"{model.force_encoding_scale:g}; its force encoding has learned the former"
-    )
+    if then != model.force_encoding_scale:
+        logging.warning(
+            "%s: it was trained with model.force_encoding_scale: %g, this config says %g; its "
+            "force encoding has learned the former",
+            origin, then, model.force_encoding_scale,
+        )  # fmt: skip
 
 
 def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | None) -> FittedState:
