@@ -61,6 +61,7 @@ help:
 	@echo 'make clean      remove caches; make distclean removes $(VENV) too'
 
 setup: $(DONE)/project
+	@echo 'put fairchem and dens-ocp on your PATH:  source $(VENV)/bin/activate'
 
 demo: $(DONE)/project
 	$(BIN)/dens-ocp demo $(DEMO_ARGS)
@@ -94,9 +95,18 @@ FIND_PYTHON = \
 		if "$$python" -c "$$probe" $(if $(PYG_WHEELS),wheels) >/dev/null 2>&1; then found="$$python"; break; fi; \
 	done
 
+# The extensions are compiled after gigabytes of torch: what that needs is looked for before.
+NEEDS_COMPILER = \
+	set -- $${CXX:-c++}; \
+	if ! command -v "$$1" >/dev/null; then \
+		echo "no C++ compiler: $$1 is not there; torch-scatter and torch-sparse are compiled with it" >&2; \
+		echo "(Debian: apt-get install g++). With wheels of both none is needed: make setup PYG_WHEELS=<url|dir>" >&2; \
+		exit 1; \
+	fi;
+
 $(DONE)/venv:
 	$(STEP) 1 'making the environment $(VENV)'
-	@$(TIMED) found=; $(FIND_PYTHON); \
+	@$(TIMED) $(if $(PYG_WHEELS),,$(NEEDS_COMPILER)) found=; $(FIND_PYTHON); \
 	if [ -z "$$found" ]; then \
 		echo "no usable Python$(if $(PYTHON), at PYTHON=$(PYTHON)): 3.10, 3.11 or 3.12 with the venv module and" >&2; \
 		echo "Python.h is needed (Debian: python3-venv python3-dev). Name one: make setup PYTHON=/path/to/python3.11" >&2; \
@@ -125,7 +135,7 @@ $(DONE)/pyg: $(DONE)/torch | $(CONSTRAINTS)
 	$(STEP) 3 '$(if $(PYG_WHEELS),installing torch-scatter and torch-sparse from $(PYG_WHEELS),building torch-scatter and torch-sparse from source: 11 minutes of processor time, on 2 cores)'
 	@$(TIMED) $(HEARTBEAT) \
 	if [ -z '$(PYG_WHEELS)' ] && ! $(BIN)/python -c 'import torch_scatter, torch_sparse' 2>/dev/null; then \
-		command -v "$${CXX:-c++}" >/dev/null || { echo "a C++ compiler is needed (Debian: g++), or PYG_WHEELS=<url>" >&2; exit 1; }; \
+		$(NEEDS_COMPILER) \
 		rm -rf $(DONE)/wheels; mkdir -p $(DONE)/wheels; builds=; \
 		for name in torch-scatter torch-sparse; do \
 			CFLAGS="$$CFLAGS -g0" CXXFLAGS="$$CXXFLAGS -g0" $(GROUP) $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --constraint $(CONSTRAINTS) \

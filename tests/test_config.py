@@ -26,6 +26,7 @@ def official(**params):
 
 def test_both_spellings_say_the_same():
     ours = {"p": 0.125, "r": 0.25, "sigma": 0.15, "coefficient": 15, "choice": "batch"}
+    ours["encode"] = "masked"
     assert parse_dens_config({"dens": ours, "lr_initial": 1e-3}) == parse_dens_config(OFFICIAL)
 
 
@@ -63,6 +64,7 @@ def test_no_word_of_dens_is_none_and_off_is_off():
         ({"dens": {"sigma": {"low": 0.1}}}, ["optim.dens.sigma.high", "required"]),
         ({"dens": {"simga": 0.1}}, ["optim.dens.simga", "did you mean 'sigma'"]),
         ({"dens": {"choice": "atom"}}, ["optim.dens.choice", "'structure' or 'batch'"]),
+        ({"dens": {"encode": "all"}}, ["optim.dens.encode", "'corrupted' or 'masked'"]),
         ({"dens": 0.5}, ["optim.dens", "0.5"]),
         ({"denss": {}}, ["optim.denss", "'dens'"]),
         ({"use_denoising_poss": True}, ["'use_denoising_pos'"]),

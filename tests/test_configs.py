@@ -415,7 +415,7 @@ def test_relaxations_by_a_command_line_option():
 def test_authors_form_says_what_the_recipe_says(name, recipe, data, tmp_path):
     theirs, ours = config_of(AUTHORS / name), config_of(CONFIGS / recipe)
     assert parse_dens_config(theirs["optim"]) == parse_dens_config(ours["optim"]).model_copy(
-        update={"choice": "batch"}
+        update={"choice": "batch", "encode": "masked"}
     )
     for key in ("loss_functions", "outputs", "evaluation_metrics"):
         assert theirs[key] == ours[key]
@@ -434,3 +434,13 @@ def test_authors_form_says_what_the_recipe_says(name, recipe, data, tmp_path):
         {key: value.shape for key, value in t.model.state_dict().items()} for t in (trainer, other)
     )
     assert shapes == others
+
+
+def test_the_validation_set_of_oc22_is_documented():
+    """Another one than in the authors' file, which chose their best checkpoint."""
+    text = (CONFIGS / "oc22/equiformer_v2_dens.yml").read_text()
+    differences = (CONFIGS.parent / "docs/differences.md").read_text()
+    assert "val_id_ood_30k" in text and "val_id_ood_30k" in differences
+    assert config_of(CONFIGS / "oc22/equiformer_v2_dens.yml")["dataset"]["val"]["src"].endswith(
+        "val_id"
+    )

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from ase import units
 
 from dens_ocp.config import DeNSConfig, parse_dens_config
 from tests.conftest import build_model
@@ -89,6 +90,8 @@ def test_settings(molecule, settings):
     model = {"model.use_attention": True, "model.norm_layer": "layer", **changed}
     model |= {"model.use_force_encoding": True, **changed, "model.use_noise_head": dens is not None}
     assert {name: option(config, name) for name in model} == model
+    kcal_per_mol = units.kcal / units.mol  # in eV; the unit of the authors' forces
+    assert config["model"]["force_encoding_scale"] == pytest.approx(1 / kcal_per_mol, rel=1e-7)
     expected = DeNSConfig(
         enabled=dens is not None, p=p, sigma=sigma, r=0.25, coefficient=5,
         coefficient_decay="linear", denominator="separate",
@@ -103,7 +106,9 @@ def test_settings(molecule, settings):
     for split in ("train", "val", "test"):
         section = config["dataset"][split]
         assert (section["format"], section["src"]) == ("lmdb", f"data/md17/{molecule}/{split}")
-    assert config["optim"]["eval_every"] == 10 * -(-950 // wanted["batch_size"])
+    steps_of_an_epoch = -(-950 // wanted["batch_size"])
+    assert config["optim"]["eval_every"] == steps_of_an_epoch  # as the authors' code validates
+    assert config["optim"]["checkpoint_every"] == 10 * steps_of_an_epoch
 
 
 @pytest.mark.parametrize(("molecule", "settings"), BOTH)
@@ -169,6 +174,14 @@ def test_trainer_does_what_the_recipe_says(settings, data, tmp_path):
     rate = config["optim"]["lr_initial"]
     assert [rate * factor(epoch * steps) for epoch in (0, epochs)] == pytest.approx([1e-6, 1e-6])
     assert factor(10 * steps) == pytest.approx(1, abs=1e-3)
+    model = trainer._unwrapped_model
+    groups = {
+        group["weight_decay"]: {id(parameter) for parameter in group["params"]}
+        for group in trainer.optimizer.param_groups
+    }
+    assert groups[1e-6] == {
+        id(value) for name, value in model.named_parameters() if name not in model.no_weight_decay()
+    }
     batch = next(iter(trainer.train_loader))
     trainer.model.train()
     trainer.step = 1

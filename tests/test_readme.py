@@ -88,6 +88,57 @@ def test_make_targets_and_variables_exist():
             assert re.search(pattern, makefile, flags=re.MULTILINE), word
 
 
+def compiler_check() -> str:
+    """The Makefile's, as its shell sees it."""
+    makefile = (ROOT / "Makefile").read_text()
+    text = re.search(r"^NEEDS_COMPILER = \\\n(.*?fi;)\n", makefile, re.DOTALL | re.MULTILINE)[1]
+    return text.replace("\\\n", "\n").replace("$$", "$")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "found"),
+    [("/nowhere/g++", False), ("no-such-compiler -O2", False), ("sh", True), ("env sh", True)],
+)
+def test_a_missing_compiler_is_named(compiler, found):
+    done = subprocess.run(
+        ["bash", "-c", f"set -e; {compiler_check()} echo went on"],
+        env={**os.environ, "CXX": compiler}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "went on" in done.stdout) == ((0, True) if found else (1, False))
+    if not found:
+        assert compiler.split()[0] in done.stderr and "apt-get install g++" in done.stderr
+        assert "PYG_WHEELS" in done.stderr
+
+
+def test_the_compiler_is_looked_for_before_anything_is_downloaded():
+    makefile = (ROOT / "Makefile").read_text()
+    first = re.search(r"^\$\(DONE\)/venv:\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
+    assert first.index("$(if $(PYG_WHEELS),,$(NEEDS_COMPILER))") < first.index("-m venv")
+    assert "install" not in first[: first.index("NEEDS_COMPILER")]
+    # every other step needs this one
+    assert re.search(r"^\$\(DONE\)/torch: \$\(DONE\)/venv", makefile, re.MULTILINE)
+
+
+def test_setup_ends_with_the_line_that_activates():
+    makefile = (ROOT / "Makefile").read_text()
+    lines = re.search(r"^setup: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1].splitlines()
+    assert "source $(VENV)/bin/activate" in lines[-1] and "@echo" in lines[-1]
+
+
+def test_ranks_that_srun_starts_end_together():
+    """Without the option the others wait for a rank that failed."""
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    steps = [
+        line
+        for path in [*documents, *sorted((ROOT / "slurm").iterdir())]
+        for line in path.read_text().splitlines()
+        if re.match(r"\s*(step=\()?srun ", line)
+    ]
+    assert len(steps) >= 3
+    for step in steps:
+        assert "--kill-on-bad-exit=1" in step, step
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_our_commands_parse(document):
     for _, text in blocks(document):

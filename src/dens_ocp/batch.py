@@ -3,7 +3,8 @@
 The names are those of the authors' code, so that code written for it keeps working:
 
 =========================  =========  ======  ====================================================
-``noise_mask``             (N,)       bool    atom is corrupted
+``noise_mask``             (N,)       bool    atom is corrupted: its force is encoded, its noise
+                                              predicted
 ``noise_vec``              (N, 3)     float   noise added to its position, Angstrom; 0 elsewhere
 ``sigmas``                 (N, 1)     float   its standard deviation, Angstrom; 0 elsewhere
 ``denoising_pos_forward``  --         bool    the batch carries the fields above
@@ -14,7 +15,8 @@ The names are those of the authors' code, so that code written for it keeps work
                                               loss and metrics are sums
 =========================  =========  ======  ====================================================
 
-N atoms, B structures.
+N atoms, B structures. With ``encode: masked`` the mask covers fixed atoms too: these have noise and
+are not moved, and ``sigmas`` is set for every atom of a DeNS structure, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -33,25 +35,34 @@ class Corruption:
     """What was done to a batch.
 
     Attributes:
-        noise_mask: (N,) bool, corrupted atoms.
+        noise_mask: (N,) bool, corrupted atoms; with ``encode: masked`` fixed atoms too.
         noise_vec: (N, 3) noise in Angstrom, zero where ``noise_mask`` is False.
         sigmas: (N, 1) standard deviation of the noise in Angstrom, zero where ``noise_mask`` is
-            False.
-        structure_mask: (B,) bool, structures with at least one corrupted atom.
+            False; with ``encode: masked`` of all atoms of DeNS structures.
+        structure_mask: (B,) bool, structures with at least one atom in ``noise_mask``.
+        moved: (N,) bool, atoms whose position is changed; None: those in ``noise_mask``.
     """
 
     noise_mask: torch.Tensor
     noise_vec: torch.Tensor
     sigmas: torch.Tensor
     structure_mask: torch.Tensor
+    moved: torch.Tensor | None = None
+
+    @property
+    def displacement(self) -> torch.Tensor:
+        """(N, 3) what is added to the positions, Angstrom: the noise of the atoms that move."""
+        if self.moved is None:
+            return self.noise_vec
+        return torch.where(self.moved[:, None], self.noise_vec, 0.0)
 
 
 def attach(batch: Batch, corruption: Corruption) -> None:
-    """Move the corrupted atoms of ``batch`` and write the fields of the table above into it.
+    """Move atoms by their ``displacement`` and write the fields of the table above into ``batch``.
 
     ``batch.pos`` becomes a new tensor; the old one is left as it was. Positions are not wrapped.
     """
-    batch.pos = batch.pos + corruption.noise_vec.to(batch.pos.dtype)
+    batch.pos = batch.pos + corruption.displacement.to(batch.pos.dtype)
     batch.noise_mask = corruption.noise_mask
     batch.noise_vec = corruption.noise_vec
     batch.sigmas = corruption.sigmas

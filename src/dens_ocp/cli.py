@@ -18,7 +18,7 @@ from typing import Any
 
 import dens_ocp
 from dens_ocp.closed_pipe import ends_with_its_reader
-from dens_ocp.errors import DensError, nearest
+from dens_ocp.errors import DensError, nearest, no_place
 from dens_ocp.host.overrides import check as check_overrides
 
 _MAIN_HELP = "fairchem with this plugin: train, validate, predict, run-relaxations"
@@ -81,8 +81,11 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         _check_settings(config)
         needed_data.check(args.mode, config)
         return _run(args, [*overrides, *_dotted_trainer(config)])
-    except DensError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DensError, OSError) as error:
+        told = error if isinstance(error, DensError) else no_place(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
         return 2
 
 
@@ -219,8 +222,11 @@ def main(argv: list[str] | None = None) -> int:
         check_overrides(overrides)
         args.overrides = overrides
         return module.run(args)
-    except DensError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DensError, OSError) as error:
+        told = error if isinstance(error, DensError) else no_place(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
         return 2
 
 

@@ -101,6 +101,12 @@ class DeNSConfig(BaseModel):
         description="who tosses the coin p: each structure (Algorithm 1), or the whole batch of a "
         "rank (the authors' OC20/OC22 code)",
     )
+    encode: Literal["corrupted", "masked"] = Field(
+        default="corrupted",
+        description="whose force is encoded: the corrupted atoms' (Algorithm 1); masked: also that "
+        "of fixed atoms, which are drawn like free ones and not moved, and the sigma of every atom "
+        "of a DeNS structure (the authors' OC20/OC22 code)",
+    )
     energy: bool = Field(
         default=True, description="train on the energy of the original structure in DeNS structures"
     )
@@ -112,13 +118,14 @@ class DeNSConfig(BaseModel):
         gt=0,
         le=1,
         description="no DeNS for a structure in which more than this share of the atoms that may "
-        "be corrupted was picked (EquiformerV3's trainer)",
+        "be drawn was drawn: of all atoms with encode: masked (as in EquiformerV3's trainer), else "
+        "of the free ones",
     )
     max_force_norm: Union[float, None] = Field(  # noqa: UP007
         default=None,
         gt=0,
-        description="no DeNS for a structure with a larger force on an atom that may be corrupted, "
-        "eV/Angstrom (EquiformerV3's trainer)",
+        description="no DeNS for a structure with a larger force on an atom that may be drawn, "
+        "eV/Angstrom: any atom with encode: masked (as in EquiformerV3's trainer), else a free one",
     )
     min_num_atoms: Union[int, None] = Field(  # noqa: UP007
         default=None,
@@ -251,6 +258,7 @@ def _from_official(optim: Mapping[str, Any]) -> DeNSConfig:
             "sigma": sigma,
             "coefficient": coefficient,
             "choice": "batch",
+            "encode": "masked",
             **params.model_dump(
                 include={"all_atoms", "strict_max_ratio", "max_force_norm", "min_num_atoms"}
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -29,3 +30,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
+
+
+def no_place(error: OSError) -> DensError | None:
+    """The message for a file or folder that cannot be written, or read, for lack of rights, of
+    space or of a folder; None for other errors of the system.
+
+    >>> print(no_place(PermissionError(13, "Permission denied", "/data/out")))
+    /data/out: Permission denied; name a place that is yours and has free space
+    """
+    if error.errno not in _NO_PLACE:
+        return None
+    where = "" if error.filename is None else f"{error.filename}: "
+    return DensError(f"{where}{error.strerror}; name a place that is yours and has free space")

@@ -217,17 +217,21 @@ class DeNSTrainer(HostTrainer):
         return self.dens.energy and getattr(self._unwrapped_model, "use_denoising_energy", True)
 
     def _counted(self, target: str, option: str, batch: Any) -> torch.Tensor:
-        """(N,) bool: atoms that enter loss or metrics: free ones, and corrupted ones."""
+        """(N,) bool: atoms that enter loss or metrics: free ones, and fixed ones that moved."""
         if not self.output_targets[target][option]:
             return torch.ones_like(batch.fixed, dtype=torch.bool)
-        return (batch.fixed == 0) | read(batch).noise_mask
+        return self._free_or_moved(batch)
+
+    def _free_or_moved(self, batch: Any) -> torch.Tensor:
+        # fixed atoms that are masked without moving do not count (``encode: masked``)
+        free = batch.fixed == 0
+        return free | read(batch).noise_mask if self.dens.all_atoms else free
 
     def _rows_of(self, batch: Any) -> dict[str, torch.Tensor]:
         """Rows that loss and metrics of a training step look at. The batch is still on the CPU."""
         corruption = read(batch)
         rows = MetricRows.of(batch, ~corruption.structure_mask).as_dict()
-        free_or_noisy = (batch.fixed == 0) | corruption.noise_mask
-        rows["counted"] = torch.nonzero(free_or_noisy)[:, 0]
+        rows["counted"] = torch.nonzero(self._free_or_moved(batch))[:, 0]
         counted = self._counted("forces", "eval_on_free_atoms", batch)
         return rows | dens_rows(corruption, counted, batch.batch)
 
@@ -327,6 +331,8 @@ class DeNSTrainer(HostTrainer):
             return checkpoint
         state = checkpoint_states.fit(model, checkpoint["state_dict"], path)
         if not state.initialised:
+            if not evaluation:
+                checkpoint_states.warn_of_another_scale(model, checkpoint, path)
             return {**checkpoint, "state_dict": state.state_dict}
         logging.warning(
             "%s has no DeNS parameters; %s; initialised: %s",

@@ -17,6 +17,7 @@ from ase.constraints import FixAtoms
 from fairchem.core.datasets import LmdbDataset
 
 from dens_ocp.cli import main
+from dens_ocp.conversion.split import Given, draw
 from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
 from dens_ocp.errors import DensError
 from tests.runs import make_trainer, small_config
@@ -97,6 +98,15 @@ def test_npz_is_converted(tmp_path, names, capsys):
     assert mean == pytest.approx(
         np.mean([frames[r.sid].get_potential_energy() for r in records(out / "train")]), rel=1e-6
     )
+
+
+@pytest.mark.parametrize("frames", [2000, 211_762])
+def test_seed_1_gives_the_split_of_the_authors_md17_code(frames):
+    """Their ``datasets/pyg/md17.py``: a permutation of all frames, 950 and 50 of it, the rest."""
+    order = np.random.default_rng(1).permutation(np.arange(frames, dtype=int))
+    parts = draw(frames, Given(seed=1))
+    for split, theirs in (("train", order[:950]), ("val", order[950:1000]), ("test", order[1000:])):
+        assert np.array_equal(parts[split], np.sort(theirs)), split
 
 
 def test_split_depends_on_the_seed_only(tmp_path):

@@ -105,6 +105,62 @@ def test_limits_of_force_size_and_ratio():
     assert picked.max() == 2 and set(picked.tolist()) == {0, 1, 2}
 
 
+def test_masked_covers_fixed_atoms_which_stay_where_they_are():
+    """The authors' mask: drawn for every atom, fixed ones too; only free ones move."""
+    options = {"p": 0.5, "r": 0.25, "sigma": 0.2}
+    ours, fixed, batch = many(20000, **options)
+    masked, _, _ = many(20000, **options, encode="masked")
+    free = fixed == 0
+    for atoms in (free, ~free):
+        share = masked.noise_mask[atoms].float().mean()
+        assert share == pytest.approx(0.5 * 0.25, abs=0.005)
+        noise = masked.noise_vec[atoms & masked.noise_mask]
+        assert noise.std() == pytest.approx(0.2, rel=0.02)
+    assert (masked.noise_vec[~masked.noise_mask] == 0).all()
+    assert torch.equal(masked.displacement != 0, (masked.noise_vec != 0) & free[:, None])
+    # what moves is what moves without the option
+    assert torch.equal(masked.noise_mask & free, ours.noise_mask)
+    assert torch.equal(masked.displacement, ours.displacement)
+    assert torch.equal(ours.displacement, ours.noise_vec)
+    everything, _, _ = many(p=1, r=1, encode="masked", all_atoms=True)
+    assert (everything.displacement != 0).all()
+
+
+def test_masked_gives_every_atom_of_a_dens_structure_its_sigma():
+    """The authors' ``add_gaussian_noise_schedule_to_position``: one sigma for each structure."""
+    schedule = {"low": 0.01, "high": 1.0, "num_steps": 3}
+    masked, _, batch = many(p=0.5, r=0.5, sigma=schedule, encode="masked")
+    of_structure = masked.sigmas.view(2000, 6)
+    assert torch.equal(of_structure, of_structure[:, :1].expand(-1, 6))
+    dens = of_structure[:, 0] > 0
+    assert dens.float().mean() == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(masked.structure_mask & dens, masked.structure_mask)
+    ours, _, _ = many(p=0.5, r=0.5, sigma=schedule)
+    assert torch.equal(ours.sigmas[:, 0] > 0, ours.noise_mask)
+
+
+def test_masked_leaves_md_structures_alone():
+    md = (torch.arange(2000) % 2).int()
+    masked, _, batch = many(p=1, r=1, md=md, encode="masked")
+    assert torch.equal(masked.noise_mask, md[batch] == 0)
+    assert torch.equal(masked.structure_mask, md == 0)
+
+
+def test_limits_count_all_atoms_where_all_are_drawn():
+    """EquiformerV3's trainer takes mask, forces and number of atoms of the whole structure."""
+    forces = torch.zeros(12000, 3)
+    forces[2] = torch.tensor([3.0, 4.0, 0.0])  # structure 0, free
+    forces[6] = torch.tensor([30.0, 40.0, 0.0])  # structure 1, fixed
+    options = {"p": 1, "r": 1, "forces": forces, "encode": "masked"}
+    limited, _, _ = many(**options, max_force_norm=5.0)
+    assert limited.structure_mask.tolist() == [True, False] + [True] * 1998
+    assert many(**options, max_force_norm=50.0)[0].structure_mask.all()
+    strict, _, batch = many(p=1, r=0.5, strict_max_ratio=0.5, encode="masked")
+    picked = torch.zeros(2000).index_add_(0, batch, strict.noise_mask.float())
+    assert picked.max() == 3, "half of six atoms, fixed ones too"
+    assert set(picked.tolist()) == {0, 1, 2, 3}
+
+
 def test_random_numbers_come_from_seed_rank_and_step_alone():
     def draw(seed, rank, step):
         return torch.rand(4, generator=step_generator(seed, rank, step)).tolist()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import yaml
+from ase.build import molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from dens_ocp.cli import main
 from dens_ocp.config import parse_dens_config
@@ -16,12 +20,14 @@ from dens_ocp.demo.evaluation import write_config
 from dens_ocp.demo.given import read_given
 from dens_ocp.demo.progress import TrainingProgress
 from dens_ocp.errors import DensError
+from dens_ocp.evaluation.boards import OC20
 from dens_ocp.pipeline.process import run_cli
 from dens_ocp.pipeline.settings import load_settings
 from tests.conftest import build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.lmdbs import write_is2re as write_is2re_lmdb
 from tests.lmdbs import write_s2ef as write_s2ef_lmdb
+from tests.runs import make_trainer, small_config
 
 NORMALIZERS = {"energy": {"mean": 0.0, "stdev": 1.0}, "forces": {"mean": 0.0, "stdev": 1.0}}
 
@@ -41,6 +47,88 @@ def training(**changes):
 
 
 # ---- arguments ---------------------------------------------------------------------------------
+
+
+def unwritable(tmp_path):
+    """A place where nobody can make a folder: below a file; root, too, is refused in /sys."""
+    (tmp_path / "file").write_text("")
+    return [tmp_path / "file" / "work", Path("/sys/dens-ocp-demo")]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_folder_that_cannot_be_written_is_named(number, tmp_path, capsys):
+    folder = unwritable(tmp_path)[number]
+    assert main(["demo", "--quick", "--workdir", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --workdir: {folder} cannot be written (")
+    assert len(error.splitlines()) == 1
+
+
+def test_the_default_folder_in_a_place_that_cannot_be_written(capsys, monkeypatch):
+    monkeypatch.chdir("/sys")
+    assert main(["demo", "--quick"]) == 2
+    assert capsys.readouterr().err.startswith("error: --workdir: demo-run cannot be written (")
+
+
+@pytest.mark.parametrize("command", ["data", "submission", "evaluate", "export", "report"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_no_command_answers_with_a_trace(command, number, tmp_path, capsys):
+    """Every command that writes; what it would write from is small, or not reached."""
+    folder = unwritable(tmp_path)[number]
+    words = {
+        "data": ["data", "from-xyz", xyz_file(tmp_path), "--box", "30", "--train", "2",
+                 "--val", "1", "--out", folder / "out"],
+        "submission": ["submission", "make", "--task", "s2ef", "--out", folder / "out.npz",
+                       *result_files(tmp_path)],
+        "evaluate": ["evaluate", tmp_path / "checkpoint.pt", "--config-yml",
+                     tmp_path / "evaluate.yml", "--out", folder / "out"],
+        "export": ["export", tmp_path / "checkpoint.pt", folder / "out.pt"],
+        "report": ["report", tmp_path / "run", "--out", folder / "out"],
+    }[command]  # fmt: skip
+    if command in ("evaluate", "export", "report"):
+        checkpoint(tmp_path)
+    assert main([str(word) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and str(folder) in error.splitlines()[-1], error
+
+
+def result_files(folder):
+    """A file and an option for each split; the place to write in is looked at before them."""
+    options = []
+    for split in OC20.splits:
+        (folder / f"{split}.npz").write_bytes(b"")
+        options.append(f"--{split.replace('_', '-')}={folder / split}.npz")
+    return options
+
+
+def xyz_file(folder):
+    frames = []
+    for seed in range(4):
+        atoms = molecule("H2O")
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        atoms.calc = SinglePointCalculator(
+            atoms, energy=atoms.get_potential_energy(), forces=atoms.get_forces()
+        )
+        frames.append(atoms)
+    ase.io.write(folder / "water.xyz", frames, format="extxyz")
+    return folder / "water.xyz"
+
+
+def checkpoint(folder):
+    """A small model's, and the config of an evaluation; a run's folder for the report."""
+    data = write_s2ef_lmdb(folder / "data", 3)
+    settings = small_config(folder, dens={"p": 0})
+    settings["dataset"] = {"train": {**settings["dataset"]["train"], "src": str(data)}}
+    settings["optim"] |= {"max_epochs": 1, "load_balancing": False}
+    trainer = make_trainer(settings, folder, is_debug=False, timestamp_id="run")
+    trainer.train(disable_eval_tqdm=True)
+    saved = folder / "checkpoints" / "run" / "checkpoint.pt"
+    (folder / "run").mkdir()
+    for path in (folder / "checkpoint.pt", folder / "run" / "checkpoint.pt"):
+        path.write_bytes(saved.read_bytes())
+    evaluation = {"evaluation": {"s2ef": {"val": str(data)}}}
+    (folder / "evaluate.yml").write_text(yaml.safe_dump(evaluation))
 
 
 @pytest.mark.parametrize(

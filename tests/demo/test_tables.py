@@ -13,6 +13,7 @@ from dens_ocp.demo.tables import relaxation_table, s2ef_table
 from dens_ocp.evaluation.prediction_files import Predictions
 from dens_ocp.evaluation.scores import IS2REScores, IS2RSScores, s2ef_scores
 from dens_ocp.evaluation.structures import Structure
+from dens_ocp.report.breakdown import Breakdown
 
 
 def structure(name: str, energy: float, forces: list, fixed: list) -> Structure:
@@ -37,8 +38,10 @@ def labels(energy, *forces):
 def test_trivial_predictors():
     train = labels([0.0, 4.0], [[1, 2, 3]], [[3, 2, 1]])
     predicted = baselines(train, STRUCTURES)
+    assert predicted[ZERO_FORCE].energy.tolist() == [1.5, 1.5], "the mean of these structures"
+    assert predicted[MEAN].energy.tolist() == [2.0, 2.0], "the mean of the training set"
     zero = s2ef_scores(predicted[ZERO_FORCE], STRUCTURES)
-    assert zero.energy_mae_meV == pytest.approx(1000 * (1 + 0) / 2)
+    assert zero.energy_mae_meV == pytest.approx(1000 * (0.5 + 0.5) / 2)
     assert zero.force_mae_meV_per_A == pytest.approx(1000 * 3 / 9)
     mean = s2ef_scores(predicted[MEAN], STRUCTURES)
     assert mean.force_mae_meV_per_A == pytest.approx(1000 * (1 + 2 + 2 + 2 + 0 + 2 + 6) / 9)
@@ -84,3 +87,13 @@ def test_the_printed_relaxation_table():
     distances = {"id": {"DeNS": IS2RSScores(3, 40.4, {}, 0.25)}}
     text = relaxation_table(energies, distances)
     assert text.splitlines()[-1].split() == ["id", "DeNS", "12", "25", "0.250", "40"]
+
+
+def test_the_report_has_the_same_baseline():
+    """One split, one number: the table of the demo beside the report's key numbers."""
+    breakdown = Breakdown()
+    for each in STRUCTURES:
+        breakdown.add(each, 0.0, np.zeros((each.free.sum(), 3)))
+    trivial = s2ef_scores(baselines(labels([7.0], [[0, 0, 0]]), STRUCTURES)[ZERO_FORCE], STRUCTURES)
+    assert trivial.energy_mae_meV == pytest.approx(breakdown.scores().mean_energy_mae)
+    assert trivial.force_mae_meV_per_A == pytest.approx(breakdown.scores().zero_force_mae)

@@ -95,6 +95,24 @@ def test_numbers_of_the_authors_code(reference, float64, case):
         assert ((ours - theirs).abs().max() / theirs.abs().max()).item() < 1e-12
 
 
+def test_forces_encoded_in_another_unit(reference, float64):
+    """The authors' numbers, of forces in their unit, from forces in eV/A and the recipes' scale."""
+    per_ev = 23.060548
+    model = build_model(
+        {"name": "equiformer_dens", **reference["config"], "force_encoding_scale": per_ev}
+    )
+    model.load_state_dict(reference["state_dict"], strict=True)
+    batch = Batch(**reference["batch"])
+    batch.natoms = torch.bincount(batch.batch)
+    expected = reference["cases"]["dens"]
+    batch.pos, batch.forces = expected["pos"].clone(), batch.forces / per_ev
+    batch.denoising_pos_forward, batch.noise_mask = True, expected["noise_mask"]
+    outputs = model.train()(batch)
+    vectors = torch.where(batch.noise_mask[:, None], outputs["noise"], outputs["forces"])
+    for ours, theirs in ((outputs["energy"], expected["energy"]), (vectors, expected["forces"])):
+        assert ((ours - theirs).abs().max() / theirs.abs().max()).item() < 1e-12
+
+
 def test_names_are_the_authors(reference):
     model = build_model({"name": "equiformer_dens", **reference["config"]})
     parameters = {name: value.shape for name, value in model.named_parameters()}
@@ -154,10 +172,31 @@ def test_initial_scale_of_weights():
     assert largest <= 8**-0.5
 
 
-def test_weight_decay_is_for_matrices_only():
-    model = small()
-    decayed = {n for n, _ in model.named_parameters() if n not in model.no_weight_decay()}
-    assert decayed and all(".net." in name or "alpha_dot" in name for name in decayed)
+def decayed(model) -> set[str]:
+    return {n for n, _ in model.named_parameters()} - set(model.no_weight_decay())
+
+
+@pytest.mark.parametrize(("config", "number"), [(L2, 3_980_128), (L3, 6_331_168)])
+def test_as_many_numbers_are_decayed_as_in_the_authors_code(config, number):
+    """Their ``add_weight_decay`` goes by name, with what their model's ``no_weight_decay`` adds."""
+    model = build_model(config)
+    sizes = {name: value.numel() for name, value in model.named_parameters()}
+    assert sum(sizes[name] for name in decayed(model)) == number
+
+
+def test_weight_decay_is_for_all_but_biases_and_normalisations():
+    found = decayed(small())
+    for name in (
+        "atom_embed.atom_type_lin.tp.weight", "force_embedding.tp.weight",
+        "blocks.0.ga.sep_value.dtp.tp.weight", "blocks.0.ga.alpha_dot", "edge_deg_embed.rad.offset",
+        "blocks.0.ga.sep_act.dtp_rad.net.0.weight", "energy_head.2.tp.weight",
+    ):  # fmt: skip
+        assert name in found
+    layer_norms, linear = ".net.1.weight", ".net.0.bias"
+    assert not any(name.endswith((layer_norms, linear)) for name in found)
+    assert not any("affine" in name or ".bias." in name for name in found)
+    without = decayed(small(use_attention=False, norm_layer=None))
+    assert without and not any(".bias." in name or name.endswith(layer_norms) for name in without)
 
 
 # ---- symmetries -----------------------------------------------------------------------------

@@ -58,6 +58,7 @@ def write_run(run_dir: Path, config: dict | None = None, **events) -> Path:
         "best_val_metric": 0.109, "primary_metric": "forces_mae",
     }  # fmt: skip
     torch.save(content, folder / "checkpoint.pt")
+    torch.save({**content, "step": STEPS // 2, "epoch": 1.0}, folder / "best_checkpoint.pt")
     write_events(run_dir / "logs" / "tensorboard" / NAME, **events)
     return folder
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_by_hand(two):
         ("tag", "surface (tag 1)", 0, None, 2, 50),
         ("tag", "adsorbate (tag 2)", 0, None, 3, 20 / 3),
         ("adsorbate", "O", 1, 500, 2, 50),
-        ("adsorbate", "HO", 1, 10, 3, 20 / 3),
+        ("adsorbate", "OH", 1, 10, 3, 20 / 3),
         ("surface", "Cu", 1, 500, 2, 50),
         ("surface", "Pt", 1, 10, 3, 20 / 3),
     ],
@@ -79,7 +81,7 @@ def test_groups_are_complete(two):
     assert {kind: set(groups) for kind, groups in two.groups.items()} == {
         "element": {"H", "O", "Cu", "Pt"},
         "tag": {"surface (tag 1)", "adsorbate (tag 2)"},
-        "adsorbate": {"O", "HO"},
+        "adsorbate": {"O", "OH"},
         "surface": {"Cu", "Pt"},
     }
 
@@ -98,7 +100,7 @@ def test_force_error_by_magnitude(two):
 def test_worst_structures(two):
     assert [(round(error), name, ads, surface) for error, name, ads, surface in two.worst] == [
         (500, "1_0", "O", "Cu"),
-        (10, "2_0", "HO", "Pt"),
+        (10, "2_0", "OH", "Pt"),
     ]
 
 
@@ -164,6 +166,28 @@ def test_formulas():
     each = made([29, 78, 29, 6, 1, 1, 8], [0, 1, 1, 2, 2, 2, 2])
     assert adsorbate_formula(each) == "CH2O" and surface_elements(each) == "Cu-Pt"
     assert adsorbate_formula(made([29], [1])) == "none"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "formula"),
+    [
+        ([7, 1], "NH"), ([8, 1], "OH"), ([1, 8, 1], "H2O"), ([7, 1, 1, 1], "NH3"), ([7, 8], "NO"),
+        ([6, 8], "CO"), ([6, 1, 8], "CHO"), ([6, 1], "CH"), ([7, 7, 1], "N2H"), ([6, 7], "CN"),
+        ([6] * 2 + [1] * 6 + [8], "C2H6O"), ([1], "H"), ([8, 8], "O2"),
+    ],
+)  # fmt: skip
+def test_formulas_are_those_that_chemists_write(numbers, formula):
+    each = made([29, *numbers], [1] + [2] * len(numbers))
+    assert adsorbate_formula(each) == formula
+    breakdown = Breakdown()
+    breakdown.add(dataclasses.replace(each, energy=0.0), 0.0, None)
+    assert breakdown.has_adsorbates
+
+
+def test_molecules_have_no_adsorbate():
+    breakdown = Breakdown()
+    breakdown.add(made([6, 8, 1], [0, 0, 0], energy=0.0), 0.0, None)
+    assert not breakdown.has_adsorbates
 
 
 # ---- samples -----------------------------------------------------------------------------------

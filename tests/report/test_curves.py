@@ -28,7 +28,33 @@ def test_windows_tails_means():
     assert steps.tolist() == [4, 8] and values.tolist() == [4.0, 8.0]
     assert tail(np.arange(100.0)).tolist() == list(range(90, 100))
     assert tail(np.array([5.0])).tolist() == [5.0]
-    assert smooth(np.array([0.0, 3.0, 6.0]), reach=1).tolist() == [1.5, 3.0, 4.5]
+    assert smooth(np.array([0.0, 3.0, 6.0, 0.0]), reach=1)[1:3].tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("number", [3, 4, 5, 7, 12, 40])
+def test_a_straight_line_stays_straight_to_its_ends(number):
+    line = 5.0 - 0.1 * np.arange(number)
+    assert np.allclose(smooth(line), line)
+
+
+def test_the_mean_does_not_bend_at_its_end():
+    """A falling curve with noise: the last slopes are those before, and within the values."""
+    rng = np.random.default_rng(0)
+    values = np.linspace(10, 1, 60) + 0.2 * rng.normal(size=60)
+    smoothed = smooth(values)
+    slopes = np.diff(smoothed)
+    assert abs(slopes[-3:].mean() - slopes[3:-3].mean()) < 0.1
+    assert np.allclose(smoothed[3:-3], np.convolve(values, np.ones(7) / 7, "valid"))
+    steep = smooth(np.array([100.0, 100, 100, 100, 10, 1, 0.1, 0.01]))
+    assert (steep > 0).all() and (steep <= 100).all()
+
+
+def test_values_that_are_no_numbers_stay_and_do_not_spread():
+    values = np.r_[np.arange(6.0), np.nan, np.arange(6.0), np.inf]
+    smoothed = smooth(values)
+    assert np.isnan(smoothed[6]) and np.isinf(smoothed[-1])
+    assert np.allclose(smoothed[:6], np.arange(6.0)) and np.allclose(smoothed[7:13], np.arange(6.0))
+    assert smooth(np.array([])).size == 0 and smooth(np.array([2.0])).tolist() == [2.0]
 
 
 def test_tensorboard(tmp_path):

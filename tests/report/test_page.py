@@ -11,11 +11,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 
 from dens_ocp.cli import main
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation.structures import open_structures
 from dens_ocp.report.evaluation_folder import read_evaluation, score_split
+from tests.lmdbs import write_lmdb
+from tests.molecules import record as molecule_record
 from tests.report.runs import NAME, write_evaluation, write_predictions, write_run
 
 VOID = {"meta", "img", "br", "link", "hr"}
@@ -150,6 +153,103 @@ def test_the_verdict_has_all_checks(page):
         assert subject in page.text
 
 
+def test_the_page_says_which_checkpoint_was_evaluated(tmp_path):
+    """The run's state is that of checkpoint.pt; what was evaluated is another file."""
+    folder = write_run(tmp_path / "run")
+    evaluation = write_evaluation(tmp_path / "e", folder / "best_checkpoint.pt", splits=("id",))
+    assert main(["report", str(evaluation)]) == 0
+    page = page_of(evaluation / "report")
+    rows = {row[0]: row[1] for row in page.rows if len(row) == 2}
+    assert rows["state read from"] == f"checkpoints/{NAME}/checkpoint.pt" and rows["step"] == "40"
+    assert rows["evaluated"] == f"checkpoints/{NAME}/best_checkpoint.pt"
+    assert rows["its step"] == "20" and rows["its epoch"] == "1"
+    assert "of best_checkpoint.pt" in header_of(evaluation / "report")
+    (folder / "best_checkpoint.pt").unlink()
+    assert main(["report", str(folder), "--evaluation", str(evaluation)]) == 0
+    page = page_of(evaluation / "report")
+    rows = {row[0]: row[1] for row in page.rows if len(row) == 2}
+    assert rows["evaluated"].endswith("best_checkpoint.pt, which is not there any more")
+
+
+def header_of(folder):
+    return re.search(r"<header>.*?</header>", (folder / "index.html").read_text(), re.S)[0]
+
+
+def test_tags_have_no_energies(page):
+    """A structure's energy belongs to no tag: not «0 structures» where all have such atoms."""
+    assert ["tag", "split", "free atoms", "force MAE (meV/Å)"] in page.rows
+    rows = [row for row in page.rows if row[0].endswith(("(tag 1)", "(tag 2)"))]
+    assert rows and all(len(row) == 4 for row in rows)
+
+
+def test_the_header_names_no_paths_of_this_machine(full, page):
+    header = header_of(full / "evaluation" / "report")
+    assert str(full) not in header and "evaluation evaluation (OC20) · of checkpoint.pt" in header
+    run_table = [row for row in page.rows if row[:1] in (["state read from"], ["curves read from"])]
+    assert len(run_table) == 2 and not any(cell.startswith("/") for _, cell in run_table)
+
+
+def test_molecules_have_neither_surface_nor_adsorbate(tmp_path):
+    evaluation = molecules_evaluation(tmp_path, ("CH3CH2OH", "H2O"))
+    assert main(["report", str(evaluation)]) == 0
+    page = page_of(evaluation / "report")
+    assert "no atom of these data has tag 2" in page.text
+    assert not any(word in row for row in page.rows for word in ("surface", "adsorbate", "none"))
+    assert "subsurface" not in page.text and "surface C-H-O" not in page.text
+    assert "Errors by element " in page.text and "C-H-O" in page.text
+    assert ["split", "structure", "elements", "energy error (meV)"] in page.rows
+    written = {path.name for path in (evaluation / "report").glob("errors_by_*.png")}
+    assert written == {"errors_by_element.png", "errors_by_elements.png"}
+
+
+def test_frames_of_one_molecule(tmp_path):
+    evaluation = molecules_evaluation(tmp_path, ("CH3CH2OH",))
+    assert main(["report", str(evaluation)]) == 0
+    written = {path.name for path in (evaluation / "report").glob("errors_by_*.png")}
+    assert written == {"errors_by_element.png"}
+
+
+def molecules_evaluation(folder, names):
+    """An evaluation of molecules: all tags are 0."""
+    records = []
+    for index in range(6):
+        each = molecule_record(names[index % len(names)], index)
+        each.y, each.force = each.energy, each.forces
+        each.cell, each.tags = 50 * torch.eye(3)[None], torch.zeros(each.natoms, dtype=torch.long)
+        del each.energy, each.forces
+        records.append(each)
+    write_lmdb(folder / "data" / "test" / "data.lmdb", records)
+    section = {"src": str(folder / "data" / "test")}
+    write_predictions(folder / "e" / "predictions" / "test.npz", open_structures(section))
+    description = {"checkpoint": None, "splits": {"test": {"s2ef": section, "is2re": None}}}
+    (folder / "e" / "evaluation.json").write_text(json.dumps(description))
+    return folder / "e"
+
+
+def test_a_run_without_dens_is_not_described_with_it(tmp_path):
+    config = {
+        "model": {"name": "equiformer_v2_dens"},
+        "optim": {"batch_size": 4, "max_epochs": 2, "dens": {"enabled": False}},
+        "cmd": {"print_every": 10}, "outputs": {"forces": {"level": "atom"}},
+    }  # fmt: skip
+    folder = write_run(tmp_path / "run", config)
+    evaluation = write_evaluation(tmp_path / "e", folder / "checkpoint.pt", splits=("id",))
+    assert main(["report", str(evaluation)]) == 0
+    page = page_of(evaluation / "report")
+    assert "this run trains without DeNS; no structure is corrupted" in page.text
+    for words in ("dotted line, which is predicting none", "Right: the shares", "the run's σ"):
+        assert words not in page.text
+    assert not any("noise" in image["alt"].lower() for image in page.all("img"))
+
+
+def test_without_a_run_the_corruption_is_that_of_the_defaults(tmp_path):
+    evaluation = write_evaluation(tmp_path, splits=("id",))
+    assert main(["report", str(evaluation)]) == 0
+    text = page_of(evaluation / "report").text
+    assert "with the default options of DeNS (no training run is known)" in text
+    assert "the run's σ" not in text
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 def test_in_a_real_browser(full, width, tmp_path):
     """The browser lays the page out within its width, with every picture decoded."""
@@ -233,7 +333,10 @@ def test_warnings_come_first(tmp_path, capsys):
         lambda each, rng: (each.energy, np.full((each.free.sum(), 3), np.nan)),
     )  # fmt: skip
     assert main(["report", str(evaluation)]) == 0
-    assert "2 warnings (Validation, id)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 warnings (Validation, id)" in printed
+    assert "  warning: Validation: The force MAE rises: 200.0 meV/Å at the end, 100.0 at" in printed
+    assert "  warning: id: 7 predictions are NaN or infinite" in printed
     text = page_of(evaluation / "report").text
     assert text.index("rises") < text.index("No NaN")
     assert "7 predictions are NaN or infinite" in text and "1 structures have no pred" in text

@@ -23,7 +23,7 @@ from dens_ocp.report.corruption_gallery import (
 from dens_ocp.report.drawing import COLOURS, DENSITY_FROM, save
 from dens_ocp.report.force_magnitude import binned, force_magnitude
 from dens_ocp.report.group_errors import element_errors, group_errors, keys
-from dens_ocp.report.learning_curves import SETTINGS, learning_curves
+from dens_ocp.report.learning_curves import ERRORS, SETTINGS, learning_curves
 from dens_ocp.report.parity import Parity, parity
 from dens_ocp.report.relaxation_files import Relaxations, Trace
 from dens_ocp.report.relaxation_traces import relaxation_traces
@@ -86,6 +86,31 @@ def test_noise_of_the_columns_is_the_same_but_for_its_size(shown):
     assert small.noise_mask.any()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_no_corrupted_atom_is_cut(shown, seed):
+    """Large noise moves atoms beyond the frame of the original."""
+    figure = corruption_gallery(shown, [0.1, 1.5], seed=seed)
+    for axis in figure.axes:
+        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+        for patch in axis.patches:
+            box = patch.get_path().get_extents(patch.get_patch_transform())
+            assert left <= box.x0 and box.x1 <= right, axis.get_title()
+            assert low <= box.y0 and box.y1 <= high, axis.get_title()
+
+
+def test_masked_fixed_atoms_are_drawn_where_they_are(shown):
+    config = DeNSConfig(r=1, encode="masked")
+    moved = corrupted(shown, config.model_copy(update={"p": 1.0, "sigma": 0.3}), seed=0)
+    assert moved.noise_mask.all() and (moved.displacement.numpy()[shown.fixed] == 0).all()
+    figure = corruption_gallery(shown, [0.3], config)
+    (displaced,) = (
+        each
+        for each in figure.axes[3].collections
+        if tuple(np.round(each.get_facecolor()[0, :3], 2)) == tuple(hue(DISPLACED))
+    )
+    assert (np.hypot(displaced.U, displaced.V)[shown.fixed] < 1e-6).all()
+
+
 def test_the_most_varied_structure_is_shown():
     plain, varied = slab("Pt", "O"), slab("Pt", "O")
     varied.atomic_numbers = varied.atomic_numbers.clone()
@@ -144,6 +169,12 @@ def test_loss_curves_show_dens_terms_apart(tmp_path):
     assert figure.axes[3].lines[-1].get_ydata()[0] == 0.08
     rate, shares = learning_curves({"DeNS": series}, 10, panels=SETTINGS).axes
     assert len(rate.lines[0].get_xdata()) == 40 and len(shares.lines) == 4
+
+
+def test_an_odd_number_of_panels_leaves_no_empty_frame(tmp_path):
+    series = read_scalars(write_events(tmp_path / "plain", ("energy", "forces")))
+    figure = learning_curves({"plain": series}, 10, panels=ERRORS[:-1])
+    assert [axis.axison for axis in figure.axes] == [True, True, True, False]
 
 
 def test_curves_of_a_run_without_dens(tmp_path):
@@ -219,6 +250,13 @@ def test_relaxations_start_from_the_label():
     assert np.allclose(above.lines[2].get_ydata(), [0.5, 0.0])
     assert above.get_title() == "id\nenergy MAE 100 meV"
     assert below.lines[-1].get_ydata()[0] == 0.02
+    for traces, zero in (
+        ([labelled, without], "label or last frame"), ([labelled], "label"),
+        ([without], "last frame"),
+    ):  # fmt: skip
+        ended = np.ones(len(traces), int), np.full(len(traces), 0.01)
+        figure = relaxation_traces({"id": Relaxations(traces, 2, 0, *ended, np.zeros(0))}, None)
+        assert figure.axes[0].get_ylabel() == f"energy \u2212 {zero} (eV)"
 
 
 # ---- files -------------------------------------------------------------------------------------

@@ -58,17 +58,55 @@ def test_validation(values, level, says):
     assert found.level == level and says in found.text
 
 
-def test_validation_has_settled_when_the_learning_rate_has_come_down():
+def test_a_falling_curve_has_not_settled_when_the_learning_rate_has_come_down():
     falling = series("val/forces_mae", 0.2, 0.18, 0.14, 0.1)
     found = verdict.validation({**falling, **series("train/lr", 0.001, 0.0005, 1e-5)})
     assert found.level == GOOD and "1 % of its peak" in found.text
+    assert "fell up to the end of the schedule: 100.0" in found.text
+    assert "28.6 % lower than at step 30" in found.text and "settled" not in found.text
+    flat = series("val/forces_mae", 0.2, 0.1, 0.1, 0.1)
+    found = verdict.validation({**flat, **series("train/lr", 0.001, 0.0005, 1e-5)})
+    assert found.level == GOOD and "has settled: 100.0 meV/Å, 0.0 % lower" in found.text
     assert verdict.validation({}) is None
+
+
+def test_a_little_higher_is_not_called_lower():
+    found = verdict.validation(series("val/forces_mae", 0.2, 0.1, 0.1, 0.102))
+    assert found.level == GOOD and "2.0 % higher than at step 30" in found.text
+
+
+@pytest.mark.parametrize("last", [float("nan"), float("inf")])
+def test_a_last_validation_that_is_no_number_neither_falls_nor_settles(last):
+    found = verdict.validation(series("val/forces_mae", 0.2, 0.15, 0.1, last))
+    assert found.level == BAD and "(step 40) is NaN or infinite" in found.text
+    between = verdict.validation(series("val/forces_mae", 0.2, last, 0.101, 0.1))
+    assert between.level == GOOD and "nan" not in between.text and "inf" not in between.text
+
+
+def test_best_checkpoint_is_named_only_where_this_metric_chose_it():
+    rising = series("val/forces_mae", 0.2, 0.1, 0.15, 0.2)
+    for primary, named in (("forces_mae", True), ("energy_mae", False), (None, False)):
+        found = verdict.validation(rising, primary)
+        assert found.level == BAD and ("best_checkpoint.pt" in found.text) == named
+    energies = verdict.validation(series("val/energy_mae", 0.2, 0.1))
+    assert energies.text == "Only 2 validations; energy MAE 100.0 meV."
 
 
 @pytest.mark.parametrize(("last", "level"), [(0.03, GOOD), (0.079, BAD), (float("nan"), BAD)])
 def test_noise(last, level):
     found = verdict.noise(series("train/dens_noise_mae", 0.08, last), DENS, every=10)
     assert found.level == level and "0.080 Å" in found.text
+
+
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [(0.0797, "worse than"), (0.078, "next to nothing: noise MAE 0.078"), (0.03, "works")],
+)
+def test_noise_says_what_is_so(last, says):
+    """Predicting none gives 0.0798: 0.078 is 2 % better, not nothing; 0.0799 is worse."""
+    last = 0.0799 if says == "worse than" else last
+    found = verdict.noise(series("train/dens_noise_mae", 0.08, last), DENS, every=10)
+    assert says in found.text and ("predicts nothing" in found.text) is False
 
 
 @pytest.mark.parametrize(
@@ -98,7 +136,7 @@ def test_splits():
     good = {"id": SplitNumbers(scores()), "ood": SplitNumbers(scores(force=30))}
     (found,) = verdict.splits(good)
     assert found.level == GOOD and "20 to 30 % of predicting zero" in found.text
-    assert "20 % of predicting the mean" in found.text
+    assert "20 % of predicting the split's mean (id, ood)" in found.text
     found = verdict.splits({**good, "b": SplitNumbers(scores(force=97))})
     assert [(each.level, each.subject) for each in found] == [(BAD, "b"), (GOOD, "Predictions")]
     (found,) = verdict.splits({"b": SplitNumbers(scores(energy=450))})
@@ -107,6 +145,32 @@ def test_splits():
     assert found.level == BAD and "2 predictions are NaN" in found.text and "1 struc" in found.text
     nothing = Scores(0, None, None, None, None, None, None)
     assert verdict.splits({"b": SplitNumbers(nothing, not_finite=3)})[0].level == BAD
+
+
+@pytest.mark.parametrize(
+    ("force", "says"),
+    [
+        (106.4, "Its"), (109.5, "is no better than that of predicting zero (109.5)"),
+        (120.0, "is no better than that of predicting zero (109.5)"),
+    ],
+)  # fmt: skip
+def test_a_smaller_error_is_not_called_no_better(force, says):
+    its = Scores(5, 100.0, force, 0.9, 1.0, mean_energy_mae=500.0, zero_force_mae=109.5)
+    (found,) = verdict.splits({"ood_BOTH": SplitNumbers(its)})
+    assert found.level == BAD
+    if force < 109.5:
+        assert "(106.4 meV/Å) is only 2.8 % below that of predicting zero (109.5)" in found.text
+        assert "no better" not in found.text
+    else:
+        assert says in found.text
+    energy = Scores(5, 490.0, 20.0, 0.9, 1.0, mean_energy_mae=500.0, zero_force_mae=109.5)
+    (found,) = verdict.splits({"id": SplitNumbers(energy)})
+    assert "energy MAE (490.0 meV) is only 2.0 % below that of the split's mean" in found.text
+
+
+def test_names_of_splits_keep_their_letters():
+    (found,) = verdict.splits({"val_ID": SplitNumbers(scores())})
+    assert found.text.startswith("Force errors are") and "(val_ID)" in found.text
 
 
 def test_relaxations():

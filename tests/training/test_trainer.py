@@ -7,7 +7,7 @@ import torch
 
 from dens_ocp.errors import DensError
 from dens_ocp.models.parameter_names import translated
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import DENS, make_trainer, small_config, write_data
 
@@ -313,3 +313,59 @@ def test_a_calculator_gets_the_forces_of_fixed_atoms_too(data, tmp_path):
     batch = next(iter(trainer.val_loader))
     forces = trainer.predict(batch, per_image=False, disable_tqdm=True)["forces"]
     assert (forces[batch.fixed == 1].abs().sum(1) > 0).all()
+
+
+def test_an_optimizer_of_other_groups_is_named(data, tmp_path):
+    """As when weight decay was 0, or for other parameters (equiformer_dens of earlier versions)."""
+    config = small_config(data, max_epochs=1)
+    first = make_trainer(config, tmp_path, is_debug=False, timestamp_id="first")
+    first.train(disable_eval_tqdm=True)
+    config["optim"]["optimizer_params"]["weight_decay"] = 0
+    second = make_trainer(config, tmp_path)
+    path = str(tmp_path / "checkpoints" / "first" / "checkpoint.pt")
+    with pytest.raises(DensError, match=r"checkpoint.pt.*groups.*weight_decay.*best_checkpoint"):
+        second.load_checkpoint(path)
+    best = make_trainer(config, tmp_path)
+    best.load_checkpoint(path.replace("checkpoint.pt", "best_checkpoint.pt"))
+
+
+@pytest.mark.parametrize("model", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+def test_scale_of_encoded_forces(data, tmp_path, model):
+    """Forces ten times as large are encoded as with a scale of 10."""
+    outputs = []
+    for scale, factor in ((1.0, 10.0), (10.0, 1.0), (1.0, 1.0)):
+        config = small_config(data, model={**model, "force_encoding_scale": scale}, dens={"p": 1})
+        trainer = make_trainer(config, tmp_path)
+        # eSCN starts with weights of 0.001
+        trainer._unwrapped_model.force_embedding.weight.data.fill_(0.1)
+        batch = first_batch(trainer)
+        batch.forces = batch.forces * factor
+        outputs.append(loss_of_a_step(trainer, batch)[0]["noise"])
+    assert torch.allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(outputs[0], outputs[2], rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0, -1, "23.06", None, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("name", ["equiformer_v2_dens", "equiformer_dens"])
+def test_scales_that_are_none(name, scale):
+    model = SMALL_EQUIFORMER if name == "equiformer_v2_dens" else {"name": name}
+    with pytest.raises(DensError, match=r"model\.force_encoding_scale: .* above 0"):
+        build_model({**model, "force_encoding_scale": scale})
+
+
+def test_a_checkpoint_remembers_the_scale(data, tmp_path, caplog):
+    """It stands in the config of the checkpoint; training on with another one is said."""
+    config = small_config(data, model={**SMALL_EQUIFORMER, "force_encoding_scale": 23.060548})
+    config["optim"]["max_epochs"] = 1
+    first = make_trainer(config, tmp_path, is_debug=False, timestamp_id="scaled")
+    first.train(disable_eval_tqdm=True)
+    path = tmp_path / "checkpoints" / "scaled" / "checkpoint.pt"
+    saved = torch.load(path, weights_only=False)["config"]["model"]
+    assert saved["force_encoding_scale"] == 23.060548
+    with caplog.at_level("WARNING"):
+        make_trainer(config, tmp_path).load_checkpoint(str(path))
+    assert "force_encoding_scale" not in caplog.text
+    del config["model"]["force_encoding_scale"]
+    with caplog.at_level("WARNING"):
+        make_trainer(config, tmp_path).load_checkpoint(str(path))
+    assert "trained with model.force_encoding_scale: 23.0605, this config says 1;" in caplog.text

@@ -12,6 +12,7 @@ from dens_ocp.corruption.selection import (
     allowed_structures,
     candidates,
     denoised_structures,
+    movable,
     within_strict_ratio,
 )
 
@@ -75,10 +76,15 @@ def corrupt(
     mask = candidate & denoised[batch] & (draws < config.r)
     mask = mask & within_strict_ratio(mask, candidate, batch, num_structures, config)[batch]
 
-    sigma_of_atom = torch.where(mask, sigmas[batch], torch.zeros(()))[:, None]
+    sigma_of_noise = torch.where(mask, sigmas[batch], torch.zeros(()))[:, None]
+    sigma_of_atom, moved = sigma_of_noise, None
+    if config.encode == "masked":
+        sigma_of_atom = torch.where(denoised, sigmas, torch.zeros(()))[batch][:, None]
+        moved = (mask & movable(fixed, config)).to(device)
     return Corruption(
         noise_mask=mask.to(device),
-        noise_vec=(unit_noise * sigma_of_atom).to(device, dtype),
+        noise_vec=(unit_noise * sigma_of_noise).to(device, dtype),
         sigmas=sigma_of_atom.to(device, dtype),
         structure_mask=any_in_structure(mask, batch, num_structures).to(device),
+        moved=moved,
     )

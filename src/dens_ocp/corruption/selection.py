@@ -8,17 +8,29 @@ from dens_ocp.batch import any_in_structure
 from dens_ocp.config import DeNSConfig
 
 
+def movable(fixed: torch.Tensor, config: DeNSConfig) -> torch.Tensor:
+    """(N,) bool: atoms whose position may change: free ones, all with ``all_atoms``.
+
+    Args:
+        fixed: (N,) 1 for fixed atoms, 0 for free ones.
+    """
+    return torch.ones_like(fixed, dtype=torch.bool) if config.all_atoms else fixed == 0
+
+
 def candidates(
     fixed: torch.Tensor, batch: torch.Tensor, md: torch.Tensor | None, config: DeNSConfig
 ) -> torch.Tensor:
-    """(N,) bool: atoms that may be corrupted: free ones (all with ``all_atoms``), not from MD.
+    """(N,) bool: atoms that may be drawn: those that may move, all with ``encode: masked``; never
+    those of structures from MD.
 
     Args:
         fixed: (N,) 1 for fixed atoms, 0 for free ones.
         batch: (N,) int, structure of each atom.
         md: (B,) 1 for structures of the MD part of All+MD, or None.
     """
-    mask = torch.ones_like(fixed, dtype=torch.bool) if config.all_atoms else fixed == 0
+    mask = movable(fixed, config)
+    if config.encode == "masked":
+        mask = torch.ones_like(mask)
     if md is not None:
         mask = mask & ~md.bool()[batch]
     return mask

@@ -28,13 +28,14 @@ from dens_ocp.evaluation.prediction_files import positions_of_npz, read_predicti
 from dens_ocp.evaluation.scores import S2EFScores, is2re_scores, is2rs_scores, s2ef_scores
 from dens_ocp.evaluation.structures import Structure, open_structures
 from dens_ocp.evaluation.trajectories import energies_of_trajectories
+from dens_ocp.host.run_folder import check_writable
 from dens_ocp.pipeline.folder import EvaluationFolder
 from dens_ocp.pipeline.side_by_side import cores, side_by_side
 
 DENS, PLAIN = "DeNS", "without DeNS"
 EPOCHS, QUICK_EPOCHS = 10, 1
 QUICK_RELAXATION_STEPS = 5
-NOBODY = "nobody, mean energy"
+NOBODY = "nobody, train's mean energy"
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 
 
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """
     _check(args)
     started = time.monotonic()
-    args.workdir.mkdir(parents=True, exist_ok=True)
+    check_writable(args.workdir, "--workdir", "data, runs and the report go there")
     demo = _Demo(args, Runs(args.workdir.resolve(), args.seed, write=_say))
     if args.train_lmdb is None:
         demo.embedded()

@@ -54,7 +54,7 @@ def check_dens(config: Mapping[str, Any]) -> Iterator[Finding]:
             OK,
             "optim.dens",
             f"p {options.p}, r {options.r}, sigma {sigma} Angstrom, coefficient "
-            f"{options.coefficient:g}, choice {options.choice}",
+            f"{options.coefficient:g}, choice {options.choice}, encode {options.encode}",
         )
 
 

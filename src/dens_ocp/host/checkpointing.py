@@ -196,6 +196,8 @@ class CheckpointingTrainer(GuardedTrainer):
         ema = self.ema
         scheduler = None if self.scheduler.scheduler_type == "Null" else self.scheduler.scheduler
         configured = schedule.lambdas(scheduler)
+        if "optimizer" in checkpoint:
+            resume_notes.check_optimizer(self.optimizer, checkpoint["optimizer"], checkpoint_path)
         super().load_checkpoint(checkpoint_path, checkpoint)
         if self.ema is None and ema is not None:
             self.ema = ExponentialMovingAverage(self.model.parameters(), self.ema_decay)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from dens_ocp.errors import DensError
+
 _NAMES = {
     "ranks": "ranks",
     "graph_parallel": "--gp-gpus",
@@ -54,6 +58,24 @@ def _global_batch(notes: dict[str, Any]) -> int | None:
     if notes.get("ranks") is None or notes.get("batch_size") is None:
         return None
     return notes["ranks"] // (notes.get("graph_parallel") or 1) * notes["batch_size"]
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], path: str) -> None:
+    """Make sure that an optimizer's state (``state_dict``) in ``path`` is of the same parameters.
+
+    Raises:
+        DensError: other groups: weight decay was 0 then and is not now, or was for others.
+    """
+    groups = {"then": state.get("param_groups", []), "now": optimizer.param_groups}
+    then, now = ([len(each["params"]) for each in groups[when]] for when in ("then", "now"))
+    if then == now:
+        return
+    raise DensError(
+        f"{path}: its optimizer has parameters without and with weight decay in groups of {then}, "
+        f"that of this config of {now}; set optim.optimizer_params.weight_decay to what it was. If "
+        "that is not it, the version that wrote it decayed other parameters: start from the "
+        "best_checkpoint.pt beside it, which holds weights alone"
+    )
 
 
 def plain(metrics: dict[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -26,8 +26,16 @@ def check_run_dir(run_dir: str | os.PathLike[str]) -> None:
         check_writable(Path(run_dir) / folder)
 
 
-def check_writable(folder: str | os.PathLike[str]) -> None:
+def check_writable(
+    folder: str | os.PathLike[str],
+    option: str = "--run-dir",
+    goes_there: str = "checkpoints, results and logs go there",
+) -> None:
     """Make ``folder`` and write a file in it.
+
+    Args:
+        folder: to be written.
+        option: that names it. goes_there: what is written; both for the message.
 
     Raises:
         DensError: that is not possible.
@@ -43,8 +51,8 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise DensError(
-            f"--run-dir: {folder} cannot be written ({error.strerror}); checkpoints, results and "
-            "logs go there: give a folder on a disk with free space that is yours"
+            f"{option}: {folder} cannot be written ({error.strerror}); {goes_there}: give a folder "
+            "on a disk with free space that is yours"
         ) from None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dens_ocp.errors import DensError
+from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.parameter_names import is_constant, is_dens, translated
 
 
@@ -57,6 +59,27 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         state_dict={name: given.get(name, value) for name, value in own.items()},
         initialised=tuple(missing),
     )
+
+
+def warn_of_another_scale(model: DenoisingModel, checkpoint: dict[str, Any], origin: str) -> None:
+    """Say so when a checkpoint was trained with another ``force_encoding_scale`` than the model has
+    (its config does not name it: 1), so that its force encoding sees other numbers.
+
+    Args:
+        model: the model, not wrapped in DDP.
+        checkpoint: its whole content.
+        origin: the file's name.
+    """
+    options = (checkpoint.get("config") or {}).get("model")
+    if not isinstance(options, dict) or not options.get("use_force_encoding", True):
+        return
+    then = options.get("force_encoding_scale", 1.0)
+    if then != model.force_encoding_scale:
+        logging.warning(
+            "%s: it was trained with model.force_encoding_scale: %g, this config says %g; its "
+            "force encoding has learned the former",
+            origin, then, model.force_encoding_scale,
+        )  # fmt: skip
 
 
 def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | None) -> FittedState:

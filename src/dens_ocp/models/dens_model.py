@@ -15,7 +15,7 @@ from dens_ocp.fast.spherical_harmonics import spherical_harmonics
 from dens_ocp.fast.switch import make_fast
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.parameter_names import translated
-from dens_ocp.nn.force_encoding import ForceEncoding
+from dens_ocp.nn.force_encoding import ForceEncoding, checked_scale
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -40,6 +40,7 @@ class DeNSModel(DenoisingModel):
         self,
         *,
         use_force_encoding: bool = True,
+        force_encoding_scale: float = 1.0,
         use_noise_schedule_sigma_encoding: bool = False,
         use_denoising_energy: bool = True,
         fast: bool | str = "auto",
@@ -49,6 +50,7 @@ class DeNSModel(DenoisingModel):
 
         Args:
             use_force_encoding: False: ablation, forces are never encoded.
+            force_encoding_scale: encoded forces (eV/Angstrom) are multiplied by it.
             use_noise_schedule_sigma_encoding: add Linear(1 -> channels) of the atom's sigma
                 (Angstrom; 0 for uncorrupted atoms) to its l = 0 part.
             use_denoising_energy: False: ablation, the trainer puts no energy loss on DeNS
@@ -66,11 +68,14 @@ class DeNSModel(DenoisingModel):
             raise DensError(f"model.fast: {fast!r}: must be True, False or auto")
         super().__init__(**backbone_options)
         self.use_force_encoding = use_force_encoding
+        self.force_encoding_scale = checked_scale(force_encoding_scale)
         self.use_denoising_energy = use_denoising_energy
         # parameters are created in the authors' order (heads of the original task first): an
         # averaged model (EMA) is stored as a list in this order
         self.build_heads()
-        self.force_embedding = ForceEncoding(self.sphere_channels, max(self.lmax_list))
+        self.force_embedding = ForceEncoding(
+            self.sphere_channels, max(self.lmax_list), self.force_encoding_scale
+        )
         self.noise_schedule_sigma_embedding = (
             torch.nn.Linear(1, self.sphere_channels) if use_noise_schedule_sigma_encoding else None
         )

@@ -24,7 +24,7 @@ from dens_ocp.nn.equiformer.embedding import AtomEmbedding, EdgeDegreeEmbedding
 from dens_ocp.nn.equiformer.gate import Gate
 from dens_ocp.nn.equiformer.graph_attention import Edges, GraphAttention, summed_into
 from dens_ocp.nn.equiformer.linear import IrrepsLinear
-from dens_ocp.nn.force_encoding import force_coefficients
+from dens_ocp.nn.force_encoding import checked_scale, force_coefficients
 from dens_ocp.nn.radius_graph import radius_graph
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
         drop_path_rate: float = 0.0,
         use_noise_head: bool = True,
         use_force_encoding: bool = True,
+        force_encoding_scale: float = 1.0,
         use_denoising_energy: bool = True,
         otf_graph: bool = True,
         **other: Any,
@@ -104,6 +105,8 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
             drop_path_rate: probability that a structure skips a residual branch.
             use_noise_head: False: no noise head and no force encoding, so no DeNS.
             use_force_encoding: False: ablation, forces are never encoded.
+            force_encoding_scale: encoded forces (eV/Angstrom) are multiplied by it; 23.060548 is
+                the authors' MD17 code, which encodes kcal/mol/Angstrom.
             use_denoising_energy: False: ablation, no energy loss on DeNS structures.
             otf_graph: only True; graphs are built in each forward.
             other: options of the authors' files that have one value here, see
@@ -131,6 +134,7 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
         self.cutoff, self.max_neighbors, self.use_pbc = max_radius, max_neighbors, use_pbc
         self.use_pbc_single, self.otf_graph = False, otf_graph
         self.use_force_encoding = use_force_encoding
+        self.force_encoding_scale = checked_scale(force_encoding_scale)
         self.use_denoising_energy = use_denoising_energy
         self.can_denoise = use_noise_head
         self.degrees = [ir.l for _, ir in edge]
@@ -194,7 +198,7 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
             forces = data.forces if "forces" in data else torch.zeros_like(data.pos)
             encoded = read(data).noise_mask & self.use_force_encoding
             coefficients = force_coefficients(
-                forces.to(data.pos.dtype), encoded, max(self.degrees)
+                forces.to(data.pos.dtype), encoded, max(self.degrees), self.force_encoding_scale
             )[..., 0]
         outputs, features, edges = self._original_task(data, coefficients, create_graph=True)
         if self.can_denoise:
@@ -255,9 +259,20 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> list[str]:
-        """Parameters with one axis: tensor products, biases, normalisations (as in timm, which the
-        authors use)."""
-        return [name for name, parameter in self.named_parameters() if parameter.dim() <= 1]
+        """Biases and normalisations, by name. The number of axes says nothing here: weights of
+        tensor products and linear maps have one (the authors' ``optim_factory.py``)."""
+        layer_norms = {
+            f"{name}.weight"
+            for name, module in self.named_modules()
+            if isinstance(module, torch.nn.LayerNorm)
+        }
+        return [
+            name
+            for name, _ in self.named_parameters()
+            if name in layer_norms
+            or ".bias." in name
+            or name.endswith((".bias", ".affine_weight", ".affine_bias"))
+        ]
 
     @staticmethod
     def _fit_names(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:

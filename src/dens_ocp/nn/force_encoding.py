@@ -2,7 +2,8 @@
 
 Normalisation is that of the authors' code: e3nn spherical harmonics with ``component``
 normalisation and the norm divided by sqrt(3), so the l = 1 coefficients are the force itself.
-Forces are in eV/Angstrom, not normalised.
+Forces are in eV/Angstrom, not normalised; a model's ``force_encoding_scale`` multiplies them. It is
+the only place where their unit matters: losses see normalised forces.
 """
 
 from __future__ import annotations
@@ -14,20 +15,39 @@ import torch
 from e3nn import o3
 from fairchem.core.models.equiformer_v2.so3 import SO3_Embedding, SO3_LinearV2
 
+from dens_ocp.errors import DensError
+
+
+def checked_scale(scale: float) -> float:
+    """The option ``force_encoding_scale``.
+
+    Raises:
+        DensError: it is no positive number.
+    """
+    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if not number or not 0 < scale < math.inf:
+        raise DensError(
+            f"model.force_encoding_scale: {scale!r} must be a number above 0: what encoded forces "
+            "(eV/Angstrom) are multiplied by, 1 by default, 23.060548 for kcal/mol/Angstrom"
+        )
+    return float(scale)
+
 
 def force_coefficients(
     forces: torch.Tensor,
     mask: torch.Tensor,
     lmax: int,
+    scale: float = 1.0,
     harmonics: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """|f| Y(f / |f|) / sqrt(3) of the atoms in ``mask``, zero for all others.
+    """scale |f| Y(f / |f|) / sqrt(3) of the atoms in ``mask``, zero for all others.
 
     Args:
         forces: (N, 3) eV/Angstrom. What stands where ``mask`` is False is never used (it may be
             NaN).
         mask: (N,) bool.
         lmax: largest degree.
+        scale: 1 for eV/Angstrom; 23.060548 for kcal/mol/Angstrom.
         harmonics: another way to compute :func:`spherical_harmonics`.
 
     Returns:
@@ -39,8 +59,8 @@ def force_coefficients(
     [1.1547, 0.0, 0.0, 2.0]
     """
     forces = torch.where(mask[:, None], forces, torch.zeros_like(forces))
-    scale = forces.norm(dim=-1, keepdim=True) / math.sqrt(3.0)
-    return ((harmonics or spherical_harmonics)(forces, lmax) * scale)[..., None]
+    norms = forces.norm(dim=-1, keepdim=True) * (scale / math.sqrt(3.0))
+    return ((harmonics or spherical_harmonics)(forces, lmax) * norms)[..., None]
 
 
 def spherical_harmonics(vectors: torch.Tensor, lmax: int) -> torch.Tensor:
@@ -58,8 +78,9 @@ class ForceEncoding(SO3_LinearV2):
     atom, corrupted or not, as in the authors' code.
     """
 
-    def __init__(self, channels: int, lmax: int) -> None:
+    def __init__(self, channels: int, lmax: int, scale: float = 1.0) -> None:
         super().__init__(in_features=1, out_features=channels, lmax=lmax)
+        self.scale = scale
         self.harmonics: Callable[[torch.Tensor, int], torch.Tensor] = spherical_harmonics
 
     def forward(self, forces: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -72,7 +93,7 @@ class ForceEncoding(SO3_LinearV2):
         Returns:
             (N, (lmax + 1)^2, channels)
         """
-        coefficients = force_coefficients(forces, mask, self.lmax, self.harmonics)
+        coefficients = force_coefficients(forces, mask, self.lmax, self.scale, self.harmonics)
         embedding = SO3_Embedding(
             0, [self.lmax], 1, device=coefficients.device, dtype=coefficients.dtype
         )

@@ -82,12 +82,17 @@ class Scores:
 
 
 def adsorbate_formula(structure: Structure) -> str:
-    """Composition of the atoms with tag 2 in Hill's order, for example ``CHO``."""
+    """Composition of the atoms with tag 2 as chemists write it: ``CHO``, ``NH``, ``OH``, ``H2O``.
+
+    Hill's order with carbon; without, the order of the periodic table with hydrogen last, but for
+    water (Hill's would be HN for NH).
+    """
     numbers = structure.atomic_numbers[structure.tags == 2]
     if not len(numbers):
         return NO_ADSORBATE
-    count = Counter(chemical_symbols[number] for number in numbers)
-    return Formula.from_dict(dict(count)).format("hill")
+    count = dict(Counter(chemical_symbols[number] for number in numbers))
+    hill = "C" in count or count == {"H": 2, "O": 1}
+    return Formula.from_dict(count).format("hill" if hill else "periodic")
 
 
 def surface_elements(structure: Structure) -> str:
@@ -108,7 +113,7 @@ class Breakdown:
         energies: sample of (true, predicted), eV. components: of force components,
             eV/Angstrom. lengths: of (length of the true force, length of the error).
         not_finite: structures with NaN or infinity among their predictions; left out.
-        worst: (error in meV, id, adsorbate, surface) of the largest energy errors.
+        worst: (error in meV, id, adsorbate, surface) of the largest energy errors, at most ten.
     """
 
     def __init__(self, sampled: int = SAMPLED) -> None:
@@ -188,6 +193,11 @@ class Breakdown:
     def _remember(self, entry: tuple[float, str, str, str]) -> None:
         add = heapq.heappush if len(self._worst) < _WORST else heapq.heappushpop
         add(self._worst, entry)
+
+    @property
+    def has_adsorbates(self) -> bool:
+        """Whether any atom has tag 2."""
+        return any(name != NO_ADSORBATE for name in self.groups["adsorbate"])
 
     @property
     def worst(self) -> list[tuple[float, str, str, str]]:

@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or _default_out(training, evaluation)
     if out.exists() and not out.is_dir():
         raise DensError(f"--out: {out} is a file; name a folder")
-    path, headline = write_report(training, evaluation, out)
-    print(f"{headline}\n{path}")
+    path, verdict = write_report(training, evaluation, out)
+    print(f"{verdict}\n{path}")
     return 0
 
 
@@ -117,7 +117,7 @@ def write_report(
         out: folder; made where it is not there.
 
     Returns:
-        The path of the page, and its verdict in a line.
+        The path of the page, and its verdict: a line, and one for each warning and note.
     """
     done = None
     checks = [] if training is None else training_checks(training)
@@ -142,7 +142,7 @@ def write_report(
         top=[key_numbers(done)],
         rest=[section for section in sections if section is not None],
     )
-    return page.write(out / "index.html", text), page.headline(checks)
+    return page.write(out / "index.html", text), page.spelled_out(checks)
 
 
 def _subtitle(training: TrainingRun | None, evaluation: Evaluation | None) -> str:
@@ -152,9 +152,11 @@ def _subtitle(training: TrainingRun | None, evaluation: Evaluation | None) -> st
         with_dens = "with DeNS" if dens is not None and dens.active else "without DeNS"
         parts.append(f"{training.config.get('model', {}).get('name', 'model')} {with_dens}")
         if training.step is not None:
-            parts.append(f"step {training.step:,}")
+            parts.append(f"trained to step {training.step:,}")
     if evaluation is not None:
         board = evaluation.description.get("board")
-        parts.append(f"evaluation {evaluation.path}" + (f" ({board})" if board else ""))
+        parts.append(f"evaluation {evaluation.path.name}" + (f" ({board})" if board else ""))
+        if evaluation.checkpoint is not None:
+            parts.append(f"of {evaluation.checkpoint.name}")
     parts.append(f"written {time.strftime('%Y-%m-%d %H:%M')}")
     return " \u00b7 ".join(parts)

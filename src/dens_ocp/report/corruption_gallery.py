@@ -31,7 +31,8 @@ LONGEST_FORCE = 2.0
 _FIXED = np.array([0.97, 0.97, 0.97])  # colour of atoms that are never corrupted
 _VIEW = "-80x,12y,0z"
 _PALE = 0.65  # share of white in the colours of original positions
-_MARGIN = 1.8  # Angstrom around the centres of the original atoms
+_MARGIN = 1.8  # Angstrom around the centres of the original atoms, at least
+_RIM = 0.1  # Angstrom around the outermost moved atom
 _RADIUS = 0.85  # in covalent radii
 _BEHIND = 1.5  # Angstrom by which these stand farther from the viewer
 
@@ -87,26 +88,30 @@ def corruption_gallery(
         ),
     )
     original = _atoms(shown)
-    width, height = np.ptp(original.positions @ rotate(_VIEW), axis=0)[:2] + 2 * _MARGIN
+    drawn = [
+        [corrupted(shown, options.model_copy(update={"sigma": sigma}), seed) for sigma in sigmas]
+        for _, options in rows
+    ]
+    margins = _margins(original, [each for line in drawn for each in line])
+    width, height = np.ptp(original.positions @ rotate(_VIEW), axis=0)[:2] + margins.sum(0)
     figure, axes = new_figure(
         len(rows), 1 + len(sigmas),
         (2.7 * (1 + len(sigmas)) + 0.4, len(rows) * (2.6 * height / width + 0.35)),
     )  # fmt: skip
-    for line, (name, options) in zip(axes, rows, strict=True):
+    for line, (name, options), corruptions in zip(axes, rows, drawn, strict=True):
         in_training = options is training
         look = _Look(
             grey=shown.fixed & (in_training and not options.all_atoms),
             force_scale=_force_scale(shown) if in_training else None,
         )
-        _draw(line[0], original, None, look)
+        _draw(line[0], original, None, look, margins)
         line[0].set_title("original", fontsize=11)
         line[0].text(
             -0.06, 0.5, name, rotation=90, ha="center", va="center", fontsize=10,
             transform=line[0].transAxes,
         )  # fmt: skip
-        for axis, sigma in zip(line[1:], sigmas, strict=True):
-            corruption = corrupted(shown, options.model_copy(update={"sigma": sigma}), seed)
-            _draw(axis, original, corruption, look, shown.forces)
+        for axis, sigma, corruption in zip(line[1:], sigmas, corruptions, strict=True):
+            _draw(axis, original, corruption, look, margins, shown.forces)
             axis.set_title(f"\u03c3 = {sigma:g} \u00c5", fontsize=11)
     return figure
 
@@ -146,17 +151,33 @@ def _force_scale(shown: Structure) -> float:
     return LONGEST_FORCE / largest if largest > 0 else 1.0
 
 
+def _margins(original: Atoms, corruptions: Sequence[Corruption]) -> np.ndarray:
+    """(2, 2): room below and above (rows) the centres of the original atoms, in x and y (columns)
+    of the picture, Angstrom, so that every atom of every corrupted copy is on it."""
+    view = rotate(_VIEW)[:, :2]
+    radii = np.array([_radius(number) for number in original.numbers])[:, None] + _RIM
+    at = original.positions @ view
+    room = np.maximum(radii, _MARGIN)
+    low, high = (at - room).min(0), (at + room).max(0)
+    for each in corruptions:
+        moved = (original.positions + each.displacement.numpy()) @ view
+        low = np.minimum(low, (moved - radii).min(0))
+        high = np.maximum(high, (moved + radii).max(0))
+    return np.stack([at.min(0) - low, high - at.max(0)])
+
+
 def _draw(
     axis: Axes,
     original: Atoms,
     corruption: Corruption | None,
     look: _Look,
+    margins: np.ndarray,
     forces: np.ndarray | None = None,
 ) -> None:
     """Draw the corrupted atoms, and pale ones where they were, or arrows.
 
     Both go into one structure, so that nearer atoms hide farther ones. The frame is that of the
-    original.
+    original with ``margins`` of :func:`_margins`.
     """
     everything = original.copy()
     colours = [
@@ -166,7 +187,7 @@ def _draw(
     radii = [_radius(number) for number in original.numbers]
     moved, mask = np.zeros_like(original.positions), np.zeros(len(original), dtype=bool)
     if corruption is not None:
-        moved, mask = corruption.noise_vec.numpy(), corruption.noise_mask.numpy()
+        moved, mask = corruption.displacement.numpy(), corruption.noise_mask.numpy()
         everything.positions += moved
     pale = np.zeros(len(everything), dtype=bool)
     if corruption is not None:
@@ -181,7 +202,7 @@ def _draw(
     )
     drawn.write()
     at = drawn.to_image_plane_positions(original.positions)
-    (left, low), (right, high) = at.min(0)[:2] - _MARGIN, at.max(0)[:2] + _MARGIN
+    (left, low), (right, high) = at.min(0)[:2] - margins[0], at.max(0)[:2] + margins[1]
     axis.set(xlim=(left, right), ylim=(low, high))
     pale_colours = {tuple(np.round(colours[index], 3)) for index in np.flatnonzero(pale)}
     for patch in axis.patches:

@@ -12,7 +12,7 @@ import numpy as np
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation.structures import open_structures
 from dens_ocp.report import verdict
-from dens_ocp.report.breakdown import NO_ADSORBATE, Breakdown
+from dens_ocp.report.breakdown import Breakdown
 from dens_ocp.report.content import Details, Missing, Part, Picture, Section, Table, Text, number
 from dens_ocp.report.drawing import DENSITY_FROM, save
 from dens_ocp.report.evaluation_folder import Evaluation, ScoredSplit, score_split
@@ -114,13 +114,13 @@ def key_numbers(done: Evaluated | None) -> Part:
             )
         )
     header = (
-        "split", "structures", "energy MAE\n(meV)", "predicting\nthe mean",
+        "split", "structures", "energy MAE\n(meV)", "predicting the\nsplit's mean",
         "force MAE\n(meV/\u00c5)", "predicting\nzero", "force\ncosine", "EFwT\n(%)",
     )  # fmt: skip
     caption = (
-        "Errors per split (free atoms), beside those of trivial predictors: the split's mean "
-        "energy, and no force. EFwT: energy within 20 meV and all force components within "
-        "30 meV/\u00c5."
+        "Errors per split (free atoms), beside those of trivial predictors: the mean of the "
+        "split's own labelled energies (not the training set's), and no force. EFwT: energy "
+        "within 20 meV and all force components within 30 meV/\u00c5."
     )
     return Table(caption, header, rows)
 
@@ -157,11 +157,12 @@ def parity_section(done: Evaluated | None, out: Path) -> Section:
 
 
 def groups_section(done: Evaluated | None, out: Path) -> Section:
-    """Errors by element, adsorbate, surface, tag."""
+    """Errors by element, adsorbate, surface, tag; without adsorbates by element and composition."""
     section = Section("Errors by element, adsorbate and surface")
     splits = _splits_or_reasons(section, done)
     if not splits:
         return section
+    slabs = any(each.has_adsorbates for each in splits.values())
     hollow = f"Hollow: fewer than {FEW} atoms or structures."
     count = len(keys(splits, "element"))
     section.parts.append(
@@ -175,59 +176,69 @@ def groups_section(done: Evaluated | None, out: Path) -> Section:
             width=min(1000, max(480, 20 * count + 120)),
         )
     )
-    named = {"adsorbate": "composition of the atoms with tag 2",
-             "surface": "elements of all other atoms",
-             "tag": "place of the atom"}  # fmt: skip
-    for kind, meaning in named.items():
-        names = keys(splits, kind)
-        if kind == "adsorbate" and names == [NO_ADSORBATE]:
-            section.parts.append(
-                Missing("errors by adsorbate: no atom of these data has tag 2 (adsorbate)")
+    named = {"adsorbate": ("adsorbate", "composition of the atoms with tag 2"),
+             "surface": ("surface", "elements of all other atoms"),
+             "tag": ("tag", "place of the atom")}  # fmt: skip
+    if not slabs:
+        section.title = "Errors by element"
+        section.parts.append(
+            Missing(
+                "errors by adsorbate, surface and tag: no atom of these data has tag 2 (adsorbate)"
             )
-            continue
+        )
+        named = {"surface": ("elements", "elements of a structure")}
+        if len(keys(splits, "surface")) < 2:
+            named = {}
+    for kind, (title, meaning) in named.items():
+        names = keys(splits, kind)
         most = f"the {SHOWN} most frequent of {len(names)}; " if len(names) > SHOWN else ""
         section.parts.append(
             Picture(
-                save(group_errors(splits, kind), out / f"errors_by_{kind}.png"),
-                f"Errors by {kind}; the same numbers are in the table below.",
-                f"Errors by {kind} ({most}{meaning}), a colour and shape per split. {hollow}",
+                save(group_errors(splits, kind), out / f"errors_by_{title}.png"),
+                f"Errors by {title}; the same numbers are in the table below.",
+                f"Errors by {title} ({most}{meaning}), a colour and shape per split. {hollow}",
                 width=360 if kind == "tag" else 620,
             )
         )
-    for kind in ("element", *named):
-        section.parts.append(_group_table(splits, kind))
-    section.parts.append(_worst_table(splits))
+    for kind, (title, _) in ({"element": ("element", "")} | named).items():
+        section.parts.append(_group_table(splits, kind, title))
+    section.parts.append(_worst_table(splits, slabs))
     return section
 
 
-def _group_table(splits: Mapping[str, Breakdown], kind: str) -> Details:
+def _group_table(splits: Mapping[str, Breakdown], kind: str, title: str) -> Details:
     names = keys(splits, kind)
+    # an energy belongs to a structure, and so to no tag
+    of_structures = kind != "tag"
     rows = [
         (
-            name, split, f"{group.structures:,}", number(group.energy_mae, 0), f"{group.atoms:,}",
-            number(group.force_mae),
+            name, split,
+            *((f"{group.structures:,}", number(group.energy_mae, 0)) if of_structures else ()),
+            f"{group.atoms:,}", number(group.force_mae),
         )
         for name in names[:_ROWS]
         for split, breakdown in splits.items()
         if (group := breakdown.groups[kind].get(name)) is not None
     ]  # fmt: skip
     header = (
-        kind, "split", "structures", "energy MAE (meV)", "free atoms", "force MAE (meV/\u00c5)",
+        title, "split", *(("structures", "energy MAE (meV)") if of_structures else ()),
+        "free atoms", "force MAE (meV/\u00c5)",
     )  # fmt: skip
     of = f" (the {_ROWS} most frequent of {len(names)})" if len(names) > _ROWS else ""
-    return Details(f"Table by {kind}{of}", [Table(f"Errors by {kind}{of}", header, rows)])
+    return Details(f"Table by {title}{of}", [Table(f"Errors by {title}{of}", header, rows)])
 
 
-def _worst_table(splits: Mapping[str, Breakdown]) -> Details:
+def _worst_table(splits: Mapping[str, Breakdown], slabs: bool) -> Details:
     rows = [
-        (split, name, adsorbate, surface, number(error, 0))
+        (split, name, *((adsorbate, surface) if slabs else (surface,)), number(error, 0))
         for split, breakdown in splits.items()
         for error, name, adsorbate, surface in breakdown.worst
     ]
-    header = ("split", "structure", "adsorbate", "surface", "energy error (meV)")
+    made_of = ("adsorbate", "surface") if slabs else ("elements",)
+    header = ("split", "structure", *made_of, "energy error (meV)")
     return Details(
         "Structures with the largest energy errors",
-        [Table("The ten largest energy errors of each split", header, rows)],
+        [Table("The largest energy errors of each split, ten at most", header, rows)],
     )
 
 

@@ -101,6 +101,8 @@ def learning_curves(
     """
     rows = (len(panels) + 1) // 2
     figure, axes = new_figure(rows, 2, (11, 3.6 * rows))
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
     for axis, panel in zip(axes.flat, panels, strict=False):
         for style, (name, series) in zip(("-", "--"), runs.items(), strict=False):
             for colour, (tag, label) in zip(COLOURS, panel.curves, strict=False):

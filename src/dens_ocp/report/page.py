@@ -38,6 +38,18 @@ def headline(checks: Sequence[Check]) -> str:
     return ", ".join(parts)
 
 
+def spelled_out(checks: Sequence[Check]) -> str:
+    """The verdict for a terminal: :func:`headline`, then what each warning and note says.
+
+    >>> print(spelled_out([Check(GOOD, "Numbers", "Fine."), Check(BAD, "Noise", "Nothing.")]))
+    1 warning (Noise)
+      warning: Noise: Nothing.
+    """
+    found = [check for level in (BAD, NOTE) for check in checks if check.level == level]
+    lines = [f"  {_WORD[check.level]}: {check.subject}: {check.text}" for check in found]
+    return "\n".join([headline(checks), *lines])
+
+
 def render(
     title: str, subtitle: str, checks: Sequence[Check], top: Sequence[Part], rest: list[Section]
 ) -> str:

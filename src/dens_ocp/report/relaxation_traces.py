@@ -46,8 +46,8 @@ def relaxation_traces(splits: Mapping[str, Relaxations], fmax: float | None) -> 
             below.axhline(fmax, color="0.25", linewidth=1, linestyle=(0, (1, 1)))
         for axis in (above, below):
             plain(axis)
-    labelled = any(trace.label is not None for each in splits.values() for trace in each.traces)
-    zero = "label" if labelled else "last frame"
+    labelled = {trace.label is not None for each in splits.values() for trace in each.traces}
+    zero = {(True,): "label", (False,): "last frame"}.get(tuple(labelled), "label or last frame")
     axes[0, 0].set_ylabel(f"energy \u2212 {zero} (eV)")
     axes[1, 0].set_ylabel("largest force (eV/\u00c5)")
     return figure

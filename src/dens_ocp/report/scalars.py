@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from scipy.signal import savgol_filter
 
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Steps (n,) int and values (n,) float by tag (``train/loss_noise``, ``val/forces_mae``)."""
@@ -40,9 +41,30 @@ def window_ends(steps: np.ndarray, values: np.ndarray, every: int) -> tuple[np.n
 
 
 def smooth(values: np.ndarray, reach: int = 3) -> np.ndarray:
-    """Means over each value and up to ``reach`` neighbours on both sides."""
-    positions = range(len(values))
-    return np.array([values[max(0, at - reach) : at + reach + 1].mean() for at in positions])
+    """Means over each value and ``reach`` neighbours on both sides.
+
+    The first and last ``reach`` values lie on a straight line through those of the first and last
+    window, so that a line stays one: means over what is left of a window there would bend a slope.
+    Values that are not finite stay as they are, and others do not look across them. Nothing lies
+    outside what its window spans.
+
+    >>> smooth(np.arange(10.0)).round(6).tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+    """
+    smoothed = values.astype(float)
+    finite = np.isfinite(smoothed)
+    edges = np.flatnonzero(np.diff(np.r_[False, finite, False].astype(int)))
+    for start, end in edges.reshape(-1, 2):
+        part = smoothed[start:end].copy()
+        window = min(2 * reach + 1, len(part) - 1 + len(part) % 2)
+        if window < 3:
+            continue
+        line = savgol_filter(part, window, polyorder=1, mode="interp")
+        # on a steep slope the line of an edge may leave the values, and fall below zero
+        first = np.clip(np.arange(len(part)) - window // 2, 0, len(part) - window)
+        spans = part[first[:, None] + np.arange(window)]
+        smoothed[start:end] = np.clip(line, spans.min(1), spans.max(1))
+    return smoothed
 
 
 def tail(values: np.ndarray, share: float = 0.1) -> np.ndarray:

@@ -46,6 +46,11 @@ class TrainingRun:
         """The options of DeNS, or None where the config has none."""
         return parse_dens_config(self.config.get("optim", {}))
 
+    def inside(self, path: Path) -> str:
+        """A path as it is found from ``run_dir``; one that lies elsewhere as it is."""
+        path = Path(path)
+        return str(path.relative_to(self.run_dir) if path.is_relative_to(self.run_dir) else path)
+
     @property
     def print_every(self) -> int:
         """``--print-every``: over so many steps the logged training metrics are means."""

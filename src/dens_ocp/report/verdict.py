@@ -18,7 +18,7 @@ from dens_ocp.report.scalars import Series, tail, window_ends
 GOOD, NOTE, BAD = "good", "note", "bad"
 LEVELS = (GOOD, NOTE, BAD)
 NO_BETTER = 0.95
-"""An error above this share of the trivial predictor's is no better than it."""
+"""From this share of the trivial predictor's error on a predictor has learned next to nothing."""
 HARDLY_BETTER = 0.8
 
 _RISING, _FALLING = 0.05, 0.05
@@ -66,40 +66,57 @@ def finished(epoch: float | None, max_epochs: Any) -> Check | None:
     return Check(NOTE, "Length", f"Training stopped early, or goes on: {text}.")
 
 
-def validation(series: Series) -> Check | None:
-    """Whether the validation error of forces (of energies where there is none) rises or falls."""
+def validation(series: Series, primary: str | None = None) -> Check | None:
+    """Whether the validation error of forces (of energies where there is none) rises or falls.
+
+    Args:
+        series: logged scalars.
+        primary: the metric that chooses ``best_checkpoint.pt``, or None where it is not known.
+    """
     known = [tag for tag in _VALIDATED if tag in series and np.isfinite(series[tag][1]).any()]
     if not known:
         return None
     tag, name = known[0], _VALIDATED[known[0]]
     steps, values = series[tag]
     unit = "meV/\u00c5" if name == "force" else "meV"
-    last, best = values[-1], int(np.nanargmin(values))
+    if not np.isfinite(values[-1]):
+        text = f"The {name} MAE of the last validation (step {steps[-1]}) is NaN or infinite."
+        return Check(BAD, "Validation", text)
+    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    last, best = values[-1], int(values.argmin())
     now = f"{1000 * last:.1f} {unit}"
     if len(values) < 3:
-        return Check(NOTE, "Validation", f"Only {len(values)} validation(s); force MAE {now}."
-                     if name == "force" else f"Only {len(values)} validation(s).")  # fmt: skip
+        many = "" if len(values) == 1 else "s"
+        text = f"Only {len(values)} validation{many}; {name} MAE {now}."
+        return Check(NOTE, "Validation", text)
     if last > (1 + _RISING) * values[best]:
-        return Check(
-            BAD, "Validation",
+        text = (
             f"The {name} MAE rises: {now} at the end, {1000 * values[best]:.1f} at step "
-            f"{steps[best]}; best_checkpoint.pt is from there.",
-        )  # fmt: skip
-    before = int(np.searchsorted(steps, steps[-1] * 0.75))
-    fall = 1 - last / values[min(before, len(values) - 2)]
-    since = f"{100 * fall:.1f} % lower than at step {steps[min(before, len(values) - 2)]}"
+            f"{steps[best]}"
+        )
+        if primary == tag.removeprefix("val/"):
+            text += "; best_checkpoint.pt is from there"
+        return Check(BAD, "Validation", f"{text}.")
+    at = min(int(np.searchsorted(steps, steps[-1] * 0.75)), len(values) - 2)
+    fall = 1 - last / values[at] if values[at] else 0.0
+    since = f"{100 * abs(fall):.1f} % {'lower' if fall >= 0 else 'higher'} than at step {steps[at]}"
     rate = series.get("train/lr")
     ended = rate is not None and rate[1][-1] < _LOW_RATE * rate[1].max()
     schedule = "" if rate is None else (
         f" The learning rate is {rate[1][-1]:.2g}, {100 * rate[1][-1] / rate[1].max():.0f} % of "
         "its peak."
     )  # fmt: skip
-    if fall < _FALLING or ended:
-        return Check(GOOD, "Validation", f"The {name} MAE has settled: {now}, {since}.{schedule}")
-    return Check(
-        NOTE, "Validation",
-        f"The {name} MAE still falls: {now}, {since}.{schedule} Longer training would help.",
-    )  # fmt: skip
+    if fall < _FALLING:
+        text = f"The {name} MAE has settled: {now}, {since}.{schedule}"
+        return Check(GOOD, "Validation", text)
+    if ended:
+        text = (
+            f"The {name} MAE fell up to the end of the schedule: {now}, {since}.{schedule} A "
+            "longer schedule may bring it lower."
+        )
+        return Check(GOOD, "Validation", text)
+    text = f"The {name} MAE still falls: {now}, {since}.{schedule} Longer training may help."
+    return Check(NOTE, "Validation", text)
 
 
 def noise(series: Series, dens: DeNSConfig, every: int) -> Check | None:
@@ -109,8 +126,12 @@ def noise(series: Series, dens: DeNSConfig, every: int) -> Check | None:
     last = float(tail(window_ends(*series["train/dens_noise_mae"], every)[1]).mean())
     zero = noise_of_zero(dens)
     text = f"noise MAE {last:.3f} \u00c5 at the end; predicting none gives {zero:.3f} \u00c5"
-    if not last < NO_BETTER * zero:
-        return Check(BAD, "Denoising", f"The noise head predicts nothing: {text}.")
+    if not math.isfinite(last):
+        return Check(BAD, "Denoising", f"The noise MAE is not a number: {text}.")
+    if last >= zero:
+        return Check(BAD, "Denoising", f"The noise head does worse than predicting none: {text}.")
+    if last >= NO_BETTER * zero:
+        return Check(BAD, "Denoising", f"The noise head has learned next to nothing: {text}.")
     return Check(GOOD, "Denoising", f"The noise head works: {text}.")
 
 
@@ -168,7 +189,7 @@ def splits(numbers: Mapping[str, SplitNumbers]) -> list[Check]:
     for name, each in numbers.items():
         faults = _faults(each)
         if faults:
-            checks.append(Check(BAD, name, f"{'; '.join(faults)}."))
+            checks.append(Check(BAD, name, f"{_sentence('; '.join(faults))}."))
             continue
         force = _share(each.scores.force_mae, each.scores.zero_force_mae)
         energy = _share(each.scores.energy_mae, each.scores.mean_energy_mae)
@@ -176,12 +197,12 @@ def splits(numbers: Mapping[str, SplitNumbers]) -> list[Check]:
             f"{what} are hardly better than {trivial} ({100 * share:.0f} % of its error)"
             for what, trivial, share in (
                 ("forces", "predicting zero", force),
-                ("energies", "predicting the mean", energy),
+                ("energies", "predicting the split's mean", energy),
             )
             if share is not None and share >= HARDLY_BETTER
         ]
         if weak:
-            checks.append(Check(NOTE, name, f"{'; '.join(weak)}.".capitalize()))
+            checks.append(Check(NOTE, name, f"{_sentence('; '.join(weak))}."))
         else:
             good.append((name, force, energy))
     if good:
@@ -189,12 +210,12 @@ def splits(numbers: Mapping[str, SplitNumbers]) -> list[Check]:
             f"{what} errors are {_span(shares)} of {trivial}"
             for what, trivial, shares in (
                 ("force", "predicting zero", [force for _, force, _ in good]),
-                ("energy", "predicting the mean", [energy for _, _, energy in good]),
+                ("energy", "predicting the split's mean", [energy for _, _, energy in good]),
             )
             if any(share is not None for share in shares)
         ]
         names = ", ".join(name for name, *_ in good)
-        text = f"{'; '.join(parts)} ({names}).".capitalize() if parts else f"Scored: {names}."
+        text = f"{_sentence('; '.join(parts))} ({names})." if parts else f"Scored: {names}."
         checks.append(Check(GOOD, "Predictions", text))
     return checks
 
@@ -207,19 +228,23 @@ def _faults(each: SplitNumbers) -> list[str]:
         )
     if each.missing:
         faults.append(f"{each.missing} structures have no prediction")
-    force = _share(scores.force_mae, scores.zero_force_mae)
-    if force is not None and force >= NO_BETTER:
+    for what, mine, unit, trivial, its in (
+        ("force", scores.force_mae, "meV/\u00c5", "predicting zero", scores.zero_force_mae),
+        ("energy", scores.energy_mae, "meV", "the split's mean energy", scores.mean_energy_mae),
+    ):
+        share = _share(mine, its)
+        if share is None or share < NO_BETTER:
+            continue
+        better = "no better than" if share >= 1 else f"only {100 * (1 - share):.1f} % below"
         faults.append(
-            f"the force MAE ({scores.force_mae:.1f} meV/\u00c5) is no better than that of "
-            f"predicting zero ({scores.zero_force_mae:.1f})"
-        )
-    energy = _share(scores.energy_mae, scores.mean_energy_mae)
-    if energy is not None and energy >= NO_BETTER:
-        faults.append(
-            f"the energy MAE ({scores.energy_mae:.0f} meV) is no better than that of the split's "
-            f"mean energy ({scores.mean_energy_mae:.0f})"
+            f"the {what} MAE ({mine:.1f} {unit}) is {better} that of {trivial} ({its:.1f})"
         )
     return faults
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter in front; names of splits and elements keep theirs."""
+    return text[:1].upper() + text[1:]
 
 
 def _share(mine: float | None, trivial: float | None) -> float | None:
