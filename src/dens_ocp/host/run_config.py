@@ -13,7 +13,7 @@ from fairchem.core.common.utils import (
 
 from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.errors import DensError
-from dens_ocp.host import config_file, defaults, oc22_references
+from dens_ocp.host import config_file, configured_references, defaults, oc22_references
 
 SPLITS = ("train", "val", "test", "relax")
 
@@ -29,7 +29,8 @@ def read(path: str | Path, overrides: list[str]) -> dict[str, Any]:
     """
     config = config_file.read(path)
     if overrides:
-        config, _ = merge_dicts(config, create_dict_from_args(overrides))
+        changes = create_dict_from_args(configured_references.keeping_settings(overrides))
+        config, _ = merge_dicts(config, changes)
     for name in ("model", "dataset", "optim"):
         if not isinstance(config.get(name), (dict, list)):
             raise DensError(f"{path} has no section {name}; start from a file in configs/")

@@ -26,6 +26,7 @@ from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.datasets.named_records import name_unreadable_records
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
+    configured_references,
     data_workers,
     defaults,
     oc22_references,
@@ -126,6 +127,20 @@ class HostTrainer(ResumableTrainer):
                 atoms=("fixed", "tags") if split == "relax" else ("fixed",),
                 cell=bool(getattr(self._unwrapped_model, "use_pbc", False)),
             )
+
+    def load_references_and_normalizers(self) -> None:
+        """fairchem's; without a training set those of the config that need none. fairchem reads
+        them all, also those that the checkpoint replaces, and fails where one is to be fitted."""
+        if self.train_loader is not None:
+            super().load_references_and_normalizers()
+            return
+        read = partial(configured_references.read, self.config["dataset"])
+        configured = on_master(read, self.device)
+        for own, modules in (
+            (self.normalizers, configured.normalizer),
+            (self.elementrefs, configured.element_references),
+        ):
+            own.update({target: module.to(self.device) for target, module in modules.items()})
 
     def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
         plain = self.collater
