@@ -73,13 +73,19 @@ class Finished:
 
 
 def read(path: Path) -> Finished | None:
-    """The trajectory, or None if it is not there, empty or damaged."""
+    """The trajectory, or None if it is not there, empty, damaged, or if its last frame has not what
+    a relaxation leaves: finite positions, a finite energy, a finite force for each atom."""
     if not path.is_file():
         return None
     try:
         with TrajectoryReader(path) as frames:
             finished = Finished(frames[0], frames[-1])
-        return finished if np.ndim(finished.results["energy"]) == 0 else None
+        energy, forces = finished.results["energy"], finished.results["forces"]
+        positions = finished.relaxed.positions
+        if np.ndim(energy) != 0 or np.shape(forces) != positions.shape:
+            return None
+        whole = all(np.isfinite(value).all() for value in (energy, forces, positions))
+        return finished if whole else None
     except Exception:  # whatever a damaged file makes of ASE's reader
         return None
 
