@@ -23,6 +23,7 @@ from dens_ocp.host import (
     whole_results,
 )
 from dens_ocp.host.dealt_batches import DealtBatches, WaitingLoader, patient_group
+from dens_ocp.host.rank_loss import of_this_rank
 from dens_ocp.host.relaxation import relax_or_read
 from dens_ocp.host.relaxation_metrics import RelaxationEvaluator
 from dens_ocp.host.swapped import swapped
@@ -36,6 +37,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
     _relax_dataset: Any = None
     _patient_group: Any = None
     _predicted: Any = None
+    loss_functions: Any = ()  # a calculator has none
     _system_ids_are_unique = False
     _in_training = False
 
@@ -58,7 +60,8 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         self._relax_dataset = dataset
 
     def get_sampler(self, dataset: Any, batch_size: int, shuffle: bool) -> Any:
-        if dataset is not self._relax_dataset:
+        """fairchem's for training; elsewhere each record once."""
+        if dataset is self.train_dataset:
             return super().get_sampler(dataset, batch_size, shuffle)
         in_groups = gp_utils.initialized()
         return DealtBatches(
@@ -66,7 +69,25 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             batch_size,
             gp_utils.get_dp_rank() if in_groups else distutils.get_rank(),
             gp_utils.get_dp_world_size() if in_groups else distutils.get_world_size(),
+            every_rank=dataset is self._relax_dataset,
         )
+
+    @contextmanager
+    def on_its_own(self) -> Iterator[None]:
+        """No rank waits for another inside: they may have different numbers of batches.
+
+        DDP's forward is a meeting of all ranks, and so is the mean of a loss.
+        """
+        with (
+            swapped(self, "model", self._unwrapped_model),
+            swapped(self, "loss_functions", of_this_rank(self.loss_functions)),
+        ):
+            yield
+
+    def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
+        """fairchem's, in which each record counts once, for any number of ranks."""
+        with self.on_its_own():
+            return super().validate(split, disable_tqdm)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -106,7 +127,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
     ) -> Any:
         """fairchem's; ``save_results`` learns what was predicted."""
         self._predicted = data_loader.dataset if isinstance(data_loader, DataLoader) else None
-        with self.averaged_weights():
+        with self.averaged_weights(), self.on_its_own():
             return super().predict(data_loader, per_image, results_file, disable_tqdm)
 
     def save_results(
@@ -161,6 +182,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         kept: dict[str, Any] = {}
         with ExitStack() as stack:
             stack.enter_context(self.averaged_weights())
+            stack.enter_context(self.on_its_own())
             if "traj_dir" in options:
                 self._claim(task)
             relax = partial(
@@ -171,8 +193,6 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             for owner, name, value in (
                 (self, "config", {**self.config, "task": task}),
                 (self, "relax_loader", loader),
-                # DDP's forward is a meeting of all ranks, and each relaxes on its own
-                (self, "model", self._unwrapped_model),
                 (ocp_trainer, "ml_relax", relax),
                 (ocp_trainer, "check_traj_files", lambda batch, traj_dir: False),
                 (ocp_trainer, "Evaluator", partial(RelaxationEvaluator, kept)),

@@ -244,11 +244,17 @@ class HostTrainer(ResumableTrainer):
         )
 
     def _aggregate_metrics(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """fairchem's; it adds up over ranks name by name, so all ranks need the same names."""
-        if distutils.get_world_size() > 1:
-            names: list[Any] = [None] * distutils.get_world_size()
-            torch.distributed.all_gather_object(names, list(metrics))
-            nothing = {"metric": None, "total": 0.0, "numel": 0}
-            everywhere = dict.fromkeys(name for rank in names for name in rank)
-            metrics = {name: metrics.get(name, nothing) for name in everywhere}
-        return super()._aggregate_metrics(metrics)
+        """The metrics of all ranks together. fairchem adds up name by name and in float32; a rank
+        without a batch has no names."""
+        if distutils.get_world_size() == 1:
+            return super()._aggregate_metrics(metrics)
+        ranks: list[Any] = [None] * distutils.get_world_size()
+        torch.distributed.all_gather_object(ranks, metrics)
+        together: dict[str, Any] = {}
+        for name in dict.fromkeys(name for rank in ranks for name in rank):
+            total, numel = (
+                sum(rank[name][part] for rank in ranks if name in rank)
+                for part in ("total", "numel")
+            )
+            together[name] = {"metric": total / numel, "total": total, "numel": numel}
+        return together
