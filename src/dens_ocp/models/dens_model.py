@@ -12,6 +12,7 @@ import torch
 from dens_ocp.batch import read, read_scored
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.fast.switch import make_fast
+from dens_ocp.models import lone_atoms
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.parameter_names import translated
 from dens_ocp.nn.force_encoding import ForceEncoding
@@ -93,6 +94,27 @@ class DeNSModel(DenoisingModel):
     ) -> torch.Tensor:
         """(N, 3) output of ``force_head`` or ``noise_head`` for ``atoms`` (N,) bool (None: all);
         zero for others."""
+
+    def forward(self, data: Batch) -> dict[str, torch.Tensor]:
+        """As :class:`DenoisingModel`; also of a batch in which no atom has a neighbour."""
+        try:
+            return super().forward(data)
+        except lone_atoms.NoEdgesError:
+            outputs = super().forward(lone_atoms.with_pair(data))
+        return lone_atoms.without_pair(outputs, data)
+
+    def generate_graph(self, data: Batch, *args: Any, **options: Any) -> Any:
+        """fairchem's.
+
+        Raises:
+            NoEdgesError: it has no edge.
+        """
+        if lone_atoms.has_pair(data):
+            return lone_atoms.graph_of_pair(data)
+        graph = super().generate_graph(data, *args, **options)
+        if graph.edge_index.shape[1] == 0:
+            raise lone_atoms.NoEdgesError
+        return graph
 
     def predict(self, data: Batch) -> dict[str, torch.Tensor]:
         """The original task.
