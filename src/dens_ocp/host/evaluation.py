@@ -20,6 +20,7 @@ from dens_ocp.host import (
     record_ids,
     relaxation_options,
     trajectories,
+    unusable_results,
     whole_results,
 )
 from dens_ocp.host.dealt_batches import DealtBatches, WaitingLoader, patient_group
@@ -27,6 +28,7 @@ from dens_ocp.host.rank_loss import of_this_rank
 from dens_ocp.host.relaxation import relax_or_read
 from dens_ocp.host.relaxation_metrics import RelaxationEvaluator
 from dens_ocp.host.swapped import swapped
+from dens_ocp.host.unusable_results import Unusable
 
 _RELAXED_LABELS = ("energy_relaxed", "pos_relaxed")
 
@@ -37,6 +39,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
     _relax_dataset: Any = None
     _patient_group: Any = None
     _predicted: Any = None
+    _unusable: Unusable | None = None
     loss_functions: Any = ()  # a calculator has none
     _system_ids_are_unique = False
     _in_training = False
@@ -86,8 +89,15 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
 
     def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
         """fairchem's, in which each record counts once, for any number of ranks."""
-        with self.on_its_own():
-            return super().validate(split, disable_tqdm)
+        unusable = Unusable(f"dataset.{split}")
+        with self.on_its_own(), swapped(self, "_unusable", unusable):
+            metrics = super().validate(split, disable_tqdm)
+        self._say_what_is_unusable(unusable)
+        return metrics
+
+    def _say_what_is_unusable(self, unusable: Unusable, hint: str = "") -> None:
+        parameters = self._unwrapped_model.named_parameters()
+        unusable.report(parameters, fatal=not self._in_training, hint=hint)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -112,11 +122,16 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
     # ---- predictions -----------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
-        """In evaluation the edge frames of a batch are the same in every run."""
+        """In evaluation the edge frames of a batch are the same in every run, and a structure that
+        is not finite has no finite results."""
         if self.model.training:
             return super()._forward(batch)
         with edge_frames.seeded(self.config["cmd"]["seed"] or 0, batch, self.device):
-            return super()._forward(batch)
+            outputs = super()._forward(batch)
+        outputs = unusable_results.marked(outputs, batch, self.output_targets)
+        if self._unusable is not None:
+            self._unusable.look(outputs, batch, self.output_targets)
+        return outputs
 
     def predict(
         self,
@@ -136,7 +151,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         """Write a prediction file, whole, with a prediction for every record.
 
         Raises:
-            DensError: two records have one id (in training, a warning).
+            DensError: two records have one id, or no prediction is finite (in training, a warning).
         """
         if results_file is None:
             return
@@ -148,6 +163,11 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
                 if not self._in_training:
                     raise
                 logging.warning("%s", error)
+        unusable = Unusable("dataset.test")
+        unusable.look_at_predictions(predictions)
+        self._say_what_is_unusable(
+            unusable, "; float16 ends at 65504, task.prediction_dtype: float32 has no such end"
+        )
         with whole_results.whole_results(self.config["cmd"]):
             super().save_results(predictions, results_file, keys)
 
@@ -165,7 +185,8 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
 
         Raises:
             DensError: a mistake in ``task.relax_opt``; two systems with one sid; trajectories of
-                another checkpoint or of other settings in ``traj_dir``.
+                another checkpoint or of other settings in ``traj_dir``; no structure has finite
+                results (in training, a warning).
         """
         dataset = self.relax_dataset
         task = relaxation_options.checked(self.config["task"])
@@ -180,6 +201,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             self.relax_loader, task.pop("num_relaxation_batches", None), self._patient_group
         )
         kept: dict[str, Any] = {}
+        unusable = Unusable("dataset.relax")
         with ExitStack() as stack:
             stack.enter_context(self.averaged_weights())
             stack.enter_context(self.on_its_own())
@@ -188,6 +210,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             relax = partial(
                 relax_or_read,
                 reuse=not self._in_training,
+                unusable=unusable,
                 record=not gp_utils.initialized() or gp_utils.get_gp_rank() == 0,
             )
             for owner, name, value in (
@@ -200,6 +223,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
                 stack.enter_context(swapped(owner, name, value))
             stack.enter_context(whole_results.whole_results(self.config["cmd"]))
             super().run_relaxations()
+            self._say_what_is_unusable(unusable)
         metrics = self._aggregate_metrics(
             {f"{task}_{name}": each for task in kept for name, each in kept[task].items()}
         )

@@ -18,6 +18,7 @@ from fairchem.core.common.relaxation.optimizers.lbfgs_torch import LBFGS
 from dens_ocp.host import trajectories
 from dens_ocp.host.record_ids import system_ids
 from dens_ocp.host.swapped import swapped
+from dens_ocp.host.unusable_results import Unusable, in_structures
 
 
 class _Curvatures(deque):
@@ -137,6 +138,7 @@ def relax_or_read(
     model: Any,
     *,
     relax_opt: dict[str, Any],
+    unusable: Unusable,
     reuse: bool = True,
     record: bool = True,
     **settings: Any,
@@ -149,6 +151,7 @@ def relax_or_read(
     Args:
         batch: of fairchem's loader. model: the trainer.
         relax_opt: options of L-BFGS, and ``traj_dir``, a Path, if trajectories are wanted.
+        unusable: gets the systems, and whether their energy, forces and positions are finite.
         reuse: read finished trajectories. record: write them.
         settings: other arguments of ``ml_relax``.
 
@@ -163,6 +166,7 @@ def relax_or_read(
         finished = _finished(batch, folder)
         if finished is not None:
             logging.info("Finished already: %s", ", ".join(system_ids(batch)))
+            unusable.add(system_ids(batch), [False] * len(finished))
             return _with_results(batch.to(model.device), finished)
     if not record:
         relax_opt = {name: value for name, value in relax_opt.items() if name != "traj_dir"}
@@ -174,9 +178,9 @@ def relax_or_read(
         relaxed = ml_relaxation.ml_relax(
             batch=batch, model=model, relax_opt=dict(relax_opt), **settings
         )
-    for name, energy in zip(system_ids(relaxed), relaxed.energy, strict=True):
-        if not torch.isfinite(energy).all():
-            logging.warning("The relaxation of %s ended with NaN or infinite numbers", name)
+    atoms = torch.isfinite(relaxed.pos).all(1) & torch.isfinite(relaxed.forces).all(1)
+    systems = torch.isfinite(relaxed.energy.view(len(relaxed.natoms), -1)).all(1)
+    unusable.add(system_ids(relaxed), (in_structures(~atoms, relaxed) | ~systems).tolist())
     return relaxed
 
 
