@@ -126,7 +126,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         is not finite has no finite results."""
         if self.model.training:
             return super()._forward(batch)
-        with edge_frames.seeded(self.config["cmd"]["seed"] or 0, batch, self.device):
+        with edge_frames.repeatable(self.config["cmd"]["seed"] or 0, batch, self.device):
             outputs = super()._forward(batch)
         outputs = unusable_results.marked(outputs, batch, self.output_targets)
         if self._unusable is not None:
