@@ -16,6 +16,7 @@ from dens_ocp.errors import DensError
 from dens_ocp.host import (
     checkpoint_files,
     configured_references,
+    dataset_reference,
     gradient_forces,
     kept_checkpoints,
     resume_notes,
@@ -91,6 +92,8 @@ class CheckpointingTrainer(GuardedTrainer):
     ) -> str | None:
         """In the place of fairchem's ``save_checkpoint``; on rank 0."""
         path, keep_as = Path(checkpoint_dir) / checkpoint_file, None
+        reference = dataset_reference.beside(self.config["dataset"].get("src"))
+        state[dataset_reference.CHECKPOINT_ENTRY] = dataset_reference.entry(reference)
         of_the_run = checkpoint_file == kept_checkpoints.NEWEST
         if training_state:
             state["resume"] = {
@@ -205,6 +208,12 @@ class CheckpointingTrainer(GuardedTrainer):
                 self.elementrefs.pop(target, None)
             super().load_checkpoint(checkpoint_path, checkpoint, inference_only=True)
             self._complete_references(checkpoint, checkpoint_path)
+            if inference_only:  # a calculator
+                whole = checkpoint
+                known = dataset_reference.CHECKPOINT_ENTRY in checkpoint
+                if not known and Path(checkpoint_path).is_file():
+                    whole = checkpoint_files.read(checkpoint_path, torch.device("cpu"))
+                self._dataset_reference = dataset_reference.of_checkpoint(whole)
             if checkpoint.get("ema"):
                 average = ExponentialMovingAverage(self.model.parameters(), 0.0)
                 average.load_state_dict(checkpoint["ema"])

@@ -23,6 +23,7 @@ from dens_ocp.host import (
     unusable_results,
     whole_results,
 )
+from dens_ocp.host.dataset_reference import DatasetReference
 from dens_ocp.host.dealt_batches import DealtBatches, WaitingLoader, patient_group
 from dens_ocp.host.rank_loss import of_this_rank
 from dens_ocp.host.relaxation import relax_or_read
@@ -39,6 +40,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
     _relax_dataset: Any = None
     _patient_group: Any = None
     _predicted: Any = None
+    _dataset_reference: DatasetReference | None = None  # only a calculator has one
     _unusable: Unusable | None = None
     loss_functions: Any = ()  # a calculator has none
     _system_ids_are_unique = False
@@ -140,10 +142,16 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         results_file: str | None = None,
         disable_tqdm: bool = False,
     ) -> Any:
-        """fairchem's; ``save_results`` learns what was predicted."""
+        """fairchem's; ``save_results`` learns what was predicted. A calculator gets total energies,
+        in float64, where the training set's had a reference."""
         self._predicted = data_loader.dataset if isinstance(data_loader, DataLoader) else None
         with self.averaged_weights(), self.on_its_own():
-            return super().predict(data_loader, per_image, results_file, disable_tqdm)
+            predictions = super().predict(data_loader, per_image, results_file, disable_tqdm)
+        if self._dataset_reference is not None and not per_image and "energy" in predictions:
+            energy = predictions["energy"].double()
+            reference = self._dataset_reference.of(data_loader).to(energy.device)
+            predictions["energy"] = energy + reference.view(-1, 1)
+        return predictions
 
     def save_results(
         self, predictions: dict[str, Any], results_file: str | None, keys: Any = None
