@@ -205,16 +205,15 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         self._check_system_ids(dataset)
         if self._patient_group is None:
             self._patient_group = patient_group()
-        loader = WaitingLoader(
-            self.relax_loader, task.pop("num_relaxation_batches", None), self._patient_group
-        )
+        limit = task.pop("num_relaxation_batches", None)
+        loader = WaitingLoader(self.relax_loader, limit, self._patient_group)
         kept: dict[str, Any] = {}
         unusable = Unusable("dataset.relax")
         with ExitStack() as stack:
             stack.enter_context(self.averaged_weights())
             stack.enter_context(self.on_its_own())
             if "traj_dir" in options:
-                self._claim(task)
+                self._claim(task, len(dataset) if limit is None else None)
             relax = partial(
                 relax_or_read,
                 reuse=not self._in_training,
@@ -241,7 +240,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             logging.info("Relaxations of %d systems: %s", systems, shown)
         return metrics
 
-    def _claim(self, task: dict[str, Any]) -> None:
+    def _claim(self, task: dict[str, Any], systems: int | None) -> None:
         """The folder of trajectories is this run's; all ranks fail if it is not."""
         error = [None]
         if distutils.is_master():
@@ -250,7 +249,9 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             )
             settings = {"weights": weights, **relaxation_options.fingerprint(task)}
             try:
-                trajectories.claim(task["relax_opt"]["traj_dir"], settings, self._in_training)
+                trajectories.claim(
+                    task["relax_opt"]["traj_dir"], settings, self._in_training, systems
+                )
             except DensError as mistake:
                 error = [str(mistake)]
         distutils.broadcast_object_list(error, 0, device=self.device)
