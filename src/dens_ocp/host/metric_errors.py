@@ -98,6 +98,11 @@ class Fields(dict):
         return self.rows.cut(key, self.batch)
 
 
+def metric_name(key: str, function: str) -> str:
+    """fairchem's name of a metric (``modules/evaluator.py``)."""
+    return f"{key}_{function}" if key not in function and key != "misc" else function
+
+
 def metric_errors(
     evaluator: Any, prediction: Fields, target: Fields
 ) -> dict[str, torch.Tensor | Statistic]:
@@ -109,15 +114,15 @@ def metric_errors(
 
     Returns:
         Name of the metric -> tensor of errors; for metrics that are not known here, what fairchem's
-        function gives.
+        function gives, and nothing where there is nothing to compare.
     """
     found: dict[str, torch.Tensor | Statistic] = {}
     for key, functions in evaluator.target_metrics.items():
         for function in functions:
-            name = f"{key}_{function}" if key not in function and key != "misc" else function
+            name = metric_name(key, function)
             if function in _ERRORS:
                 found[name] = _ERRORS[function](prediction, target, key)
-            else:
+            elif key not in prediction or len(prediction[key]):
                 alone = copy.copy(evaluator)
                 alone.target_metrics = {key: [function]}
                 found |= alone.eval(prediction, target)

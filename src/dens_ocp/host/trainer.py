@@ -29,6 +29,7 @@ from dens_ocp.host import (
     configured_references,
     data_workers,
     defaults,
+    free_atoms,
     oc22_references,
     relaxation_options,
     run_folder,
@@ -127,6 +128,14 @@ class HostTrainer(ResumableTrainer):
                 atoms=("fixed", "tags") if split == "relax" else ("fixed",),
                 cell=bool(getattr(self._unwrapped_model, "use_pbc", False)),
             )
+        if self.train_dataset is not None:
+            on_master(self._check_free_atoms, self.device)
+
+    def _check_free_atoms(self) -> None:
+        targets = self.output_targets
+        free_atoms.check_train(self.train_dataset, targets, self.config["loss_functions"])
+        if self.val_dataset is not None:
+            free_atoms.check_val(self.val_dataset, targets, self.evaluation_metrics)
 
     def load_references_and_normalizers(self) -> None:
         """fairchem's; without a training set those of the config that need none. fairchem reads
@@ -225,20 +234,11 @@ class HostTrainer(ResumableTrainer):
         for name, target in self.output_targets.items():
             if target["level"] == "system":
                 chosen = rows.structures
-            elif not len(rows.free):
-                continue
             else:
                 chosen = rows.free if target["eval_on_free_atoms"] else rows.atoms
             prediction = self._denorm_preds(name, out[name], batch)
             predictions[name] = prediction[chosen]
             targets[name] = batch[name].view(len(prediction), -1)[chosen]
-        if not len(rows.free):
-            evaluator = copy.copy(evaluator)
-            evaluator.target_metrics = {
-                name: functions
-                for name, functions in evaluator.target_metrics.items()
-                if name in targets
-            }
         return metric_errors(
             evaluator, Fields(predictions, batch, rows), Fields(targets, batch, rows)
         )
