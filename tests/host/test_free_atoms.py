@@ -30,7 +30,7 @@ def test_the_best_checkpoint_needs_a_free_atom(tmp_path):
         match="dataset.val: none of the atoms of its 5 records is free .* "
         "evaluation_metrics.primary_metric: forces_mae cannot be computed; .*energy_mae",
     ):
-        make_trainer(settings_of(tmp_path, val=range(5)), tmp_path)
+        make_trainer(settings_of(tmp_path, val=range(5)), tmp_path).train()
 
 
 def test_what_the_message_advises(tmp_path):
@@ -72,7 +72,11 @@ def test_batches_without_a_free_atom_beside_others(tmp_path, metric):
 
 def test_training_on_free_atoms_needs_one(tmp_path):
     with pytest.raises(DensError, match="dataset.train: none of the atoms of its 4 records"):
-        make_trainer(settings_of(tmp_path, train=range(4)), tmp_path)
-    settings = settings_of(tmp_path, train=range(4), train_on_free_atoms=False)
-    assert make_trainer(settings, tmp_path).train_loader is not None
-    assert make_trainer(settings_of(tmp_path, train=range(3)), tmp_path).train_loader is not None
+        make_trainer(settings_of(tmp_path, train=range(4)), tmp_path).train()
+    for settings in (
+        settings_of(tmp_path, train=range(4), train_on_free_atoms=False),
+        settings_of(tmp_path, train=range(3)),
+    ):
+        trainer = make_trainer(settings, tmp_path)
+        trainer.train(disable_eval_tqdm=True)
+        assert trainer.step == 2

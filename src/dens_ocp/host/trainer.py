@@ -128,14 +128,21 @@ class HostTrainer(ResumableTrainer):
                 atoms=("fixed", "tags") if split == "relax" else ("fixed",),
                 cell=bool(getattr(self._unwrapped_model, "use_pbc", False)),
             )
-        if self.train_dataset is not None:
-            on_master(self._check_free_atoms, self.device)
+
+    def train(self, disable_eval_tqdm: bool = False) -> None:
+        """fairchem's.
+
+        Raises:
+            DensError: no atom of the data is free, and the config asks for free atoms.
+        """
+        on_master(self._check_free_atoms, self.device)
+        super().train(disable_eval_tqdm)
 
     def _check_free_atoms(self) -> None:
         targets = self.output_targets
-        free_atoms.check_train(self.train_dataset, targets, self.config["loss_functions"])
         if self.val_dataset is not None:
             free_atoms.check_val(self.val_dataset, targets, self.evaluation_metrics)
+        free_atoms.check_train(self.train_dataset, targets, self.config["loss_functions"])
 
     def load_references_and_normalizers(self) -> None:
         """fairchem's; without a training set those of the config that need none. fairchem reads
