@@ -71,12 +71,14 @@ def fairchem_main(argv: list[str] | None = None) -> int:
     from fairchem.core.common.flags import flags
 
     from dens_ocp.host import needed_data
+    from dens_ocp.host.configured_references import keeping_settings
 
     parser = flags.get_parser()
     parser.prog = "fairchem main"
     args, overrides = parser.parse_known_args(argv)
     try:
         _check_arguments(args, overrides)
+        overrides = keeping_settings(overrides)
         config = _config(args.config_yml, overrides)
         _check_settings(config)
         needed_data.check(args.mode, config)

@@ -41,7 +41,8 @@ class NoiseTarget:
 
 
 def reduced(loss_fn: DDPLoss, loss: torch.Tensor) -> torch.Tensor:
-    """Sum, or mean over the elements of all ranks (see the module), as ``loss_fn`` is configured.
+    """Sum, or mean over the elements of all ranks (see the module), as ``loss_fn`` is configured;
+    of this rank's alone where it says so (``across_ranks``).
 
     Args:
         loss_fn: fairchem's configured loss.
@@ -53,6 +54,8 @@ def reduced(loss_fn: DDPLoss, loss: torch.Tensor) -> torch.Tensor:
     total = loss.sum()
     if loss_fn.reduction == "sum":
         return total
+    if not getattr(loss_fn, "across_ranks", True):  # validation
+        return total / max(loss.numel(), 1)
     count = torch.full((), loss.numel(), dtype=torch.float64, device=loss.device)
     count = distutils.all_reduce(count).clamp(min=1)
     return total * (distutils.get_world_size() / count).to(total.dtype)

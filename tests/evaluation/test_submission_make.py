@@ -300,6 +300,33 @@ def test_unfinished_relaxations(data, trajectories, tmp_path, capsys):
     assert load(out)["ood_ads_ids"].tolist() == ["2000", "2001", "2002"]
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_unfinished_relaxations_without_the_test_set(data, trajectories, tmp_path, capsys, ours):
+    """A run that was killed: a system with frames, and one that was not reached."""
+    out, folder = tmp_path / "a.npz", trajectories["ood_ads"]
+    last = [*options(trajectories), "--unfinished", "last-frame"]
+    name = ".2000.traj_unfinished" if ours else "2000.traj_tmp"
+    (folder / "2000.traj").rename(folder / name)
+    content = (folder / "2002.traj").read_bytes()
+    (folder / "2002.traj").unlink()
+    if ours:
+        (folder / "relaxations.json").write_text('{"weights": "a", "systems": 3}')
+    assert make("is2re", out, *last) == 2
+    error = capsys.readouterr().err
+    assert ("holds trajectories of 2 of 3 systems" if ours else "only the test set tells") in error
+    assert "--lmdb" in error and not out.exists()
+    lmdbs = lmdb_options(data.is2re)
+    assert make("is2re", out, *last, *lmdbs) == 2
+    assert "(2002: no trajectory)" in capsys.readouterr().err and not out.exists()
+
+    (folder / "2002.traj").write_bytes(content)
+    assert make("is2re", out, *options(trajectories)) == 2  # refused without being asked for
+    assert name in capsys.readouterr().err
+    assert make("is2re", out, *last, *([] if ours else lmdbs)) == 0
+    assert f"1 relaxation(s) did not finish (2000: {name}" in capsys.readouterr().out
+    assert load(out)["ood_ads_ids"].tolist() == ["2000", "2001", "2002"]
+
+
 def test_relaxations_with_a_large_force_are_named(trajectories, tmp_path, capsys):
     """The force on fixed atoms (9 eV/A in these frames) does not count."""
     out = tmp_path / "a.npz"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from ase.io import Trajectory
 
+from dens_ocp.datasets import trajectory_files
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation.trajectories import (
     energies_of_trajectories,
     positions_of_trajectories,
     read_relaxed,
 )
+from dens_ocp.host import trajectories
 from tests.conftest import slab
 from tests.evaluation.conftest import frame
 
@@ -49,6 +53,41 @@ def test_a_stopped_relaxation(folder):
     with pytest.raises(DensError, match=r"1 relaxation\(s\) did not finish \(8: 8.traj_tmp"):
         energies_of_trajectories(folder)
     running.close()
+
+
+def test_a_killed_relaxation_of_our_trainer(folder):
+    """A process that dies while it writes; what is left is read as fairchem's is."""
+    child = os.fork()
+    if child == 0:
+        with trajectories.writing(folder, ["8", "a.b"]) as writers:
+            for energy in (1.0, 0.5):
+                for writer in writers:
+                    writer.write(frame(slab(), energy))
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    relaxed = read_relaxed(folder)
+    assert set(relaxed.unfinished) == {"8", "a.b"} and not {"8", "a.b"} & set(relaxed.energies)
+    last = read_relaxed(folder, last_frame=True).energies
+    assert (last["8"], last["a.b"]) == (0.5, 0.5)
+    with pytest.raises(DensError, match=r"2 relaxation\(s\) did not finish \(8: .8.traj_unfin"):
+        energies_of_trajectories(folder)
+    trajectories.claim(folder, {"weights": "a"}, overwrite=True)  # the next run
+    assert read_relaxed(folder).unfinished == {}
+
+
+def test_the_number_of_systems_is_known(folder):
+    """The folder holds two; a run that was killed between two batches has relaxed no more."""
+    for systems, there in ((2, True), (None, True), (3, False)):
+        trajectories.claim(folder, {"weights": "a"}, overwrite=True, systems=systems)
+        assert trajectory_files.number_of_systems(folder) == systems
+        trajectories.claim(folder, {"weights": "a"}, systems=systems)  # goes on
+        if there:
+            assert len(energies_of_trajectories(folder)) == 2
+        else:
+            with pytest.raises(DensError, match="holds trajectories of 2 of 3 systems"):
+                energies_of_trajectories(folder)
+    with pytest.raises(DensError, match="another checkpoint"):
+        trajectories.claim(folder, {"weights": "b"}, systems=3)
 
 
 def test_a_finished_one_that_is_run_again_counts(folder):

@@ -86,12 +86,13 @@ def test_edge_frames_leave_the_generator_alone():
     torch.manual_seed(0)
     drawn = []
     for seed in (0, 0, 1):
-        with edge_frames.seeded(seed, Batch(batch), torch.device("cpu")):
+        with edge_frames.repeatable(seed, Batch(batch), torch.device("cpu")):
             drawn.append(torch.rand(3))
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
-    with edge_frames.seeded(0, Batch(), torch.device("cpu")):  # without ids
+    with edge_frames.repeatable(0, Batch(), torch.device("cpu")):  # without ids
         assert torch.equal(torch.rand(3), torch.rand(3)) is False
+        assert torch.equal(*(torch.rand_like(torch.zeros(2, 3)) for _ in range(2)))
 
 
 def test_results_are_there_whole_or_not_at_all(tmp_path):

@@ -75,8 +75,8 @@ def test_a_small_step_is_a_step(tmp_path):
     data = write_lmdb(tmp_path / "data.lmdb", records)
     settings = relaxations.config(data, None, 2, relaxation_steps=3, relaxation_fmax=1e-4)
     settings["task"]["relax_opt"]["alpha"] = 1e4  # steps of about 2e-6 Angstrom
-    with pytest.raises(RuntimeError, match="numel\\(\\) == 0"):  # positions are NaN: no edges
-        relaxations.relax(settings, tmp_path / "stock", STOCK)
+    relaxations.relax(settings, tmp_path / "stock", STOCK)
+    assert all(np.isnan(pos).any() for pos in relaxations.positions(tmp_path / "stock").values())
     relaxations.relax(settings, tmp_path / "ours")
     assert all(np.isfinite(pos).all() for pos in relaxations.positions(tmp_path / "ours").values())
 

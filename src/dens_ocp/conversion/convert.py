@@ -28,8 +28,7 @@ from dens_ocp.datasets.oc20_records import (
     write_metadata,
 )
 from dens_ocp.errors import DensError
-
-DESCRIPTION = "dataset.json"
+from dens_ocp.host.dataset_reference import DESCRIPTION, WRITTEN_BY
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ def _description(
     written: Written, units: Units, sources: Sequence[Path], box: float | None, seed: int
 ) -> dict[str, Any]:
     return {
-        "written_by": "dens-ocp data",
+        "written_by": WRITTEN_BY,
         "sources": [{"file": source.name, "sha256": _sha256(source)} for source in sources],
         "units_of_the_sources": asdict(units),
         "factors": {

@@ -82,8 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unfinished",
         choices=("refuse", "last-frame"),
         default="refuse",
-        help="relaxations that did not finish (only a .traj_tmp; an empty or damaged .traj; with "
-        "--lmdb, no trajectory): list and refuse them, or take the last frame there is "
+        help="relaxations that did not finish (only an unfinished trajectory; an empty or damaged "
+        ".traj; with --lmdb, no trajectory): list and refuse them, or take the last frame there is "
         "(default: refuse)",
     )
     make.add_argument(

@@ -18,10 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
+from dens_ocp.datasets.trajectory_files import number_of_systems
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation.prediction_files import read_arrays, system_of
 from dens_ocp.evaluation.reference import Reference
-from dens_ocp.evaluation.trajectories import Relaxed, read_relaxed, unfinished_message
+from dens_ocp.evaluation.trajectories import (
+    Relaxed,
+    check_all_there,
+    read_relaxed,
+    unfinished_message,
+)
 
 Arrays = dict[str, np.ndarray]
 
@@ -153,6 +159,14 @@ def _from_trajectories(
     systems = () if reference is None else reference.sids.tolist()
     take_last = choices.unfinished == "last-frame"
     relaxed = read_relaxed(folder, systems, take_last, choices.progress)
+    if reference is None:
+        check_all_there(folder, relaxed)
+        if relaxed.unfinished and take_last and number_of_systems(folder) is None:
+            raise DensError(
+                f"--unfinished last-frame: {folder}: {unfinished_message(relaxed.unfinished)}; "
+                "whether other systems have no trajectory at all, only the test set tells: give it "
+                "with --lmdb SPLIT=PATH"
+            )
     without = {sid: why for sid, why in relaxed.unfinished.items() if sid not in relaxed.energies}
     if without:
         advice = (

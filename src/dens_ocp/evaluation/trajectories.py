@@ -1,11 +1,14 @@
-"""Reads the trajectories of relaxations that fairchem's ``run-relaxations`` wrote.
+"""Reads the trajectories of relaxations that ``run-relaxations`` wrote.
 
-fairchem writes ``<sid>.traj_tmp`` and renames it to ``<sid>.traj`` when the relaxation of its batch
-has ended, converged or at the step limit. So files tell that a relaxation did not finish when
+A trajectory is renamed to ``<sid>.traj`` when the relaxation of its batch has ended, converged or
+at the step limit; until then it is ``.<sid>.traj_unfinished``, or ``<sid>.traj_tmp`` of plain
+fairchem (:mod:`dens_ocp.datasets.trajectory_files`). So files tell that a relaxation did not finish
+when
 
-- there is only the ``.traj_tmp``: it was stopped, or is running;
+- there is only the unfinished one: it was stopped, or is running;
 - the ``.traj`` has no frame, or its last frame has no energy or cannot be read;
-- a system of the data set has no trajectory.
+- a system of the data set has no trajectory. Which those are says the data set; how many, if the
+  relaxations are of our trainer, ``relaxations.json``.
 
 They do not tell whether it converged: the number of steps that were allowed is not in them. A last
 frame with a force above fmax may be the end of a relaxation that used all its steps, and counts.
@@ -23,6 +26,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.io import Trajectory
 from tqdm import tqdm
 
+from dens_ocp.datasets import trajectory_files
 from dens_ocp.errors import DensError
 
 NO_TRAJECTORY = "no trajectory"
@@ -70,8 +74,7 @@ def read_relaxed(
     folder = Path(folder)
     if not folder.is_dir():
         raise DensError(f"{folder} is not a folder of trajectories (<sid>.traj)")
-    done = {path.stem: path for path in folder.glob("*.traj")}
-    begun = {path.stem: path for path in folder.glob("*.traj_tmp")}
+    done, begun = trajectory_files.all_finished(folder), trajectory_files.all_unfinished(folder)
     if not done and not begun:
         raise DensError(f"{folder} holds no trajectory (<sid>.traj)")
     relaxed = Relaxed()
@@ -144,8 +147,27 @@ def positions_of_trajectories(folder: Path) -> dict[str, np.ndarray]:
     return _finished(folder).positions
 
 
+def check_all_there(folder: Path, relaxed: Relaxed) -> None:
+    """Every system of the data set has a trajectory, as far as the folder knows.
+
+    Args:
+        folder: of the trajectories. relaxed: what was read from it.
+
+    Raises:
+        DensError: there are fewer than the data set has systems.
+    """
+    systems = trajectory_files.number_of_systems(folder)
+    there = len({*relaxed.energies, *relaxed.unfinished})
+    if systems is not None and there < systems:
+        raise DensError(
+            f"{folder} holds trajectories of {there} of {systems} systems; finish the relaxations "
+            "(run-relaxations again), or name the others with the LMDB (--lmdb SPLIT=PATH)"
+        )
+
+
 def _finished(folder: Path) -> Relaxed:
     relaxed = read_relaxed(folder)
+    check_all_there(Path(folder), relaxed)
     if relaxed.unfinished:
         raise DensError(f"{folder}: {unfinished_message(relaxed.unfinished)}")
     return relaxed

@@ -13,7 +13,16 @@ from fairchem.core.modules.exponential_moving_average import ExponentialMovingAv
 from fairchem.core.trainers import base_trainer
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import checkpoint_files, kept_checkpoints, resume_notes, run_folder, schedule
+from dens_ocp.host import (
+    checkpoint_files,
+    configured_references,
+    dataset_reference,
+    gradient_forces,
+    kept_checkpoints,
+    resume_notes,
+    run_folder,
+    schedule,
+)
 from dens_ocp.host.agreement import on_master
 from dens_ocp.host.guarded_step import GuardedTrainer
 from dens_ocp.host.swapped import swapped
@@ -22,6 +31,9 @@ TRAINING_STATE = (
     "epoch", "step", "best_val_metric", "primary_metric", "optimizer", "scheduler", "ema", "resume",
 )  # fmt: skip
 """Entries of a checkpoint that belong to a run and not to its weights."""
+
+_OLD_TARGETS = {"target": "energy", "grad_target": "forces"}
+"""Names of normalizers in old checkpoints (``trainers/base_trainer.py:643``)."""
 
 
 class CheckpointingTrainer(GuardedTrainer):
@@ -80,6 +92,8 @@ class CheckpointingTrainer(GuardedTrainer):
     ) -> str | None:
         """In the place of fairchem's ``save_checkpoint``; on rank 0."""
         path, keep_as = Path(checkpoint_dir) / checkpoint_file, None
+        reference = dataset_reference.beside(self.config["dataset"].get("src"))
+        state[dataset_reference.CHECKPOINT_ENTRY] = dataset_reference.entry(reference)
         of_the_run = checkpoint_file == kept_checkpoints.NEWEST
         if training_state:
             state["resume"] = {
@@ -187,7 +201,20 @@ class CheckpointingTrainer(GuardedTrainer):
         checkpoint = {"normalizers": {}, "amp": None, **checkpoint}
         checkpoint = self.fitted_checkpoint(checkpoint, checkpoint_path, evaluation)
         if evaluation:
+            # the checkpoint's go before the config's, whatever their size
+            for target in checkpoint["normalizers"]:
+                self.normalizers.pop(_OLD_TARGETS.get(target, target), None)
+            checkpoint["elementrefs"] = checkpoint.get("elementrefs") or {}
+            for target in checkpoint["elementrefs"]:
+                self.elementrefs.pop(target, None)
             super().load_checkpoint(checkpoint_path, checkpoint, inference_only=True)
+            self._complete_references(checkpoint, checkpoint_path)
+            if inference_only:  # a calculator
+                whole = checkpoint
+                known = dataset_reference.CHECKPOINT_ENTRY in checkpoint
+                if not known and Path(checkpoint_path).is_file():
+                    whole = checkpoint_files.read(checkpoint_path, torch.device("cpu"))
+                self._dataset_reference = dataset_reference.of_checkpoint(whole)
             if checkpoint.get("ema"):
                 average = ExponentialMovingAverage(self.model.parameters(), 0.0)
                 average.load_state_dict(checkpoint["ema"])
@@ -210,6 +237,20 @@ class CheckpointingTrainer(GuardedTrainer):
         newest = self._folder / kept_checkpoints.NEWEST
         if newest.exists() and newest.samefile(checkpoint_path):
             self._newest_step = self.step
+
+    def _complete_references(self, checkpoint: dict[str, Any], path: str) -> None:
+        """Normalizers and element references that a config names, and the checkpoint lacks."""
+        own = (checkpoint.get("config") or {}).get("dataset")
+        modules = {"normalizers": self.normalizers, "references": self.elementrefs}
+        sections = [
+            ("dataset.train", self.config["dataset"]),
+            (f"dataset.train of {path}", own if isinstance(own, dict) else None),
+        ]
+        configured_references.complete(**modules, sections=sections, checkpoint=str(path))
+        if getattr(self._unwrapped_model, "gradient_forces", False):
+            gradient_forces.share_scale(self.normalizers)
+        for module in (*self.normalizers.values(), *self.elementrefs.values()):
+            module.to(self.device)
 
     @staticmethod
     def _check_whole(path: str) -> None:

@@ -1,7 +1,7 @@
-"""Relaxations on several ranks: each system once, and nobody waits within the run.
+"""Evaluation on several ranks: each record once, in the same batches for any number of ranks.
 
-fairchem pads the last batch with systems that are there already, so two ranks may relax one system
-and write one file, and metrics count it twice. Its ranks meet at every batch, or give up after 30
+fairchem pads the last batch with records that are there already: metrics count them twice, and two
+ranks may relax one system and write one file. Its ranks meet at every batch, or give up after 30
 minutes (the time limit of their process group) when one still relaxes and another is done.
 """
 
@@ -24,25 +24,34 @@ _PATIENCE = datetime.timedelta(days=1)
 class DealtBatches(Sampler[list[int]]):
     """The batches of a run on one rank, dealt out: batch b goes to rank b modulo ``world``.
 
-    Which systems are in one batch does not depend on the number of ranks (unless there are fewer
-    batches than ranks; they are made smaller then), so a run can go on with another number.
+    Which systems are in one batch does not depend on the number of ranks, so a run can go on with
+    another number. Relaxations take long: batches are made smaller where there are fewer than
+    ranks. In predictions and validation a rank may have none.
 
     Args:
         size: number of systems. batch_size: systems of a batch.
         rank, world: this rank and the number of ranks (of data-parallel groups).
+        every_rank: each rank has a batch.
 
     Raises:
-        DensError: fewer systems than ranks.
+        DensError: fewer systems than ranks, and each is to have a batch.
     """
 
-    def __init__(self, size: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
-        if size < world:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        every_rank: bool = True,
+    ) -> None:
+        if every_rank and size < world:
             raise DensError(
                 f"dataset.relax has {size} systems for {world} ranks; use --num-gpus {size} or "
                 "fewer (and as many nodes)"
             )
-        batch_size = min(batch_size, size)
-        if -(-size // batch_size) < world:
+        batch_size = max(min(batch_size, size), 1)
+        if every_rank and -(-size // batch_size) < world:
             batch_size = size // world
         self.batches = BatchSampler(range(size), batch_size, drop_last=False)
         self.rank, self.world = rank, world
@@ -52,6 +61,11 @@ class DealtBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return len(range(self.rank, len(self.batches), self.world))
+
+    @property
+    def most(self) -> int:
+        """Batches of the rank that has most."""
+        return -(-len(self.batches) // self.world)
 
 
 class WaitingLoader:

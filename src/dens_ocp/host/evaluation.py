@@ -20,12 +20,16 @@ from dens_ocp.host import (
     record_ids,
     relaxation_options,
     trajectories,
+    unusable_results,
     whole_results,
 )
+from dens_ocp.host.dataset_reference import DatasetReference
 from dens_ocp.host.dealt_batches import DealtBatches, WaitingLoader, patient_group
+from dens_ocp.host.rank_loss import of_this_rank
 from dens_ocp.host.relaxation import relax_or_read
 from dens_ocp.host.relaxation_metrics import RelaxationEvaluator
 from dens_ocp.host.swapped import swapped
+from dens_ocp.host.unusable_results import Unusable
 
 _RELAXED_LABELS = ("energy_relaxed", "pos_relaxed")
 
@@ -36,6 +40,9 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
     _relax_dataset: Any = None
     _patient_group: Any = None
     _predicted: Any = None
+    _dataset_reference: DatasetReference | None = None  # only a calculator has one
+    _unusable: Unusable | None = None
+    loss_functions: Any = ()  # a calculator has none
     _system_ids_are_unique = False
     _in_training = False
 
@@ -58,7 +65,8 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         self._relax_dataset = dataset
 
     def get_sampler(self, dataset: Any, batch_size: int, shuffle: bool) -> Any:
-        if dataset is not self._relax_dataset:
+        """fairchem's for training; elsewhere each record once."""
+        if dataset is self.train_dataset:
             return super().get_sampler(dataset, batch_size, shuffle)
         in_groups = gp_utils.initialized()
         return DealtBatches(
@@ -66,7 +74,32 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             batch_size,
             gp_utils.get_dp_rank() if in_groups else distutils.get_rank(),
             gp_utils.get_dp_world_size() if in_groups else distutils.get_world_size(),
+            every_rank=dataset is self._relax_dataset,
         )
+
+    @contextmanager
+    def on_its_own(self) -> Iterator[None]:
+        """No rank waits for another inside: they may have different numbers of batches.
+
+        DDP's forward is a meeting of all ranks, and so is the mean of a loss.
+        """
+        with (
+            swapped(self, "model", self._unwrapped_model),
+            swapped(self, "loss_functions", of_this_rank(self.loss_functions)),
+        ):
+            yield
+
+    def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
+        """fairchem's, in which each record counts once, for any number of ranks."""
+        unusable = Unusable(f"dataset.{split}")
+        with self.on_its_own(), swapped(self, "_unusable", unusable):
+            metrics = super().validate(split, disable_tqdm)
+        self._say_what_is_unusable(unusable)
+        return metrics
+
+    def _say_what_is_unusable(self, unusable: Unusable, hint: str = "") -> None:
+        parameters = self._unwrapped_model.named_parameters()
+        unusable.report(parameters, fatal=not self._in_training, hint=hint)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -91,11 +124,16 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
     # ---- predictions -----------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
-        """In evaluation the edge frames of a batch are the same in every run."""
+        """In evaluation the edge frames of a batch are the same in every run, and a structure that
+        is not finite has no finite results."""
         if self.model.training:
             return super()._forward(batch)
-        with edge_frames.seeded(self.config["cmd"]["seed"] or 0, batch, self.device):
-            return super()._forward(batch)
+        with edge_frames.repeatable(self.config["cmd"]["seed"] or 0, batch, self.device):
+            outputs = super()._forward(batch)
+        outputs = unusable_results.marked(outputs, batch, self.output_targets)
+        if self._unusable is not None:
+            self._unusable.look(outputs, batch, self.output_targets)
+        return outputs
 
     def predict(
         self,
@@ -104,10 +142,16 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         results_file: str | None = None,
         disable_tqdm: bool = False,
     ) -> Any:
-        """fairchem's; ``save_results`` learns what was predicted."""
+        """fairchem's; ``save_results`` learns what was predicted. A calculator gets total energies,
+        in float64, where the training set's had a reference."""
         self._predicted = data_loader.dataset if isinstance(data_loader, DataLoader) else None
-        with self.averaged_weights():
-            return super().predict(data_loader, per_image, results_file, disable_tqdm)
+        with self.averaged_weights(), self.on_its_own():
+            predictions = super().predict(data_loader, per_image, results_file, disable_tqdm)
+        if self._dataset_reference is not None and not per_image and "energy" in predictions:
+            energy = predictions["energy"].double()
+            reference = self._dataset_reference.of(data_loader).to(energy.device)
+            predictions["energy"] = energy + reference.view(-1, 1)
+        return predictions
 
     def save_results(
         self, predictions: dict[str, Any], results_file: str | None, keys: Any = None
@@ -115,7 +159,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         """Write a prediction file, whole, with a prediction for every record.
 
         Raises:
-            DensError: two records have one id (in training, a warning).
+            DensError: two records have one id, or no prediction is finite (in training, a warning).
         """
         if results_file is None:
             return
@@ -127,6 +171,11 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
                 if not self._in_training:
                     raise
                 logging.warning("%s", error)
+        unusable = Unusable("dataset.test")
+        unusable.look_at_predictions(predictions)
+        self._say_what_is_unusable(
+            unusable, "; float16 ends at 65504, task.prediction_dtype: float32 has no such end"
+        )
         with whole_results.whole_results(self.config["cmd"]):
             super().save_results(predictions, results_file, keys)
 
@@ -144,7 +193,8 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
 
         Raises:
             DensError: a mistake in ``task.relax_opt``; two systems with one sid; trajectories of
-                another checkpoint or of other settings in ``traj_dir``.
+                another checkpoint or of other settings in ``traj_dir``; no structure has finite
+                results (in training, a warning).
         """
         dataset = self.relax_dataset
         task = relaxation_options.checked(self.config["task"])
@@ -155,24 +205,24 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         self._check_system_ids(dataset)
         if self._patient_group is None:
             self._patient_group = patient_group()
-        loader = WaitingLoader(
-            self.relax_loader, task.pop("num_relaxation_batches", None), self._patient_group
-        )
+        limit = task.pop("num_relaxation_batches", None)
+        loader = WaitingLoader(self.relax_loader, limit, self._patient_group)
         kept: dict[str, Any] = {}
+        unusable = Unusable("dataset.relax")
         with ExitStack() as stack:
             stack.enter_context(self.averaged_weights())
+            stack.enter_context(self.on_its_own())
             if "traj_dir" in options:
-                self._claim(task)
+                self._claim(task, len(dataset) if limit is None else None)
             relax = partial(
                 relax_or_read,
                 reuse=not self._in_training,
+                unusable=unusable,
                 record=not gp_utils.initialized() or gp_utils.get_gp_rank() == 0,
             )
             for owner, name, value in (
                 (self, "config", {**self.config, "task": task}),
                 (self, "relax_loader", loader),
-                # DDP's forward is a meeting of all ranks, and each relaxes on its own
-                (self, "model", self._unwrapped_model),
                 (ocp_trainer, "ml_relax", relax),
                 (ocp_trainer, "check_traj_files", lambda batch, traj_dir: False),
                 (ocp_trainer, "Evaluator", partial(RelaxationEvaluator, kept)),
@@ -180,6 +230,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
                 stack.enter_context(swapped(owner, name, value))
             stack.enter_context(whole_results.whole_results(self.config["cmd"]))
             super().run_relaxations()
+            self._say_what_is_unusable(unusable)
         metrics = self._aggregate_metrics(
             {f"{task}_{name}": each for task in kept for name, each in kept[task].items()}
         )
@@ -189,7 +240,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             logging.info("Relaxations of %d systems: %s", systems, shown)
         return metrics
 
-    def _claim(self, task: dict[str, Any]) -> None:
+    def _claim(self, task: dict[str, Any], systems: int | None) -> None:
         """The folder of trajectories is this run's; all ranks fail if it is not."""
         error = [None]
         if distutils.is_master():
@@ -198,7 +249,9 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             )
             settings = {"weights": weights, **relaxation_options.fingerprint(task)}
             try:
-                trajectories.claim(task["relax_opt"]["traj_dir"], settings, self._in_training)
+                trajectories.claim(
+                    task["relax_opt"]["traj_dir"], settings, self._in_training, systems
+                )
             except DensError as mistake:
                 error = [str(mistake)]
         distutils.broadcast_object_list(error, 0, device=self.device)

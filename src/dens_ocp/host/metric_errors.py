@@ -56,14 +56,33 @@ class MetricRows:
     def as_dict(self) -> dict[str, torch.Tensor]:
         return asdict(self)
 
-    def cut(self, value: Any, batch: Any) -> Any:
-        """Rows of a tensor with a row per atom or structure of ``batch``; others are kept whole."""
+    def cut(self, key: str, batch: Any) -> Any:
+        """Rows of a field of ``batch`` with a row per atom or structure; others are kept whole."""
+        value = batch[key]
         if isinstance(value, torch.Tensor) and value.dim() > 0:
-            if len(value) == batch.pos.shape[0]:
+            level = _level(key, batch)
+            if level == "atom":
                 return value[self.atoms]
-            if len(value) == batch.natoms.numel():
+            if level == "system":
                 return value[self.structures]
         return value
+
+
+def _level(key: str, batch: Any) -> str | None:
+    """``atom``, ``system`` or None: what a row of a field belongs to.
+
+    A batch knows how many rows each structure gave. The number of all rows tells nothing where
+    edges, atoms and structures are as many; it is asked only of a field that was added afterwards.
+    """
+    slices = getattr(batch, "_slice_dict", {}).get(key)
+    if slices is not None:
+        rows = torch.as_tensor(slices).diff()
+        if torch.equal(rows, batch.natoms.to(rows)):
+            return "atom"
+        return "system" if bool((rows == 1).all()) else None
+    if len(batch[key]) == batch.pos.shape[0]:
+        return "atom"
+    return "system" if len(batch[key]) == batch.natoms.numel() else None
 
 
 class Fields(dict):
@@ -76,7 +95,12 @@ class Fields(dict):
     def __missing__(self, key: str) -> Any:
         if key not in self.batch:
             raise KeyError(key)
-        return self.rows.cut(self.batch[key], self.batch)
+        return self.rows.cut(key, self.batch)
+
+
+def metric_name(key: str, function: str) -> str:
+    """fairchem's name of a metric (``modules/evaluator.py``)."""
+    return f"{key}_{function}" if key not in function and key != "misc" else function
 
 
 def metric_errors(
@@ -90,15 +114,15 @@ def metric_errors(
 
     Returns:
         Name of the metric -> tensor of errors; for metrics that are not known here, what fairchem's
-        function gives.
+        function gives, and nothing where there is nothing to compare.
     """
     found: dict[str, torch.Tensor | Statistic] = {}
     for key, functions in evaluator.target_metrics.items():
         for function in functions:
-            name = f"{key}_{function}" if key not in function and key != "misc" else function
+            name = metric_name(key, function)
             if function in _ERRORS:
                 found[name] = _ERRORS[function](prediction, target, key)
-            else:
+            elif key not in prediction or len(prediction[key]):
                 alone = copy.copy(evaluator)
                 alone.target_metrics = {key: [function]}
                 found |= alone.eval(prediction, target)

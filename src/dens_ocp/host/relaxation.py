@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 from fairchem.core.common.relaxation import ml_relaxation
-from fairchem.core.common.relaxation.ase_utils import batch_to_atoms
+from fairchem.core.common.relaxation.ase_utils import ASE_PROP_RESHAPE, batch_to_atoms
 from fairchem.core.common.relaxation.optimizable import ALL_CHANGES, OptimizableBatch
 from fairchem.core.common.relaxation.optimizers.lbfgs_torch import LBFGS
 
 from dens_ocp.host import trajectories
 from dens_ocp.host.record_ids import system_ids
 from dens_ocp.host.swapped import swapped
+from dens_ocp.host.unusable_results import Unusable, in_structures
+
+
+class _Curvatures(deque):
+    """1 / (y . s) of each system (B,) by step, 0 where it is not finite: the pair is left out.
+
+    Where the forces of a system did not change (a primitive cell of one atom, a structure at rest,
+    one without an edge) fairchem divides by zero (``optimizers/lbfgs_torch.py:161``), and its
+    positions are NaN from the next step on.
+    """
+
+    def append(self, inverse: torch.Tensor) -> None:
+        super().append(torch.where(torch.isfinite(inverse), inverse, 0.0))
 
 
 class RecordingLBFGS(LBFGS):
@@ -39,6 +54,7 @@ class RecordingLBFGS(LBFGS):
         **options: Any,
     ) -> None:
         super().__init__(optimizable_batch, **options)  # without a folder it writes nothing
+        self.rho = _Curvatures(maxlen=self.memory)
         self._folder = traj_dir
         self._writers: list[Any] = []
 
@@ -52,17 +68,54 @@ class RecordingLBFGS(LBFGS):
         return converged
 
     def step(self, iteration: int) -> None:
+        if self.r0 is None:
+            # fairchem needs them at the next step, and leaves them out where nothing moves in this
+            self.r0 = self.optimizable.get_positions().double()
+            self.f0 = self.optimizable.get_forces(apply_constraint=True).double()
         if self._writers and (self.save_full or iteration == 0):
             self._record(self.optimizable.update_mask)
         super().step(iteration)
 
     def _record(self, chosen: Any) -> None:
-        frames = batch_to_atoms(
-            self.optimizable.batch, results=self.optimizable.torch_results, wrap_pos=False
+        batch = self.optimizable.batch
+        frames = batch_to_atoms(batch, wrap_pos=False)
+        results = _results_by_system(
+            self.optimizable.torch_results, self.optimizable.trainer.output_targets, batch
         )
-        for frame, writer, mine in zip(frames, self._writers, chosen, strict=True):
+        for frame, result, writer, mine in zip(frames, results, self._writers, chosen, strict=True):
             if mine:
+                frame.calc = SinglePointCalculator(frame, **result)
                 writer.write(frame)
+
+
+def _results_by_system(
+    results: dict[str, torch.Tensor], targets: dict[str, Any], batch: Any
+) -> list[dict[str, Any]]:
+    """What the model says of each system of a batch.
+
+    ``batch_to_atoms`` tells a value per system from one per atom by its length
+    (``relaxation/ase_utils.py:66``), and takes forces for the former where the batch has as many
+    atoms as systems.
+
+    Args:
+        results: by output; (N, ...) or (B, ...).
+        targets: the trainer's, with the ``level`` of each output.
+        batch: of B systems and N atoms.
+
+    Returns:
+        By output: arrays (n, ...), or plain values.
+    """
+    natoms = batch.natoms.tolist()
+    by_output = {}
+    for name, value in results.items():
+        if targets[name]["level"] == "atom":
+            parts = [part.detach().cpu().numpy() for part in torch.split(value, natoms)]
+        else:
+            shape = ASE_PROP_RESHAPE.get(name, (len(natoms), -1))
+            parts = value.reshape(shape).tolist()
+            parts = [part[0] if len(part) == 1 else part for part in parts]
+        by_output[name] = parts
+    return [{name: parts[i] for name, parts in by_output.items()} for i in range(len(natoms))]
 
 
 def changed_properties(self: OptimizableBatch, batch: Any, tol: float = 0.0) -> list[str]:
@@ -85,6 +138,7 @@ def relax_or_read(
     model: Any,
     *,
     relax_opt: dict[str, Any],
+    unusable: Unusable,
     reuse: bool = True,
     record: bool = True,
     **settings: Any,
@@ -97,6 +151,7 @@ def relax_or_read(
     Args:
         batch: of fairchem's loader. model: the trainer.
         relax_opt: options of L-BFGS, and ``traj_dir``, a Path, if trajectories are wanted.
+        unusable: gets the systems, and whether their energy, forces and positions are finite.
         reuse: read finished trajectories. record: write them.
         settings: other arguments of ``ml_relax``.
 
@@ -111,6 +166,7 @@ def relax_or_read(
         finished = _finished(batch, folder)
         if finished is not None:
             logging.info("Finished already: %s", ", ".join(system_ids(batch)))
+            unusable.add(system_ids(batch), [False] * len(finished))
             return _with_results(batch.to(model.device), finished)
     if not record:
         relax_opt = {name: value for name, value in relax_opt.items() if name != "traj_dir"}
@@ -122,9 +178,9 @@ def relax_or_read(
         relaxed = ml_relaxation.ml_relax(
             batch=batch, model=model, relax_opt=dict(relax_opt), **settings
         )
-    for name, energy in zip(system_ids(relaxed), relaxed.energy, strict=True):
-        if not torch.isfinite(energy).all():
-            logging.warning("The relaxation of %s ended with NaN or infinite numbers", name)
+    atoms = torch.isfinite(relaxed.pos).all(1) & torch.isfinite(relaxed.forces).all(1)
+    systems = torch.isfinite(relaxed.energy.view(len(relaxed.natoms), -1)).all(1)
+    unusable.add(system_ids(relaxed), (in_structures(~atoms, relaxed) | ~systems).tolist())
     return relaxed
 
 

@@ -9,7 +9,7 @@ from fairchem.core.common.utils import update_config
 
 from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.errors import DensError
-from dens_ocp.host import config_file, defaults, oc22_references
+from dens_ocp.host import config_file, configured_references, defaults, oc22_references
 from dens_ocp.host import overrides as given
 from dens_ocp.settings import run
 
@@ -26,7 +26,8 @@ def read(path: str | Path, overrides: list[str]) -> dict[str, Any]:
         DensError: as :func:`dens_ocp.host.config_file.read`; sections that are missing; what
             :func:`dens_ocp.settings.run.checked` refuses.
     """
-    config = given.applied(config_file.read(path), overrides)
+    kept = configured_references.keeping_settings(overrides)
+    config = given.applied(config_file.read(path), kept)
     for name in ("model", "dataset", "optim"):
         if not isinstance(config.get(name), (dict, list)):
             raise DensError(f"{path} has no section {name}; start from a file in configs/")

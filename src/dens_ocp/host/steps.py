@@ -22,7 +22,8 @@ class StopTraining(Exception):
 class Stepwise:
     """A loader that calls a function before each batch.
 
-    In fairchem's loop the step before is complete then, the scheduler's part included.
+    In fairchem's loop the step before is complete then, the scheduler's part included. It is called
+    as often on every rank, also where another has more batches (``most`` of the batch sampler).
     """
 
     def __init__(self, loader: Any, before_batch: Callable[[], None]) -> None:
@@ -37,6 +38,9 @@ class Stepwise:
             batches = iter(self.loader)
         for batch in batches:
             yield batch
+            self.before_batch()
+        most = getattr(getattr(self.loader, "batch_sampler", None), "most", 0)
+        for _ in range(most - len(self.loader)):
             self.before_batch()
 
 

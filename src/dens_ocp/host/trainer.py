@@ -6,7 +6,6 @@ modules of this package.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 from collections.abc import Iterator
@@ -29,8 +28,10 @@ from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.datasets.named_records import name_unreadable_records
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
+    configured_references,
     data_workers,
     defaults,
+    free_atoms,
     given_settings,
     load_balancing,
     oc22_references,
@@ -165,6 +166,35 @@ class HostTrainer(ResumableTrainer):
         finally:
             self.config["optim"] = optim
 
+    def train(self, disable_eval_tqdm: bool = False) -> None:
+        """fairchem's.
+
+        Raises:
+            DensError: no atom of the data is free, and the config asks for free atoms.
+        """
+        on_master(self._check_free_atoms, self.device)
+        super().train(disable_eval_tqdm)
+
+    def _check_free_atoms(self) -> None:
+        targets = self.output_targets
+        if self.val_dataset is not None:
+            free_atoms.check_val(self.val_dataset, targets, self.evaluation_metrics)
+        free_atoms.check_train(self.train_dataset, targets, self.config["loss_functions"])
+
+    def load_references_and_normalizers(self) -> None:
+        """fairchem's; without a training set those of the config that need none. fairchem reads
+        them all, also those that the checkpoint replaces, and fails where one is to be fitted."""
+        if self.train_loader is not None:
+            super().load_references_and_normalizers()
+            return
+        read = partial(configured_references.read, self.config["dataset"])
+        configured = on_master(read, self.device)
+        for own, modules in (
+            (self.normalizers, configured.normalizer),
+            (self.elementrefs, configured.element_references),
+        ):
+            own.update({target: module.to(self.device) for target, module in modules.items()})
+
     def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
         plain = self.collater
         if dataset is self.train_dataset or dataset is self.val_dataset:
@@ -243,30 +273,27 @@ class HostTrainer(ResumableTrainer):
         for name, target in self.output_targets.items():
             if target["level"] == "system":
                 chosen = rows.structures
-            elif not len(rows.free):
-                continue
             else:
                 chosen = rows.free if target["eval_on_free_atoms"] else rows.atoms
             prediction = self._denorm_preds(name, out[name], batch)
             predictions[name] = prediction[chosen]
             targets[name] = batch[name].view(len(prediction), -1)[chosen]
-        if not len(rows.free):
-            evaluator = copy.copy(evaluator)
-            evaluator.target_metrics = {
-                name: functions
-                for name, functions in evaluator.target_metrics.items()
-                if name in targets
-            }
         return metric_errors(
             evaluator, Fields(predictions, batch, rows), Fields(targets, batch, rows)
         )
 
     def _aggregate_metrics(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """fairchem's; it adds up over ranks name by name, so all ranks need the same names."""
-        if distutils.get_world_size() > 1:
-            names: list[Any] = [None] * distutils.get_world_size()
-            torch.distributed.all_gather_object(names, list(metrics))
-            nothing = {"metric": None, "total": 0.0, "numel": 0}
-            everywhere = dict.fromkeys(name for rank in names for name in rank)
-            metrics = {name: metrics.get(name, nothing) for name in everywhere}
-        return super()._aggregate_metrics(metrics)
+        """The metrics of all ranks together. fairchem adds up name by name and in float32; a rank
+        without a batch has no names."""
+        if distutils.get_world_size() == 1:
+            return super()._aggregate_metrics(metrics)
+        ranks: list[Any] = [None] * distutils.get_world_size()
+        torch.distributed.all_gather_object(ranks, metrics)
+        together: dict[str, Any] = {}
+        for name in dict.fromkeys(name for rank in ranks for name in rank):
+            total, numel = (
+                sum(rank[name][part] for rank in ranks if name in rank)
+                for part in ("total", "numel")
+            )
+            together[name] = {"metric": total / numel, "total": total, "numel": numel}
+        return together

@@ -17,10 +17,9 @@ from ase import Atoms
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
 from dens_ocp import whole_files
+from dens_ocp.datasets import trajectory_files
+from dens_ocp.datasets.trajectory_files import SETTINGS_FILE, SYSTEMS
 from dens_ocp.errors import DensError
-
-SETTINGS_FILE = "relaxations.json"
-_UNFINISHED = ".{}.traj_unfinished"
 
 # ---- writing -----------------------------------------------------------------------------------
 
@@ -32,7 +31,7 @@ def writing(folder: Path, names: Sequence[str]) -> Iterator[list[TrajectoryWrite
     After an error nothing is left; after a kill hidden files are, which the next run overwrites.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = [folder / _UNFINISHED.format(name) for name in names]
+    temporary = [trajectory_files.unfinished(folder, name) for name in names]
     writers = []
     try:
         for path in temporary:
@@ -42,7 +41,7 @@ def writing(folder: Path, names: Sequence[str]) -> Iterator[list[TrajectoryWrite
         for writer in writers:
             writer.close()
         for path, name in zip(temporary, names, strict=True):
-            whole_files.replace(path, folder / f"{name}.traj")
+            whole_files.replace(path, trajectory_files.finished(folder, name))
     except BaseException:
         for writer in writers:
             writer.close()
@@ -73,13 +72,19 @@ class Finished:
 
 
 def read(path: Path) -> Finished | None:
-    """The trajectory, or None if it is not there, empty or damaged."""
+    """The trajectory, or None if it is not there, empty, damaged, or if its last frame has not what
+    a relaxation leaves: finite positions, a finite energy, a finite force for each atom."""
     if not path.is_file():
         return None
     try:
         with TrajectoryReader(path) as frames:
             finished = Finished(frames[0], frames[-1])
-        return finished if np.ndim(finished.results["energy"]) == 0 else None
+        energy, forces = finished.results["energy"], finished.results["forces"]
+        positions = finished.relaxed.positions
+        if np.ndim(energy) != 0 or np.shape(forces) != positions.shape:
+            return None
+        whole = all(np.isfinite(value).all() for value in (energy, forces, positions))
+        return finished if whole else None
     except Exception:  # whatever a damaged file makes of ASE's reader
         return None
 
@@ -94,7 +99,7 @@ def read_of(folder: Path, name: str, numbers: np.ndarray, pos: np.ndarray) -> Fi
     Raises:
         DensError: a trajectory of another system.
     """
-    finished = read(folder / f"{name}.traj")
+    finished = read(trajectory_files.finished(folder, name))
     if finished is None:
         return None
     if not (
@@ -126,32 +131,37 @@ def weights_digest(model: torch.nn.Module, others: Mapping[str, torch.nn.Module]
     return digest.hexdigest()[:16]
 
 
-def claim(folder: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+def claim(
+    folder: Path,
+    settings: Mapping[str, Any],
+    overwrite: bool = False,
+    systems: int | None = None,
+) -> None:
     """Write ``settings`` into the folder, or find that its trajectories are of the same ones.
 
     Files that a killed run left unfinished are removed. With ``overwrite`` what is there does not
-    matter.
+    matter. ``systems``, the number of them, is written down for those who read the folder.
 
     Raises:
         DensError: finished trajectories of another checkpoint or of other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob(_UNFINISHED.format("*")):
+    for path in trajectory_files.all_unfinished(folder, of_fairchem=False).values():
         path.unlink()
     path = folder / SETTINGS_FILE
     settings = json.loads(json.dumps(settings))
-    try:
-        there = json.loads(path.read_text())
-    except (OSError, ValueError):
-        there = None
-    if there == settings:
+    there = trajectory_files.settings(folder)
+    known = None if there is None else there.pop(SYSTEMS, None)
+    if there == settings and known == systems:
         return
-    if not overwrite and any(read(trajectory) for trajectory in folder.glob("*.traj")):
+    finished = trajectory_files.all_finished(folder).values()
+    if there != settings and not overwrite and any(map(read, finished)):
         raise DensError(
             f"task.relax_opt.traj_dir: {folder} holds trajectories of "
             f"{_difference(there, settings)}; give another folder, or delete this one"
         )
-    whole_files.write_text(path, json.dumps(settings, indent=1) + "\n")
+    content = settings if systems is None else {**settings, SYSTEMS: systems}
+    whole_files.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _difference(there: Any, settings: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from dens_ocp.batch import read, read_scored
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.fast.spherical_harmonics import spherical_harmonics
 from dens_ocp.fast.switch import make_fast
+from dens_ocp.models import lone_atoms
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.parameter_names import translated
 from dens_ocp.nn.force_encoding import ForceEncoding, checked_scale
@@ -105,14 +106,30 @@ class DeNSModel(DenoisingModel):
         """(N, 3) output of ``force_head`` or ``noise_head`` for ``atoms`` (N,) bool (None: all);
         zero for others."""
 
-    def generate_graph(self, data: Batch, **options: Any) -> Any:
+    def forward(self, data: Batch) -> dict[str, torch.Tensor]:
+        """As :class:`DenoisingModel`; also of a batch in which no atom has a neighbour."""
+        try:
+            return super().forward(data)
+        except lone_atoms.NoEdgesError:
+            outputs = super().forward(lone_atoms.with_pair(data))
+        return lone_atoms.without_pair(outputs, data)
+
+    def generate_graph(self, data: Batch, *args: Any, **options: Any) -> Any:
         """fairchem's, in the precision of the positions.
 
         Under autocast the displacements of periodic images are products in half precision: of a
         cell of 10 Angstrom they are off by 0.03 Angstrom in bfloat16, and forces by 30 %.
+
+        Raises:
+            NoEdgesError: it has no edge.
         """
+        if lone_atoms.has_pair(data):
+            return lone_atoms.graph_of_pair(data)
         with torch.autocast(data.pos.device.type, enabled=False):
-            return super().generate_graph(data, **options)
+            graph = super().generate_graph(data, *args, **options)
+        if graph.edge_index.shape[1] == 0:
+            raise lone_atoms.NoEdgesError
+        return graph
 
     def _init_edge_rot_mat(
         self, data: Batch, edge_index: torch.Tensor, edge_distance_vec: torch.Tensor

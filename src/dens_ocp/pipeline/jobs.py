@@ -126,7 +126,7 @@ def jobs_of(settings: EvaluationSettings, folder: EvaluationFolder) -> list[Job]
 
 def _prediction(settings: EvaluationSettings, split: str) -> dict[str, Any]:
     config = _base(settings)
-    config["dataset"] = {"test": _section(settings.s2ef[split])}
+    config["dataset"] = {**config.get("dataset", {}), "test": _section(settings.s2ef[split])}
     return config
 
 
@@ -135,7 +135,7 @@ def _relaxation(
 ) -> dict[str, Any]:
     config = _base(settings)
     section = _section(settings.is2re[split])
-    config["dataset"] = {"relax": section}
+    config["dataset"] = {**config.get("dataset", {}), "relax": section}
     config["task"] |= {"write_pos": True, "relax_dataset": {"src": section["src"]}}
     config["task"]["relax_opt"] = {
         **config["task"].get("relax_opt", {}),

@@ -10,7 +10,8 @@ from fairchem.core.common.utils import merge_dicts
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.evaluation.boards import Board, board
-from dens_ocp.host import config_file
+from dens_ocp.host import config_file, oc22_references
+from dens_ocp.host.configured_references import keeping_settings
 from dens_ocp.host.overrides import applied
 
 TASKS = ("s2ef", "is2re")
@@ -26,7 +27,8 @@ class EvaluationSettings:
         board: the leaderboard, or None: splits of any name, no leaderboard files.
         s2ef: sections of data sets to predict on, by split.
         is2re: sections of data sets of initial structures to relax, by split.
-        host: fairchem's config of every run, without data sets.
+        host: fairchem's config of every run, without data sets (but for the normalizers and element
+            references that ``dataset.train`` names).
     """
 
     board: Board | None
@@ -67,7 +69,7 @@ def load_settings(
         DensError: not a config, an unknown key or split, nothing to evaluate, no model.
     """
     given = config_file.read(path, "--config-yml")
-    given = applied(given, overrides)
+    given = applied(given, keeping_settings(overrides))
     section = given.pop("evaluation", None)
     if not isinstance(section, dict):
         raise DensError(
@@ -89,10 +91,24 @@ def load_settings(
             f"--config-yml: {path} names nothing to evaluate; give evaluation.s2ef and "
             "evaluation.is2re the paths of the splits"
         )
-    given.pop("dataset", None)
-    return EvaluationSettings(
-        chosen, sources["s2ef"], sources["is2re"], _host(given, checkpoint.get("config") or {})
-    )
+    named = _named_references(given.pop("dataset", None))
+    host = _host(given, checkpoint.get("config") or {})
+    if named:
+        host["dataset"] = {"train": named}
+    return EvaluationSettings(chosen, sources["s2ef"], sources["is2re"], host)
+
+
+def _named_references(dataset: Any) -> dict[str, Any]:
+    """Normalizers and element references of an included training config: those that the checkpoint
+    lacks are read from it."""
+    train = (dataset.get("train") or {}) if isinstance(dataset, dict) else {}
+    transforms = oc22_references.with_linear_references(train).get("transforms") or {}
+    kept = {
+        option: transforms[option]
+        for option in ("normalizer", "element_references")
+        if transforms.get(option)
+    }
+    return {"transforms": kept} if kept else {}
 
 
 def _sources(
