@@ -11,6 +11,7 @@ from fairchem.core.common.registry import registry
 from torch_geometric.data import Data
 
 from dens_ocp.datasets.checks import check_dataset_paths
+from dens_ocp.datasets.named_records import read_with
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def open_structures(section: Mapping[str, Any], name: str = "dataset") -> Struct
     """Open the data set of a config section as fairchem would.
 
     Args:
-        section: ``src``, ``format`` (default ``lmdb``), ``key_mapping`` (default OC20's) and what
+        section: ``src``, ``format`` (default ``lmdb``), ``key_mapping`` (beside OC20's) and what
             else the format takes; ``transforms`` are left out.
         name: of the section, for messages.
 
@@ -58,7 +59,9 @@ def open_structures(section: Mapping[str, Any], name: str = "dataset") -> Struct
     section = {"format": "lmdb", **section}
     section.pop("transforms", None)
     check_dataset_paths(section, name)
-    return Structures(registry.get_dataset_class(section["format"])(section))
+    dataset = registry.get_dataset_class(section["format"])(section)
+    read_with(dataset)
+    return Structures(dataset)
 
 
 class Structures:
