@@ -58,24 +58,24 @@ def check_record(record: Data, rules: RecordRules, place: Place | None = None) -
     def refuse(problem: str) -> DensError:
         return DensError(f"{name_of(record, rules.where, place)}{problem}")
 
-    natoms = _check_structure(record, rules, refuse)
+    fields = record.to_dict()  # asking a record for what it lacks is slow
+    natoms = _check_structure(fields, refuse)
     for name in rules.per_atom:
-        value = getattr(record, name, None)
-        if value is None:
+        if fields.get(name) is None:
             raise refuse(
                 f" has no attribute {name!r} ({_PER_ATOM[name]}); write the LMDB with it: "
                 f"record.{name} = torch.zeros(natoms) for example"
             )
     for name in ("atomic_numbers", "fixed", "tags"):
-        _check_one_per_atom(getattr(record, name, None), name, natoms, refuse)
-    _check_elements(record.atomic_numbers, rules.max_num_elements, refuse)
-    _check_cell(record, rules.needs_cell, refuse)
+        _check_one_per_atom(fields.get(name), name, natoms, refuse)
+    _check_elements(fields["atomic_numbers"], rules.max_num_elements, refuse)
+    _check_cell(fields, rules.needs_cell, refuse)
     for label, level in rules.required.items():
-        value = getattr(record, label, None)
+        value = fields.get(label)
         if value is None:
             raise DensError(_missing_label(record, label, rules, place))
         _check_label(value, label, level, natoms, refuse)
-    if rules.needs_sid and getattr(record, "sid", None) is None:
+    if rules.needs_sid and fields.get("sid") is None:
         raise refuse(
             " has no sid, the name of its results, and the first record has one; give every record "
             "one: record.sid = 17 for example"
@@ -114,9 +114,9 @@ def described(value: Any) -> str:
 Refusal = Callable[[str], DensError]
 
 
-def _check_structure(record: Data, rules: RecordRules, refuse: Refusal) -> int:
+def _check_structure(fields: Mapping[str, Any], refuse: Refusal) -> int:
     """Positions and their number; returns it."""
-    positions = getattr(record, "pos", None)
+    positions = fields.get("pos")
     if positions is None:
         raise refuse(" has no positions pos of shape (atoms, 3); write the record with them")
     if not _is_floating(positions) or positions.dim() != 2 or positions.shape[1] != 3:
@@ -128,7 +128,7 @@ def _check_structure(record: Data, rules: RecordRules, refuse: Refusal) -> int:
     if natoms == 0:
         raise refuse(" has no atoms; leave it out")
     _check_finite(positions, "pos", refuse)
-    said = getattr(record, "natoms", natoms)
+    said = fields.get("natoms", natoms)
     if said != natoms:
         raise refuse(
             f": natoms is {said if isinstance(said, int) else described(said)}, expected {natoms}, "
@@ -170,8 +170,8 @@ def _check_elements(atomic_numbers: torch.Tensor, limit: int | None, refuse: Ref
         )
 
 
-def _check_cell(record: Data, needed: bool, refuse: Refusal) -> None:
-    cell = getattr(record, "cell", None)
+def _check_cell(fields: Mapping[str, Any], needed: bool, refuse: Refusal) -> None:
+    cell = fields.get("cell")
     if cell is None:
         if needed:
             raise refuse(
@@ -187,7 +187,7 @@ def _check_cell(record: Data, needed: bool, refuse: Refusal) -> None:
     _check_finite(cell, "cell", refuse)
     if not needed:
         return
-    pbc = getattr(record, "pbc", None)
+    pbc = fields.get("pbc")
     if pbc is not None and (not torch.is_tensor(pbc) or pbc.shape != (1, 3)):
         raise refuse(f": pbc is {described(pbc)}, expected three of True and False; correct it")
     if pbc is not None and not pbc.any():
@@ -229,7 +229,8 @@ def _is_floating(value: Any) -> bool:
 
 
 def _check_finite(value: torch.Tensor, label: str, refuse: Refusal) -> None:
-    if not torch.isfinite(value).all():
+    # the sum is NaN or infinite if one number is; it may also overflow
+    if not math.isfinite(float(value.sum())) and not torch.isfinite(value).all():
         bad = int((~torch.isfinite(value)).sum())
         raise refuse(
             f": {label} holds NaN or infinite values ({bad} of {value.numel()}); repair the record "

@@ -30,10 +30,11 @@ def rename_labels(record: Data, mapping: Mapping[str, str] = KEY_MAPPING) -> dic
     Returns:
         The names that were changed.
     """
+    fields = record.to_dict()  # asking a record for what it lacks is slow
     renamed = {
         old: new
         for old, new in mapping.items()
-        if getattr(record, old, None) is not None and getattr(record, new, None) is None
+        if fields.get(old) is not None and fields.get(new) is None
     }
     for old, new in renamed.items():
         record[new] = record[old]
@@ -59,29 +60,30 @@ def put_right(record: Data) -> None:
     What cannot be brought into its form stays as it is; see
     :func:`dens_ocp.datasets.record_checks.check_record`.
     """
+    fields = record.to_dict()
     for name in _VECTORS:
-        value = getattr(record, name, None)
+        value = fields.get(name)
         if value is not None and not _is_plain(value, torch.float32):
             _set(record, name, _floats(value))
     for name in _PER_ATOM:
-        value = getattr(record, name, None)
+        value = fields.get(name)
         if value is not None and not (_is_plain(value, torch.int64) and value.dim() == 1):
             _set(record, name, _integers(value))
-    cell = getattr(record, "cell", None)
+    cell = fields.get("cell")
     if cell is not None:
         _set(record, "cell", _cell(cell))
-    pbc = getattr(record, "pbc", None)
+    pbc = fields.get("pbc")
     if pbc is not None:
         _set(record, "pbc", _pbc(pbc))
     for name in _NUMBERS:
-        value = getattr(record, name, None)
+        value = fields.get(name)
         if isinstance(value, (torch.Tensor, np.ndarray, np.generic, list, tuple)):
             _set(record, name, _number(value))
     for name in _NAMES:
-        value = getattr(record, name, None)
+        value = fields.get(name)
         if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
             _set(record, name, _one(value))
-    natoms, pos = getattr(record, "natoms", None), getattr(record, "pos", None)
+    natoms, pos = fields.get("natoms"), fields.get("pos")
     if natoms is None:
         if isinstance(pos, torch.Tensor) and pos.dim() == 2:
             record.natoms = pos.shape[0]

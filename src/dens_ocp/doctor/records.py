@@ -15,6 +15,7 @@ from dens_ocp.errors import DensError
 
 RANDOM_RECORDS = 8
 _MOST_SHOWN = 3
+_MOST_KEPT = 16
 _LARGEST_FORCE = 100.0
 """eV/Angstrom. OC20 and OC22 leave out frames with forces above 50."""
 _LARGEST_ENERGY = 20.0
@@ -36,6 +37,7 @@ class Seen:
     largest_energy: float = 0.0
     force_squares: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     number_refused: int = 0
 
@@ -51,37 +53,37 @@ def sample(count: int, everything: bool, seed: int = 0) -> list[int] | range:
 def look(
     dataset: Any,
     indices: Iterable[int],
-    required: Mapping[str, str],
+    collater: Any,
     where: str,
     progress: bool = False,
 ) -> Seen:
     """Read and check records; goes on after one that is refused.
 
     Args:
-        dataset: fairchem's data set (the whole of it).
+        dataset: fairchem's data set (the whole of it), after ``named_records.read_with``.
         indices: which records.
-        required: level of each label that has to be there, as in ``datasets.checks``.
+        collater: of the data set; each record has to go into one batch with the first.
         where: config section, for messages.
         progress: show a bar.
     """
-    from dens_ocp.datasets.checks import check_record
-
     seen = Seen()
     for index in tqdm(indices, desc=where, unit="records", disable=not progress):
         try:
             record = dataset[index]
-            check_record(record, required, where)
+            if seen.kept:
+                collater([seen.kept[0], record])
+            _add(seen, index, record)
         except Exception as error:
             seen.number_refused += 1
             if len(seen.refused) < _MOST_SHOWN:
                 kind = "" if isinstance(error, DensError) else f"{type(error).__name__}: "
                 seen.refused.append(f"index {index}: {kind}{error}")
-            continue
-        _add(seen, index, record)
     return seen
 
 
 def _add(seen: Seen, index: int, record: Any) -> None:
+    if len(seen.kept) < _MOST_KEPT:
+        seen.kept.append(record)
     seen.read += 1
     natoms = record.pos.shape[0]
     seen.natoms[index] = natoms

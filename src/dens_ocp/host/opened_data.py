@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from fairchem.core.common.registry import registry
 from fairchem.core.datasets.base_dataset import create_dataset
 
 from dens_ocp.datasets.record_checks import RecordRules
@@ -11,20 +14,35 @@ from dens_ocp.errors import DensError
 
 
 def open_data_set(config: dict[str, Any], split: str) -> Any:
-    """fairchem's ``create_dataset``.
+    """fairchem's ``create_dataset``: the part of a data set that a config section asks for.
 
     Raises:
         DensError: it failed; fairchem and ASE raise what they come across.
     """
+    return _opened(partial(create_dataset, config, split), config, split)
+
+
+def open_class(config: dict[str, Any], split: str) -> Any:
+    """The whole data set of a config section.
+
+    Raises:
+        DensError: as :func:`open_data_set`.
+    """
+    form = config.get("format", "lmdb")
+    return _opened(lambda: registry.get_dataset_class(form)(config), config, split)
+
+
+def _opened(opening: Callable[[], Any], config: dict[str, Any], split: str) -> Any:
     try:
-        return create_dataset(config, split)
+        return opening()
     except DensError:
         raise
     except Exception as error:
+        form = config.get("format", "lmdb")
         reason = " ".join(str(error).split()) or "no message"
         raise DensError(
-            f"dataset.{split} (format {config.get('format', 'lmdb')}, src {config.get('src')}) "
-            f"cannot be opened: {type(error).__name__}: {reason}; look at its options and files"
+            f"dataset.{split} (format {form}, src {config.get('src')}) cannot be opened: "
+            f"{type(error).__name__}: {reason}; look at its options and files"
         ) from error
 
 
