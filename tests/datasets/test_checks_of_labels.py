@@ -92,9 +92,7 @@ def test_bad_record_is_named(write, case, workers):
 def test_good_records_pass_unchanged(write):
     src = write([3, 3, 3])
     stock = {"src": str(src), "no_shuffle": True, "key_mapping": KEY_MAPPING}
-    plain = DataLoader(
-        create_dataset(stock, "train"), batch_size=4, collate_fn=collater().collater
-    )
+    plain = DataLoader(create_dataset(stock, "train"), batch_size=4, collate_fn=collater().collater)
     for checked, batch in zip(read_all(src, workers=1), plain, strict=True):
         assert checked.keys() == batch.keys()
         assert torch.equal(checked.forces, batch.forces)

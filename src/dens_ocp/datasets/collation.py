@@ -29,9 +29,7 @@ class CheckingCollater:
             are periodic in different directions. The message names two records.
     """
 
-    def __init__(
-        self, collater: Callable[..., Batch], where: str, periodic: bool = False
-    ) -> None:
+    def __init__(self, collater: Callable[..., Batch], where: str, periodic: bool = False) -> None:
         self.collater = collater
         self.where = where
         self.periodic = periodic

@@ -204,7 +204,9 @@ def _check_cell(fields: Mapping[str, Any], needed: bool, refuse: Refusal) -> Non
 def _check_label(value: Any, label: str, level: str, natoms: int, refuse: Refusal) -> None:
     if isinstance(value, numbers.Real):
         if level == "atom":
-            raise refuse(f": {label} is one number, expected one row for each of its {natoms} atoms")
+            raise refuse(
+                f": {label} is one number, expected one row for each of its {natoms} atoms"
+            )
         if not math.isfinite(value):
             raise refuse(
                 f": {label} holds NaN or infinite values (1 of 1); repair the record or leave it "

@@ -1,8 +1,8 @@
 """The one form in which records reach a batch; what differs without doubt is put right.
 
-Own data hold the same numbers in many forms: float64 positions, a cell of shape (3, 3), NumPy arrays,
-energies as numbers or tensors of one number. PyG joins the records of a batch by the form of the
-first one, so other forms end far from the record that has them.
+Own data hold the same numbers in many forms: float64 positions, a cell of shape (3, 3), NumPy
+arrays, energies as numbers or tensors of one number. PyG joins the records of a batch by the form
+of the first one, so other forms end far from the record that has them.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ def _pbc(value: Any) -> torch.Tensor | None:
 
 def _number(value: Any) -> float | None:
     if isinstance(value, (list, tuple)):
-        value = _tensor(value)
+        one = value[0] if len(value) == 1 else None
+        return float(one) if isinstance(one, (int, float)) else None
     wide = getattr(value, "dtype", None) in (torch.float64, np.dtype(np.float64))
     one = _one(value)
     if not isinstance(one, (int, float)):

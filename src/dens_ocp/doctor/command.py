@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Check the installation and, given a config, the data, options and model of a run: its "
         "records are put into batches, and the model is run once on two of them, forward and "
-        "backward. Every line says ok, warning or problem; problems come with what to do. Trains nothing and "
-        "writes nothing. Works where fairchem cannot be imported. Exit code: 0 without problems, "
-        "2 with."
+        "backward. Every line says ok, warning or problem; problems come with what to do. Trains "
+        "nothing and writes nothing. Works where fairchem cannot be imported. Exit code: 0 without "
+        "problems, 2 with."
     )
     parser.epilog = (
         "Settings of the config are overridden with --section.option=value, as of fairchem main: "

@@ -8,6 +8,7 @@ from fairchem.core.modules.evaluator import Evaluator
 
 from dens_ocp.datasets.record_forms import KEY_MAPPING as KEY_MAPPING
 
+
 def evaluation_metrics(
     configured: dict[str, Any] | None, outputs: dict[str, Any]
 ) -> dict[str, Any]:
