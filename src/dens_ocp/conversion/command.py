@@ -96,7 +96,7 @@ def _add_xyz(parser: argparse.ArgumentParser) -> None:
         "  dens-ocp data from-xyz runs/*/OUTCAR --train 5000 --val 500 --out data/mine"
     )
     parser.add_argument("file", type=Path, nargs="+", help="files that ASE reads: .xyz (extended), "
-                        ".traj, .db, OUTCAR, ...; all of them are one data set")  # fmt: skip
+                        ".traj, .db, .aselmdb, OUTCAR, ...; all are one data set")  # fmt: skip
     parser.add_argument("--index", default=":", help="frames of each file, as ASE: ::10 is each "
                         "tenth, 100: all but the first hundred (default: all)")  # fmt: skip
     parser.add_argument("--energy-key", metavar="NAME", help="energy in atoms.info, REF_energy for "

@@ -218,8 +218,8 @@ def _far_from_the_reference(
         return []
     return [
         f"energies of {split} lie {rms:.3g} eV (rms) from the reference, those of train "
-        f"{stdev:.3g} eV: the reference does not hold for them; take more training frames (--train) "
-        f"that have the compositions of {split}"
+        f"{stdev:.3g} eV: the reference does not hold for them; take more training frames "
+        f"(--train) that have the compositions of {split}"
     ]
 
 
@@ -276,7 +276,8 @@ def _description(
         "box_Angstrom": box,
         "cutoff_of_the_model_Angstrom": written.cutoff,
         "split": {"seed": seed, **written.counts},
-        "sid": "number of the frame over all files, from 0; split.npz lists them",
+        "sid": "number of the frame over all files, from 0, without frames that were left out; "
+        "split.npz lists them",
         "fid": "number of the frame in its file",
         "normalizer": written.normalizer,
     }
