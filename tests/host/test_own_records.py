@@ -101,3 +101,14 @@ def test_relaxations_without_sid_are_numbered(tmp_path):
     trainer = relaxations.trainer_of(relaxations.config(source, tmp_path / "t"), tmp_path)
     trainer.run_relaxations()
     assert sorted(path.name for path in (tmp_path / "t").glob("*.traj")) == ["0.traj", "1.traj"]
+
+
+def test_a_calculator_says_which_element_it_does_not_know(tmp_path):
+    config = config_of(own_data(tmp_path))
+    config["model"]["max_num_elements"] = 79
+    trainer = make_trainer(config, tmp_path)
+    batch = next(iter(trainer.train_loader))
+    trainer.predict(batch.clone(), per_image=False, disable_tqdm=True)
+    batch.atomic_numbers[2] = 92
+    with pytest.raises(DensError, match=r"atomic number 92 \(U\).*model.max_num_elements: 79"):
+        trainer.predict(batch, per_image=False, disable_tqdm=True)

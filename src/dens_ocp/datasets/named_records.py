@@ -85,7 +85,7 @@ def whole_data_set(dataset: Any) -> Any:
     return dataset
 
 
-def read_with(dataset: Any, rules: RecordRules | None = None) -> None:
+def read_with(dataset: Any, rules: RecordRules | None = None, numbered: bool = False) -> None:
     """From now on ``dataset[index]`` is put right, has fairchem's names of labels
     (:data:`~dens_ocp.datasets.record_forms.KEY_MAPPING`, beside the data set's own
     ``key_mapping``), is checked, and is named when it cannot be read. Can be pickled and forked as
@@ -95,6 +95,7 @@ def read_with(dataset: Any, rules: RecordRules | None = None) -> None:
         dataset: any of fairchem's classes or ours, or a subset of one; changed in place. None and
             others stay as they are.
         rules: None: records are put right, and not checked.
+        numbered: a record without ``sid`` gets its number in the data set as one.
 
     ``dataset[index]`` raises:
         DensError: a record that cannot be read, with file and key and what is wrong with it
@@ -105,7 +106,7 @@ def read_with(dataset: Any, rules: RecordRules | None = None) -> None:
         return
     if not hasattr(type(dataset), "stock"):
         dataset.__class__ = _reading_class(type(dataset))
-    dataset.reading = _Reading(rules)
+    dataset.reading = _Reading(rules, numbered)
 
 
 def check_first_record(dataset: Any, where: str) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+from ase.data import chemical_symbols
 from fairchem.core.common.registry import registry
 from fairchem.core.datasets.base_dataset import create_dataset
 
@@ -57,13 +59,12 @@ def rules_of(
         labels: level of each label of the loss, as in ``RecordRules``.
         form: ``format`` of the data set.
     """
-    body = getattr(model, "backbone", model)
     return RecordRules(
         f"dataset.{split}",
         required=labels,
         per_atom=("fixed", "tags") if split == "relax" else ("fixed",),
         needs_cell=is_periodic(model),
-        max_num_elements=getattr(body, "max_num_elements", None),
+        max_num_elements=_number_of_elements(model),
         needs_sid=split in ("test", "relax"),
         form=form or "lmdb",
     )
@@ -72,3 +73,25 @@ def rules_of(
 def is_periodic(model: Any) -> bool:
     """Whether a model builds graphs across the boundaries of cells."""
     return bool(getattr(getattr(model, "backbone", model), "use_pbc", False))
+
+
+def check_elements(model: Any, atomic_numbers: torch.Tensor) -> None:
+    """The model has an embedding for each atom.
+
+    Raises:
+        DensError: it has not.
+    """
+    limit = _number_of_elements(model)
+    if limit is None or not atomic_numbers.numel():
+        return
+    largest = int(atomic_numbers.max())
+    if largest >= limit:
+        raise DensError(
+            f"an atom has atomic number {largest} ({chemical_symbols[largest]}), and the model has "
+            f"embeddings for 0 to {limit - 1} (model.max_num_elements: {limit}); take a model "
+            "that was trained with this element"
+        )
+
+
+def _number_of_elements(model: Any) -> int | None:
+    return getattr(getattr(model, "backbone", model), "max_num_elements", None)
