@@ -201,3 +201,14 @@ def test_models_without_periodic_graphs_need_no_cell(write):
     src = write([3], change=drop("cell"))
     (batch,) = batches(src, RecordRules("dataset.train"))
     assert "cell" not in batch and batch.natoms.tolist() == [9] * 3
+
+
+def test_what_stock_fairchem_reads_is_read(write):
+    """A target that is called ``y``; a cell that the model does not look at."""
+
+    def change(record, index):
+        record.cell = torch.tensor([[9.0, 9.0, 9.0]])
+
+    rules = RecordRules("dataset.train", {"y": "system"})
+    (batch,) = batches(write([3], change=change), rules)
+    assert batch.y.shape == (3,) and "energy" not in batch and batch.cell.shape == (3, 3)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from dens_ocp.datasets.reading_errors import explained, place_of
 from dens_ocp.datasets.record_checks import RecordRules, check_record
-from dens_ocp.datasets.record_forms import put_right, rename_labels
+from dens_ocp.datasets.record_forms import KEY_MAPPING, put_right, rename_labels
 from dens_ocp.errors import DensError
 
 
@@ -20,6 +20,12 @@ from dens_ocp.errors import DensError
 class _Reading:
     rules: RecordRules | None = None
     numbered: bool = False
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The usual names of labels, but for those that are asked for as they are."""
+        asked_for = {} if self.rules is None else self.rules.required
+        return {old: new for old, new in KEY_MAPPING.items() if old not in asked_for}
 
 
 def _getitem(self: Any, idx: Any) -> Any:
@@ -33,7 +39,7 @@ def _getitem(self: Any, idx: Any) -> Any:
         raise explained(self, idx, error) from error
     if isinstance(record, list):  # a slice
         return record
-    rename_labels(record)
+    rename_labels(record, self.reading.names)
     put_right(record)
     if self.reading.numbered and getattr(record, "sid", None) is None:
         record.sid = int(idx)
@@ -140,7 +146,7 @@ def check_first_record(dataset: Any, where: str) -> None:
             "data set, from 0",
             where,
         )
-    added = rename_labels(record)
+    added = rename_labels(record, whole.reading.names)
     if added and getattr(whole, "key_mapping", None):
         logging.info("%s.key_mapping: %s added, which its records have", where, added)
     dataset[0]

@@ -179,7 +179,9 @@ def _check_cell(fields: Mapping[str, Any], needed: bool, refuse: Refusal) -> Non
                 "empty box: dens-ocp data from-npz|from-xyz ... --box 50"
             )
         return
-    if not _is_floating(cell) or tuple(cell.shape) != (1, 3, 3):
+    if not needed and not _is_floating(cell):
+        return
+    if not _is_floating(cell) or (needed and tuple(cell.shape) != (1, 3, 3)):
         raise refuse(
             f": cell is {described(cell)}, expected a float32 tensor of shape (1, 3, 3) with the "
             "three vectors as rows, Angstrom; correct it"
