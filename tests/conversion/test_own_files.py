@@ -14,7 +14,7 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from dens_ocp.conversion import energy_reference
-from dens_ocp.conversion.box import side_of_box
+from dens_ocp.conversion.box import fitted_box
 from dens_ocp.conversion.frames import Frame
 from dens_ocp.errors import DensError
 from tests.conversion.test_convert import data, emt_frames, fresh, records, write_npz
@@ -88,13 +88,14 @@ def test_a_box_is_as_large_as_the_model_sees(extent, cutoff):
         if side >= extent + cutoff:
             continue
         with pytest.raises(DensError, match=r"--box: .* --box (\d+) is enough") as error:
-            side_of_box(frames, side, cutoff)
+            fitted_box(frames, side, cutoff)
         enough = float(str(error.value).split("--box ")[-1].split()[0])
-        assert side_of_box(frames, enough, cutoff) == enough
-        assert enough == side_of_box(frames, "auto", cutoff)
+        assert fitted_box(frames, enough, cutoff).side == enough
+        assert enough == fitted_box(frames, "auto", cutoff).side
         assert enough - extent >= cutoff and enough - extent - cutoff < 5
-    assert side_of_box(frames, extent + cutoff, cutoff) == extent + cutoff
-    assert side_of_box(frames, None, cutoff) is None
+    exact = fitted_box(frames, extent + cutoff, cutoff)
+    assert exact.largest_cutoff == pytest.approx(cutoff)
+    assert fitted_box(frames, None, cutoff) is None
 
 
 def test_the_box_knows_the_cutoff_of_the_command_line(tmp_path, capsys):
@@ -109,13 +110,30 @@ def test_the_box_knows_the_cutoff_of_the_command_line(tmp_path, capsys):
     assert config["model"]["max_radius"] == 12 and side == 15
 
 
+@pytest.mark.parametrize("asked", [6.0, 13.0])
+def test_a_model_that_sees_further_than_the_box_allows(tmp_path, asked):
+    path = written(tmp_path, hexafluorides())  # 4 Angstrom long
+    fresh(tmp_path, "from-xyz", path, *SPLIT, "--cutoff", asked, "--config-out", tmp_path / "c.yml")
+    config = yaml.safe_load((tmp_path / "c.yml").read_text())
+    config["model"] |= {"num_layers": 1, "sphere_channels": 8, "max_radius": 12.0}
+    if asked > 12:
+        make_trainer(config, tmp_path)
+        return
+    with pytest.raises(
+        DensError, match=r"box of 15 Angstrom.* 12 far .*convert them with --cutoff 12"
+    ):
+        make_trainer(config, tmp_path)
+    config["model"]["max_radius"] = 10.5  # in a box of 15
+    make_trainer(config, tmp_path)
+
+
 def test_vacuum_of_slabs_that_are_not_periodic_in_one_direction():
     """Records hold no pbc: fairchem repeats the cell in all directions."""
     cell = [2.5, 2.5, 8.5]
-    assert side_of_box([pair(2.5, (True, True, False), cell)], None, 6.0) is None
+    assert fitted_box([pair(2.5, (True, True, False), cell)], None, 6.0) is None
     with pytest.raises(DensError, match="along its cell vector 3.* leaves 5.50 Angstrom of vacuum"):
-        side_of_box([pair(3.0, (True, True, False), cell)], None, 6.0)
-    assert side_of_box([pair(3.0, True, cell)], None, 6.0) is None
+        fitted_box([pair(3.0, (True, True, False), cell)], None, 6.0)
+    assert fitted_box([pair(3.0, True, cell)], None, 6.0) is None
 
 
 def test_periodic_frames_among_molecules(tmp_path, capsys):

@@ -7,6 +7,7 @@ away than the model looks.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,8 +15,26 @@ from dens_ocp.conversion.frames import Frame
 from dens_ocp.errors import DensError
 
 
-def side_of_box(frames: Iterable[Frame], box: float | str | None, cutoff: float) -> float | None:
-    """Side of the empty cube (Angstrom) that structures without periodicity get; None: no cell.
+@dataclass(frozen=True)
+class Box:
+    """An empty cube around structures without periodicity.
+
+    Attributes:
+        side: Angstrom.
+        extent: of the largest of them along x, y or z, Angstrom.
+    """
+
+    side: float
+    extent: float
+
+    @property
+    def largest_cutoff(self) -> float:
+        """How far a model may see, Angstrom, before an atom sees an image."""
+        return self.side - self.extent
+
+
+def fitted_box(frames: Iterable[Frame], box: float | str | None, cutoff: float) -> Box | None:
+    """The box of structures without periodicity; None: they get no cell.
 
     Args:
         frames: those that are converted.
@@ -57,14 +76,14 @@ def side_of_box(frames: Iterable[Frame], box: float | str | None, cutoff: float)
         return None
     enough = 5 * float(np.ceil((largest + cutoff) / 5))
     if box == "auto":
-        return enough
+        return Box(enough, largest)
     if box is not None and not float(box) >= largest + cutoff:
         raise DensError(
             f"--box: {float(box):g} Angstrom are too few: {widest.where} is {largest:.2f} Angstrom "
             f"long and the model sees {cutoff:g} Angstrom far (--cutoff), so images interact in a "
             f"box of less than {largest + cutoff:.2f} Angstrom; --box {enough:g} is enough"
         )
-    return None if box is None else float(box)
+    return None if box is None else Box(float(box), largest)
 
 
 def _check_vacuum(frame: Frame, cutoff: float) -> None:

@@ -245,7 +245,7 @@ def _write(
         print(run_config_file.sections_text(written))
         print(
             f"model: its max_num_elements has to be {run_config_file.max_num_elements(written)} or "
-            f"more, its cutoff at most {written.cutoff:g} Angstrom"
+            f"more, its cutoff at most {written.box.largest_cutoff:.1f} Angstrom"
             if written.box is not None
             else "model: its max_num_elements has to be "
             f"{run_config_file.max_num_elements(written)} or more"
@@ -275,8 +275,8 @@ def _say(written: Written, units: Units, frames: int) -> None:
     )
     if written.box is not None:
         print(
-            f"structures without periodicity have an empty box of {written.box:g} Angstrom, for "
-            f"models that see up to {written.cutoff:g} Angstrom far"
+            f"structures without periodicity have an empty box of {written.box.side:g} Angstrom, "
+            f"for models that see up to {written.box.largest_cutoff:.1f} Angstrom far"
         )
     for doubt in doubts(
         nearest=written.nearest,

@@ -19,10 +19,11 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from dens_ocp.conversion import energy_reference
-from dens_ocp.conversion.box import side_of_box
+from dens_ocp.conversion.box import Box, fitted_box
 from dens_ocp.conversion.energy_reference import EnergyReference
 from dens_ocp.conversion.frames import Frame, check_frame
 from dens_ocp.conversion.units import Units
+from dens_ocp.datasets.made_boxes import DESCRIPTION, LARGEST_CUTOFF
 from dens_ocp.datasets.oc20_records import (
     add_s2ef_labels,
     geometry,
@@ -31,7 +32,6 @@ from dens_ocp.datasets.oc20_records import (
 )
 from dens_ocp.errors import DensError
 
-DESCRIPTION = "dataset.json"
 _DISTANCES = 32  # training frames whose distances are looked at
 _FAR, _LITTLE = 10.0, 0.1  # standard deviations of the training set; eV
 
@@ -47,8 +47,8 @@ class Written:
             reference) and forces (eV/Angstrom) of the training set.
         reference: what was subtracted from energies.
         largest_atomic_number: of all splits.
-        box: side of the empty cube that structures without periodicity got, Angstrom, or None.
-        cutoff: of the models for which it is large enough, Angstrom.
+        box: what structures without periodicity got, or None.
+        cutoff: of the model that was asked for, Angstrom.
         nearest: median distance of nearest neighbours in training frames, Angstrom.
         largest_force: of free atoms of training frames, eV/Angstrom.
     """
@@ -58,7 +58,7 @@ class Written:
     normalizer: dict[str, dict[str, float]]
     reference: EnergyReference
     largest_atomic_number: int
-    box: float | None
+    box: Box | None
     cutoff: float
     nearest: float
     largest_force: float
@@ -102,7 +102,7 @@ def convert(
     out.parent.mkdir(parents=True, exist_ok=True)
     taken = np.concatenate(list(split.values())).tolist()
     elements: set[int] = set()
-    side = side_of_box(_noting_elements(frames, taken, elements), box, cutoff)
+    fitted = fitted_box(_noting_elements(frames, taken, elements), box, cutoff)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         train = _training_statistics(frames, split["train"], reference, progress)
@@ -112,7 +112,7 @@ def convert(
             normalizer=train.normalizer,
             reference=train.reference,
             largest_atomic_number=max(elements, default=0),
-            box=side,
+            box=fitted,
             cutoff=cutoff,
             nearest=train.nearest,
             largest_force=train.largest_force,
@@ -121,7 +121,7 @@ def convert(
         warnings = [] if train.reference.warning is None else [train.reference.warning]
         for name in written.counts:
             energies: list[float] = []
-            records = _records(frames, split[name], train.reference, side, missing, energies)
+            records = _records(frames, split[name], train.reference, fitted, missing, energies)
             bar = tqdm(records, desc=f"write {name}", unit="frame", total=len(split[name]),
                        disable=not progress)  # fmt: skip
             write_metadata(temporary / name, write_lmdb(temporary / name / "data.0000.lmdb", bar))
@@ -134,7 +134,7 @@ def convert(
         for warning in warnings:
             tqdm.write(f"warning: {warning}")
         np.savez(temporary / "split.npz", **split)
-        description = _description(written, units, sources, side, seed)
+        description = _description(written, units, sources, seed)
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         os.chmod(temporary, 0o755)
         if out.exists():
@@ -235,7 +235,7 @@ def _records(
     frames: Sequence[Frame],
     indices: np.ndarray,
     reference: EnergyReference,
-    box: float | None,
+    box: Box | None,
     missing: set[str],
     energies: list[float],
 ) -> Iterator[Data]:
@@ -248,14 +248,14 @@ def _records(
             data.pos = torch.tensor(frame.atoms.positions, dtype=torch.float32)
             del data.cell
             if box is not None:
-                data.cell = box * torch.eye(3)[None]
+                data.cell = box.side * torch.eye(3)[None]
         energy = frame.energy - reference.of(frame.atoms.numbers)
         energies.append(energy)
         yield add_s2ef_labels(data, energy, frame.forces, frame.fid)
 
 
 def _description(
-    written: Written, units: Units, sources: Sequence[Path], box: float | None, seed: int
+    written: Written, units: Units, sources: Sequence[Path], seed: int
 ) -> dict[str, Any]:
     return {
         "written_by": "dens-ocp data",
@@ -273,8 +273,8 @@ def _description(
             "reference_eV": written.reference.by_symbol(),
             "mean_of_one_composition_eV": written.reference.mean,
         },
-        "box_Angstrom": box,
-        "cutoff_of_the_model_Angstrom": written.cutoff,
+        "box_Angstrom": None if written.box is None else written.box.side,
+        LARGEST_CUTOFF: None if written.box is None else written.box.largest_cutoff,
         "split": {"seed": seed, **written.counts},
         "sid": "number of the frame over all files, from 0, without frames that were left out; "
         "split.npz lists them",

@@ -46,6 +46,7 @@ def check_data_set(
     form = section.get("format", "lmdb")
     if form not in LMDB_FORMATS:
         yield Finding(WARNING, where, f"format {form}: its files are not looked at")
+    yield from guarded(where, lambda: _box(model, section, split))
     dataset = open_class(dict(section), split)
     required = _labels(config) if split in ("train", "val") else {}
     read_with(dataset, rules_of(model, split, required, form))
@@ -58,6 +59,13 @@ def check_data_set(
     yield from check_metadata(dataset, seen.natoms, config, section, where)
     if model is not None and split == "train" and seen.kept:
         yield from guarded("model", partial(check_step, model, seen.kept, where))
+
+
+def _box(model: Any, section: Mapping[str, Any], split: str) -> Iterator[Finding]:
+    from dens_ocp.host.opened_data import check_box_of
+
+    check_box_of(model, section["src"], split)
+    yield from ()
 
 
 def _labels(config: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from fairchem.core.common.registry import registry
 from fairchem.core.datasets.base_dataset import create_dataset
 
+from dens_ocp.datasets.made_boxes import check_box
 from dens_ocp.datasets.record_checks import RecordRules
 from dens_ocp.errors import DensError
 
@@ -73,6 +74,13 @@ def rules_of(
 def is_periodic(model: Any) -> bool:
     """Whether a model builds graphs across the boundaries of cells."""
     return bool(getattr(getattr(model, "backbone", model), "use_pbc", False))
+
+
+def check_box_of(model: Any, src: object, split: str) -> None:
+    """:func:`dens_ocp.datasets.made_boxes.check_box` for a model."""
+    seen = getattr(getattr(model, "backbone", model), "cutoff", None)
+    if is_periodic(model) and isinstance(seen, (int, float)):
+        check_box(src, float(seen), f"dataset.{split}.src")
 
 
 def check_elements(model: Any, atomic_numbers: torch.Tensor) -> None:

@@ -90,6 +90,7 @@ class HostTrainer(ResumableTrainer):
             base = self.config["dataset"] if inherits else {}
             section = self.config[name] = without_inherited_md(section, base)
             check_dataset_paths({**base, **section}, f"dataset.{split}")
+            opened_data.check_box_of(self._unwrapped_model, section["src"], split)
         # fairchem's collater asks the config, not the model, whether graphs are built on the fly,
         # and warns at every batch if in doubt
         self.config["model"].setdefault(
