@@ -71,7 +71,7 @@ def test_the_written_config_trains(tmp_path, box, capsys):
 def test_without_a_config_the_numbers_are_said(tmp_path, capsys):
     path = written(tmp_path, hexafluorides())
     fresh(tmp_path, "from-xyz", path, *SPLIT)
-    assert "max_num_elements has to be 93 or more" in capsys.readouterr().out
+    assert "the model needs max_num_elements of 93 or more" in capsys.readouterr().out
     assert "cell" not in records(tmp_path / "out/train")[0]
 
 

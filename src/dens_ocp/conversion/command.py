@@ -243,13 +243,10 @@ def _write(
     else:
         print("\nfor your config (--config-out writes a whole one):\n")
         print(run_config_file.sections_text(written))
-        print(
-            f"model: its max_num_elements has to be {run_config_file.max_num_elements(written)} or "
-            f"more, its cutoff at most {written.box.largest_cutoff:.1f} Angstrom"
-            if written.box is not None
-            else "model: its max_num_elements has to be "
-            f"{run_config_file.max_num_elements(written)} or more"
-        )
+        needs = f"max_num_elements of {written.largest_atomic_number + 1} or more"
+        if written.box is not None:
+            needs += f", a cutoff of at most {written.box.largest_cutoff:.1f} Angstrom"
+        print(f"the model needs {needs}")
     return 0
 
 

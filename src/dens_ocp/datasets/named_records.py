@@ -133,7 +133,9 @@ def check_first_record(dataset: Any, where: str) -> None:
             f"{where} has no record left; look at first_n, sample_n, max_atoms, subset_to and shard"
         )
     whole = whole_data_set(dataset)
-    index = 0 if whole is dataset else int(dataset.indices[0])
+    index, part = 0, dataset
+    while part is not whole:
+        index, part = int(part.indices[index]), part.dataset
     try:
         record = whole.stock.__getitem__(whole, index)
     except Exception as error:
