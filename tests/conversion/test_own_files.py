@@ -144,6 +144,8 @@ def test_periodic_frames_among_molecules(tmp_path, capsys):
     assert data(*options, "--out", tmp_path / "a") == 2
     text = "1 of 10 frames are periodic (first: frame 3 of"
     assert text in (error := capsys.readouterr().err) and "9 are not" in error
+    assert data(*options, "--out", tmp_path / "b", "--config-out", tmp_path / "c.yml") == 2
+    assert text in capsys.readouterr().err and not (tmp_path / "c.yml").exists()
     fresh(tmp_path, *options, "--box", 20)
     assert f"warning: {text}" in capsys.readouterr().out
 

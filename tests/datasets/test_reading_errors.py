@@ -175,6 +175,18 @@ def test_databases_that_are_not_there_or_no_databases(tmp_path):
         opened(tmp_path / "f", "ase_db")
 
 
+def test_a_database_read_as_lmdb(tmp_path):
+    """OMat24's files under ``format: lmdb``; the keys are those that ase-db-backends writes."""
+    path = tmp_path / "d" / "x.aselmdb"
+    path.parent.mkdir()
+    with lmdb.open(str(path), map_size=1 << 24, subdir=False) as env, env.begin(write=True) as txn:
+        for key in ("1", "2", "3", "4", "5", "nextid"):
+            txn.put(key.encode(), b"x")
+    for src in (path, path.parent):
+        with pytest.raises(DensError, match="set format: ase_db, and a2g_args"):
+            opened(src, "lmdb")
+
+
 def test_first_n_of_a_smaller_set(write):
     with pytest.raises(DensError, match="cannot be opened: .*Cannot take 5 data points"):
         open_data_set({"src": str(write([2])), "first_n": 5}, "train")

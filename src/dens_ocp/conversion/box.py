@@ -64,7 +64,7 @@ def fitted_box(frames: Iterable[Frame], box: float | str | None, cutoff: float) 
             f"{periodic} of {total} frames are periodic (first: {first_periodic.where}), "
             f"{total - periodic} are not (first: {first_other.where})"
         )
-        if box is None:
+        if box is None or box == "auto":
             raise DensError(
                 f"{both}, and a batch cannot hold both; give --box for those that are not, or "
                 "convert them apart"

@@ -132,6 +132,11 @@ def check_lmdb_source(src: Any, option: str) -> list[Path]:
         except OSError as error:
             raise DensError(f"{option}: {path} cannot be read: {error.strerror}") from None
         holds = ", ".join([*others[:3], "..."] if others[3:] else others) or "nothing"
+        if any(name.endswith((".aselmdb", ".db")) for name in others):
+            raise DensError(
+                f"{option}: the folder {path} has no *.lmdb file but databases of ASE's ({holds}); "
+                "set format: ase_db, and a2g_args: {r_energy: True, r_forces: True} to train on it"
+            )
         raise DensError(
             f"{option}: the folder {path} has no *.lmdb file (it holds {holds}); name the folder "
             "that holds them, or one .lmdb file"
@@ -161,9 +166,15 @@ def _count_records(path: Path, option: str) -> int:
             starts = transaction.get(b"0") is not None
             first = islice(transaction.cursor().iternext(values=False), 4)
             keys = [each.decode(errors="replace") for each in first]
+            keys += ["nextid"] * (transaction.get(b"nextid") is not None and not starts)
     except lmdb.Error as error:
         raise DensError(f"{option}: {path} cannot be opened as an LMDB: {error}") from None
     names = [name for name in keys if name != "length"]
+    if "nextid" in names:
+        raise DensError(
+            f"{option}: {path} is a database of ASE's, and no LMDB of OCP's; set format: ase_db, "
+            "and a2g_args: {r_energy: True, r_forces: True} to train on it"
+        )
     if names and not starts:
         raise DensError(
             f"{option}: {path} has no key '0' (it has {', '.join(names[:3])}, ...): fairchem reads "
