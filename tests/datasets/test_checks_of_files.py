@@ -84,7 +84,27 @@ def test_src_that_is_no_path(src):
 
 
 def test_other_formats_are_left_to_fairchem(tmp_path):
-    check(tmp_path / "gone", "ase_db")
+    check(tmp_path / "gone", "somebody_elses")
+
+
+def test_files_of_ase(tmp_path):
+    """What ``ase_db`` and the others look for, by fairchem's rules."""
+    (tmp_path / "one.db").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for form, src in (
+        ("ase_db", tmp_path / "one.db"), ("ase_db", tmp_path), ("ase_db", f"{tmp_path}/*.db"),
+        ("ase_db", "postgresql://user@host:5432/data"), ("ase_read", tmp_path),
+    ):  # fmt: skip
+        check(src, form)
+    for form, src, words in (
+        ("ase_db", tmp_path / "gone.db", "gone.db does not exist"),
+        ("ase_db", f"{tmp_path}/*.aselmdb", "does not exist"),
+        ("ase_db", tmp_path / "empty", "has no file"),
+        ("ase_read", tmp_path / "one.db", "is a file"),
+        ("ase_read_multi", tmp_path / "gone", "gone does not exist"),
+    ):
+        with pytest.raises(DensError, match=words):
+            check(src, form)
 
 
 def test_settings_of_the_split_count(write, tmp_path):

@@ -9,22 +9,28 @@ from fairchem.core.datasets.base_dataset import create_dataset
 from fairchem.core.datasets.lmdb_dataset import data_list_collater
 from torch.utils.data import DataLoader
 
-from dens_ocp.datasets.checks import LabelCheckingCollater, check_first_record
+from dens_ocp.datasets.collation import CheckingCollater
+from dens_ocp.datasets.named_records import check_first_record, read_with
+from dens_ocp.datasets.record_checks import RecordRules
 from dens_ocp.errors import DensError
 from tests.datasets.conftest import KEY_MAPPING
+from tests.lmdbs import s2ef_records
 
 REQUIRED = {"energy": "system", "forces": "atom"}
 WHERE = "dataset.train"
 BAD = 7  # the second record of the third shard
 
 
-def dataset_of(src, key_mapping=KEY_MAPPING, form="lmdb"):
-    config = {"src": str(src), "format": form, "no_shuffle": True}
-    return create_dataset(config | ({"key_mapping": key_mapping} if key_mapping else {}), "train")
+def dataset_of(src, required=REQUIRED, form="lmdb", key_mapping=KEY_MAPPING, **rules):
+    """As :class:`HostTrainer` has it."""
+    config = {"src": str(src), "format": form, "no_shuffle": True, "key_mapping": key_mapping}
+    dataset = create_dataset(config, "train")
+    read_with(dataset, RecordRules(WHERE, required, **rules))
+    return dataset
 
 
 def collater():
-    return LabelCheckingCollater(partial(data_list_collater, otf_graph=True), REQUIRED, WHERE)
+    return CheckingCollater(partial(data_list_collater, otf_graph=True), WHERE)
 
 
 def read_all(src, workers=0, **options):
@@ -55,7 +61,7 @@ def no_atoms(record):
 
 
 CASES = {
-    "no forces": (drop("force"), r"no label 'forces'.*key_mapping: {y: energy, force: forces}"),
+    "no forces": (drop("force"), r"no label 'forces'.*key_mapping: {NAME: forces}"),
     "forces None": (set_to("force", None), "no label 'forces'"),
     "no energy": (drop("y"), "no label 'energy'.*key_mapping"),
     "NaN force": (first_atom("force", float("nan")), r"forces holds NaN .*\(1 of 27\)"),
@@ -85,7 +91,8 @@ def test_bad_record_is_named(write, case, workers):
 
 def test_good_records_pass_unchanged(write):
     src = write([3, 3, 3])
-    plain = DataLoader(dataset_of(src), batch_size=4, collate_fn=collater().collater)
+    stock = {"src": str(src), "no_shuffle": True, "key_mapping": KEY_MAPPING}
+    plain = DataLoader(create_dataset(stock, "train"), batch_size=4, collate_fn=collater().collater)
     for checked, batch in zip(read_all(src, workers=1), plain, strict=True):
         assert checked.keys() == batch.keys()
         assert torch.equal(checked.forces, batch.forces)
@@ -94,12 +101,10 @@ def test_good_records_pass_unchanged(write):
 
 def test_forgotten_key_mapping(write):
     src = write([2])
-    for read in (
-        lambda: read_all(src, key_mapping=None),
-        lambda: check_first_record(dataset_of(src, key_mapping=None), REQUIRED, WHERE),
-    ):
-        with pytest.raises(DensError, match=r"dataset.train.key_mapping: {y: energy, force: for"):
-            read()
+    (batch,) = read_all(src, key_mapping=None)
+    expected = [record.y for record in s2ef_records(2)]
+    assert batch.energy.tolist() == pytest.approx(expected) and "forces" in batch
+    assert "y" not in batch and "force" not in batch
 
 
 def test_relaxed_energy_has_its_own_key_mapping(write):
@@ -107,21 +112,22 @@ def test_relaxed_energy_has_its_own_key_mapping(write):
         record.y_relaxed = record.y
         del record.y
 
-    dataset = dataset_of(write([1], change=change), key_mapping=None)
+    src = write([1], change=change)
     with pytest.raises(DensError, match="key_mapping: {y_relaxed: energy}"):
-        check_first_record(dataset, {"energy": "system"}, "dataset.val")
+        check_first_record(dataset_of(src, key_mapping=None), WHERE)
+    check_first_record(dataset_of(src, key_mapping={"y_relaxed": "energy"}), WHERE)
 
 
 def test_training_set_without_forces_is_found_at_set_up(write):
     src = write([2], change=lambda record, index: record.__delitem__("force"))
     with pytest.raises(DensError, match="'forces'.*cannot be trained on with forces or DeNS"):
-        check_first_record(dataset_of(src), REQUIRED, WHERE)
-    check_first_record(dataset_of(src), {"energy": "system"}, WHERE)
+        check_first_record(dataset_of(src), WHERE)
+    check_first_record(dataset_of(src, {"energy": "system"}), WHERE)
 
 
 def test_first_record_of_an_empty_subset(write):
     with pytest.raises(DensError, match="dataset.train has no record left"):
-        check_first_record(torch.utils.data.Subset(dataset_of(write([2])), []), REQUIRED, WHERE)
+        check_first_record(torch.utils.data.Subset(dataset_of(write([2])), []), WHERE)
 
 
 def test_first_record_that_cannot_be_read(write):
@@ -132,7 +138,7 @@ def test_first_record_that_cannot_be_read(write):
         txn.put(b"0", b"\x80\x05garbage")
     for form in ("lmdb", "dens_lmdb"):
         with pytest.raises(DensError, match="cannot be read"):
-            check_first_record(dataset_of(src, form=form), REQUIRED, WHERE)
+            check_first_record(dataset_of(src, form=form), WHERE)
 
 
 def test_sid_may_be_a_tensor_or_missing(write):

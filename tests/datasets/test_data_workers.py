@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
 from dens_ocp.datasets.lmdb_environment import LmdbEnvironment, reopen_in_each_process
-from dens_ocp.datasets.named_records import name_unreadable_records
+from dens_ocp.datasets.named_records import read_with
 from dens_ocp.errors import DensError
 
 SHARDS = [1, 2] * 20
@@ -28,7 +28,7 @@ def opened(src, form, **options):
     """A data set as :class:`HostTrainer` has it: fairchem's subset around fairchem's class."""
     dataset = create_dataset({"src": str(src), "format": form, **options}, "train")
     reopen_in_each_process(dataset)
-    name_unreadable_records(dataset)
+    read_with(dataset)
     return dataset
 
 
@@ -94,9 +94,9 @@ def test_others_are_left_alone():
 
     other = Other()
     reopen_in_each_process(other)
-    name_unreadable_records(other)
+    read_with(other)
     reopen_in_each_process(None)
-    name_unreadable_records(None)
+    read_with(None)
     assert other.env == "cartpole" and type(other) is Other
 
 
@@ -148,6 +148,6 @@ def test_a_shard_names_the_key_of_the_whole_set(write):
         transaction.put(b"1", b"")
     dataset = LmdbDataset({"src": str(src), "shard": 1, "total_shards": 2})
     reopen_in_each_process(dataset)
-    name_unreadable_records(dataset)
+    read_with(dataset)
     with pytest.raises(DensError, match=f"record 1 of {path} cannot be read"):
         dataset[0]

@@ -15,7 +15,6 @@ from dens_ocp.auto.resolve import force_coefficient
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation.text_table import format_table
 from dens_ocp.host import run_config
-from dens_ocp.host.defaults import KEY_MAPPING
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,13 +66,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open(section: dict[str, Any]) -> Any:
-    from fairchem.core.datasets.base_dataset import create_dataset
-
     from dens_ocp.datasets.checks import check_dataset_paths
+    from dens_ocp.datasets.named_records import read_with
+    from dens_ocp.host.opened_data import open_data_set
 
-    section = {"key_mapping": dict(KEY_MAPPING), "format": "dens_lmdb", **section}
+    section = {"format": "dens_lmdb", **section}
     check_dataset_paths(section, "dataset.train")
-    return create_dataset(section, "train")
+    dataset = open_data_set(section, "train")
+    read_with(dataset)
+    return dataset
 
 
 def _has_gradient_forces(model: dict[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from dens_ocp.conversion.frames import Frame
 from dens_ocp.conversion.npz_source import NpzFrames
 from dens_ocp.conversion.split import Given, draw, read_indices, read_split_file
 from dens_ocp.conversion.units import ENERGY, LENGTH, Units, read_units
+from dens_ocp.datasets.plausible_units import doubts
 from dens_ocp.errors import DensError
 from dens_ocp.whole_files import write_text
 
@@ -95,11 +96,17 @@ def _add_xyz(parser: argparse.ArgumentParser) -> None:
         "  dens-ocp data from-xyz runs/*/OUTCAR --train 5000 --val 500 --out data/mine"
     )
     parser.add_argument("file", type=Path, nargs="+", help="files that ASE reads: .xyz (extended), "
-                        ".traj, .db, OUTCAR, ...; all of them are one data set")  # fmt: skip
+                        ".traj, .db, .aselmdb, OUTCAR, ...; all are one data set")  # fmt: skip
     parser.add_argument("--index", default=":", help="frames of each file, as ASE: ::10 is each "
                         "tenth, 100: all but the first hundred (default: all)")  # fmt: skip
     parser.add_argument("--energy-key", metavar="NAME", help="energy in atoms.info, REF_energy for "
                         "example (default: the energy ASE knows, at zero smearing)")  # fmt: skip
+    parser.add_argument(
+        "--skip-incomplete",
+        action="store_true",
+        help="leave out frames without "
+        "energy or forces, or with NaN, and say how many (default: refuse them)",
+    )
     parser.add_argument("--forces-key", metavar="NAME", help="forces in atoms.arrays, REF_forces "
                         "for example (default: the forces ASE knows)")  # fmt: skip
     _add_units(parser, "eV", "Angstrom")
@@ -151,7 +158,12 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
                        "(default: linear)")  # fmt: skip
     group.add_argument("--box", type=float, metavar="SIDE", help="give structures without "
                        "periodicity an empty cube as cell, Angstrom, 50 for example: fairchem's "
-                       "EquiformerV2 and eSCN build periodic graphs (default: none)")  # fmt: skip
+                       "EquiformerV2 and eSCN build periodic graphs (default: with --config-out "
+                       "as large as its model needs, else none)")  # fmt: skip
+    group.add_argument("--cutoff", type=float, metavar="A", help="how far the model sees, "
+                       "max_radius or cutoff of its config, Angstrom: images in a box have to be "
+                       "further away (default: that of the config that --config-out writes, "
+                       f"{run_config_file.recipe_cutoff():g})")  # fmt: skip
     group.add_argument("--no-progress", action="store_true", help="no progress bars")
 
 
@@ -189,6 +201,7 @@ def _from_xyz(args: argparse.Namespace) -> int:
             index=":" if name else args.index,
             energy_key=args.energy_key,
             forces_key=args.forces_key,
+            skip_incomplete=args.skip_incomplete,
             progress=not args.no_progress,
         )
         if name:
@@ -208,6 +221,8 @@ def _write(
 ) -> int:
     if args.config_out is not None and args.config_out.exists():
         raise DensError(f"--config-out: {args.config_out} exists already; name another file")
+    if args.cutoff is not None and not args.cutoff > 0:
+        raise DensError(f"--cutoff: {args.cutoff:g} is no distance; give Angstrom, 6 for example")
     given = Given(train, args.val, args.test, args.seed, named)
     written = convert(
         frames,
@@ -216,7 +231,8 @@ def _write(
         units=units,
         sources=sources,
         reference=args.energy_reference,
-        box=args.box,
+        box="auto" if args.box is None and args.config_out is not None else args.box,
+        cutoff=run_config_file.recipe_cutoff() if args.cutoff is None else args.cutoff,
         seed=args.seed,
         progress=not args.no_progress,
     )
@@ -227,6 +243,10 @@ def _write(
     else:
         print("\nfor your config (--config-out writes a whole one):\n")
         print(run_config_file.sections_text(written))
+        needs = f"max_num_elements of {written.largest_atomic_number + 1} or more"
+        if written.box is not None:
+            needs += f", a cutoff of at most {written.box.largest_cutoff:.1f} Angstrom"
+        print(f"the model needs {needs}")
     return 0
 
 
@@ -250,3 +270,17 @@ def _say(written: Written, units: Units, frames: int) -> None:
         f"training set: energy {energy['mean']:.4f} +- {energy['stdev']:.4f} eV, rms force "
         f"{forces['stdev']:.4f} eV/Angstrom"
     )
+    if written.box is not None:
+        print(
+            f"structures without periodicity have an empty box of {written.box.side:g} Angstrom, "
+            f"for models that see up to {written.box.largest_cutoff:.1f} Angstrom far"
+        )
+    for doubt in doubts(
+        nearest=written.nearest,
+        rms_force=forces["stdev"],
+        largest_force=written.largest_force,
+    ):
+        print(
+            f"warning: {doubt}; the file was read in {units.energy}, {units.length} and "
+            f"{units.force}: --energy-unit, --length-unit and --force-unit say otherwise"
+        )

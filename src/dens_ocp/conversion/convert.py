@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from torch_geometric.data import Data
 from tqdm import tqdm
 
 from dens_ocp.conversion import energy_reference
+from dens_ocp.conversion.box import Box, fitted_box
 from dens_ocp.conversion.energy_reference import EnergyReference
 from dens_ocp.conversion.frames import Frame, check_frame
 from dens_ocp.conversion.units import Units
+from dens_ocp.datasets.made_boxes import DESCRIPTION, LARGEST_CUTOFF
 from dens_ocp.datasets.oc20_records import (
     add_s2ef_labels,
     geometry,
@@ -28,7 +31,10 @@ from dens_ocp.datasets.oc20_records import (
     write_metadata,
 )
 from dens_ocp.errors import DensError
-from dens_ocp.host.dataset_reference import DESCRIPTION, WRITTEN_BY
+from dens_ocp.host.dataset_reference import WRITTEN_BY
+
+_DISTANCES = 32  # training frames whose distances are looked at
+_FAR, _LITTLE = 10.0, 0.1  # standard deviations of the training set; eV
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,22 @@ class Written:
         normalizer: as in a fairchem config: mean and stdev of energies (eV, relative to the
             reference) and forces (eV/Angstrom) of the training set.
         reference: what was subtracted from energies.
+        largest_atomic_number: of all splits.
+        box: what structures without periodicity got, or None.
+        cutoff: of the model that was asked for, Angstrom.
+        nearest: median distance of nearest neighbours in training frames, Angstrom.
+        largest_force: of free atoms of training frames, eV/Angstrom.
     """
 
     root: Path
     counts: dict[str, int]
     normalizer: dict[str, dict[str, float]]
     reference: EnergyReference
+    largest_atomic_number: int
+    box: Box | None
+    cutoff: float
+    nearest: float
+    largest_force: float
 
 
 def convert(
@@ -57,7 +73,8 @@ def convert(
     units: Units,
     sources: Sequence[Path],
     reference: str = "linear",
-    box: float | None = None,
+    box: float | str | None = None,
+    cutoff: float = 6.0,
     seed: int = 0,
     progress: bool = True,
 ) -> Written:
@@ -72,7 +89,9 @@ def convert(
         units: of the files, for the description.
         sources: the files.
         reference: of :data:`energy_reference.KINDS`.
-        box: side of an empty cube (Angstrom) that structures without periodicity get as cell.
+        box: side of an empty cube (Angstrom) that structures without periodicity get as cell;
+            ``auto``: as large as the cutoff needs.
+        cutoff: how far the model sees, Angstrom.
         seed: of the split, for the description.
 
     Raises:
@@ -82,23 +101,41 @@ def convert(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DensError(f"--out: {out} exists already; name another folder, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
+    taken = np.concatenate(list(split.values())).tolist()
+    elements: set[int] = set()
+    fitted = fitted_box(_noting_elements(frames, taken, elements), box, cutoff)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        used, normalizer = _training_statistics(frames, split["train"], reference, progress)
-        written = Written(out, {s: len(i) for s, i in split.items() if len(i)}, normalizer, used)
+        train = _training_statistics(frames, split["train"], reference, progress)
+        written = Written(
+            root=out,
+            counts={name: len(indices) for name, indices in split.items() if len(indices)},
+            normalizer=train.normalizer,
+            reference=train.reference,
+            largest_atomic_number=max(elements, default=0),
+            box=fitted,
+            cutoff=cutoff,
+            nearest=train.nearest,
+            largest_force=train.largest_force,
+        )
         missing: set[str] = set()
+        warnings = [] if train.reference.warning is None else [train.reference.warning]
         for name in written.counts:
-            records = _records(frames, split[name], used, box, missing)
+            energies: list[float] = []
+            records = _records(frames, split[name], train.reference, fitted, missing, energies)
             bar = tqdm(records, desc=f"write {name}", unit="frame", total=len(split[name]),
                        disable=not progress)  # fmt: skip
             write_metadata(temporary / name, write_lmdb(temporary / name / "data.0000.lmdb", bar))
+            warnings += _far_from_the_reference(name, np.array(energies), train.normalizer)
         if missing:
-            tqdm.write(
-                f"warning: {', '.join(sorted(missing))} only occur in validation or test frames, "
-                "whose energies therefore have no reference"
+            warnings.append(
+                f"{', '.join(sorted(missing))} only occur in validation or test frames, whose "
+                "energies therefore have no reference"
             )
+        for warning in warnings:
+            tqdm.write(f"warning: {warning}")
         np.savez(temporary / "split.npz", **split)
-        description = _description(written, units, sources, box, seed)
+        description = _description(written, units, sources, seed)
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         os.chmod(temporary, 0o755)
         if out.exists():
@@ -110,16 +147,40 @@ def convert(
     return written
 
 
+def _noting_elements(
+    frames: Sequence[Frame], indices: Sequence[int], elements: set[int]
+) -> Iterator[Frame]:
+    for index in indices:
+        frame = frames[index]
+        elements.update(frame.atoms.numbers.tolist())
+        yield frame
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What the training frames say; see :class:`Written`."""
+
+    reference: EnergyReference
+    normalizer: dict[str, dict[str, float]]
+    nearest: float
+    largest_force: float
+
+
 def _training_statistics(
     frames: Sequence[Frame], indices: np.ndarray, kind: str, progress: bool
-) -> tuple[EnergyReference, dict[str, dict[str, float]]]:
+) -> _Training:
     numbers, energies, squares, components = [], [], 0.0, 0
+    largest, distances = 0.0, []
+    step = max(1, len(indices) // _DISTANCES)
     bar = tqdm(indices, desc="statistics of train", unit="frame", disable=not progress)
     for frame in (frames[index] for index in bar):
         check_frame(frame)
         numbers.append(frame.atoms.numbers)
         energies.append(frame.energy)
         free = frame.forces[~fixed_atoms(frame)]
+        largest = max(largest, float(np.linalg.norm(free, axis=1).max(initial=0.0)))
+        if len(energies) % step == 1 % step:
+            distances.append(_nearest(frame.atoms))
         squares, components = squares + float((free**2).sum()), components + free.size
     reference = energy_reference.fit(kind, numbers, np.array(energies))
     relative = np.array(energies) - [reference.of(each) for each in numbers]
@@ -130,10 +191,37 @@ def _training_statistics(
                 f"the {what} of the {len(indices)} training frames do not vary: nothing can "
                 "be learnt; check the file, or take more frames (--train)"
             )
-    return reference, {
+    normalizer = {
         "energy": {"mean": float(relative.mean()), "stdev": float(relative.std())},
         "forces": {"mean": 0.0, "stdev": rms},
     }
+    known = [each for each in distances if np.isfinite(each)]
+    nearest = float(np.median(known)) if known else float("nan")
+    return _Training(reference, normalizer, nearest, largest)
+
+
+def _nearest(atoms: Atoms) -> float:
+    """Median distance of the nearest neighbours, Angstrom; NaN for one atom."""
+    if len(atoms) < 2:
+        return float("nan")
+    distances = atoms.get_all_distances(mic=bool(atoms.pbc.any()))
+    np.fill_diagonal(distances, np.inf)
+    return float(np.median(distances.min(axis=1)))
+
+
+def _far_from_the_reference(
+    split: str, energies: np.ndarray, normalizer: dict[str, dict[str, float]]
+) -> list[str]:
+    """A warning if the energies of a split lie much further from the mean than those of train."""
+    mean, stdev = normalizer["energy"]["mean"], normalizer["energy"]["stdev"]
+    rms = float(np.sqrt(np.mean((energies - mean) ** 2)))
+    if split == "train" or rms < max(_FAR * stdev, _LITTLE):
+        return []
+    return [
+        f"energies of {split} lie {rms:.3g} eV (rms) from the reference, those of train "
+        f"{stdev:.3g} eV: the reference does not hold for them; take more training frames "
+        f"(--train) that have the compositions of {split}"
+    ]
 
 
 def fixed_atoms(frame: Frame) -> np.ndarray:
@@ -148,41 +236,27 @@ def _records(
     frames: Sequence[Frame],
     indices: np.ndarray,
     reference: EnergyReference,
-    box: float | None,
+    box: Box | None,
     missing: set[str],
+    energies: list[float],
 ) -> Iterator[Data]:
     for sid in indices.tolist():
         frame = frames[sid]
         check_frame(frame)
-        if box is None and frame.atoms.pbc.any() != frames[0].atoms.pbc.any():
-            raise DensError(
-                f"{frame.where} and {frames[0].where}: one is periodic, the other is not, and a "
-                "batch cannot hold both; give --box, or convert them apart"
-            )
         missing.update(reference.unknown(frame.atoms.numbers))
         data = geometry(frame.atoms, sid)
         if not frame.atoms.pbc.any():
             data.pos = torch.tensor(frame.atoms.positions, dtype=torch.float32)
             del data.cell
             if box is not None:
-                data.cell = _box(frame, box)
+                data.cell = box.side * torch.eye(3)[None]
         energy = frame.energy - reference.of(frame.atoms.numbers)
+        energies.append(energy)
         yield add_s2ef_labels(data, energy, frame.forces, frame.fid)
 
 
-def _box(frame: Frame, side: float) -> torch.Tensor:
-    extent = float(np.ptp(frame.atoms.positions, axis=0).max())
-    if side < 2 * extent:
-        raise DensError(
-            f"--box: {side:g} Angstrom are too few for {frame.where}, which is {extent:.1f} "
-            f"Angstrom long; its images must be further away than the model looks (extent plus "
-            f"max_radius): --box {5 * np.ceil((extent + 12) / 5):g} is enough for 12 Angstrom"
-        )
-    return side * torch.eye(3)[None]
-
-
 def _description(
-    written: Written, units: Units, sources: Sequence[Path], box: float | None, seed: int
+    written: Written, units: Units, sources: Sequence[Path], seed: int
 ) -> dict[str, Any]:
     return {
         "written_by": WRITTEN_BY,
@@ -200,9 +274,11 @@ def _description(
             "reference_eV": written.reference.by_symbol(),
             "mean_of_one_composition_eV": written.reference.mean,
         },
-        "box_Angstrom": box,
+        "box_Angstrom": None if written.box is None else written.box.side,
+        LARGEST_CUTOFF: None if written.box is None else written.box.largest_cutoff,
         "split": {"seed": seed, **written.counts},
-        "sid": "number of the frame over all files, from 0; split.npz lists them",
+        "sid": "number of the frame over all files, from 0, without frames that were left out; "
+        "split.npz lists them",
         "fid": "number of the frame in its file",
         "normalizer": written.normalizer,
     }

@@ -25,11 +25,13 @@ class EnergyReference:
         coefficients: eV by atomic number, of the elements of the training set.
         mean: eV, of the training set, if all of its structures have the same composition: what is
             subtracted then, however it is dealt out to the elements.
+        warning: the training frames do not say how the energy is dealt out to the elements.
     """
 
     kind: str
     coefficients: dict[int, float]
     mean: float | None = None
+    warning: str | None = None
 
     def of(self, numbers: np.ndarray) -> float:
         """The reference energy of a structure, eV; elements without a coefficient have 0."""
@@ -49,8 +51,10 @@ class EnergyReference:
 def fit(kind: str, numbers: Sequence[np.ndarray], energies: np.ndarray) -> EnergyReference:
     """The reference of a training set.
 
-    ``linear`` is the least-squares fit of energies by numbers of atoms of each element (of the
-    smallest norm, if several fit). For frames of one molecule it gives their mean energy.
+    ``linear`` is the least-squares fit of energies by numbers of atoms of each element. For frames
+    of one molecule it gives their mean energy. If several fit (fewer compositions than elements),
+    it is the one nearest to the same energy for every atom, with a warning: for other compositions
+    it is a guess.
 
     Args:
         kind: of :data:`KINDS`.
@@ -61,10 +65,21 @@ def fit(kind: str, numbers: Sequence[np.ndarray], energies: np.ndarray) -> Energ
         return EnergyReference(kind, {})
     elements = np.unique(np.concatenate(numbers))
     counts = np.array([[(each == element).sum() for element in elements] for each in numbers])
-    solution, *_ = np.linalg.lstsq(counts.astype(np.float64), energies, rcond=None)
+    counts = counts.astype(np.float64)
     same = bool((counts == counts[0]).all())
+    rank, warning, alike = int(np.linalg.matrix_rank(counts)), None, 0.0
+    if rank < len(elements) and not same:
+        alike = float(energies.sum() / counts.sum())
+        warning = (
+            f"the linear energy reference of {len(elements)} elements is fitted to {len(numbers)} "
+            f"training frames with {rank} independent compositions: for other compositions it is a "
+            "guess; take more training frames (--train), or --energy-reference none"
+        )
+    solution, *_ = np.linalg.lstsq(counts, energies - alike * counts.sum(axis=1), rcond=None)
+    solution = solution + alike
     return EnergyReference(
         kind,
         {int(e): float(c) for e, c in zip(elements, solution, strict=True)},
         float(energies.mean()) if same else None,
+        warning,
     )

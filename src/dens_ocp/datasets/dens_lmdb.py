@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import logging
-import pickle
 from functools import cached_property
 from pathlib import Path
 from types import FunctionType
@@ -18,6 +17,7 @@ from torch_geometric.data import Data
 from dens_ocp.datasets import md_flags, record_pickles
 from dens_ocp.datasets.checks import check_lmdb_source
 from dens_ocp.datasets.lmdb_environment import LmdbEnvironment
+from dens_ocp.datasets.reading_errors import explained
 from dens_ocp.errors import DensError
 
 _fairchems_getitem = FunctionType(
@@ -51,6 +51,8 @@ class DeNSLmdbDataset(LmdbDataset):
         DensError: damaged or missing files; misspelt ``md_...`` option; flags and records that
             disagree in number; from ``[]``, a record that cannot be read or could run code.
     """
+
+    loads_no_code = True
 
     def __init__(self, config: dict[str, Any]) -> None:
         options = md_flags.parse_md_options(config)
@@ -102,17 +104,8 @@ class DeNSLmdbDataset(LmdbDataset):
     def _read(self, idx: int) -> Data:
         try:
             data = _fairchems_getitem(self, idx)
-        except record_pickles.RefusedGlobal as refused:
-            raise DensError(
-                f"{self._name_of(idx)} wants {refused.wanted}, which no OCP record needs; "
-                "unpickling it can run any code that is in the file, so it was not done. If you "
-                "trust where the file comes from, format: lmdb (fairchem's) reads it"
-            ) from None
-        except pickle.UnpicklingError as error:
-            raise DensError(
-                f"{self._name_of(idx)} cannot be read ({error}): the LMDB "
-                "is damaged or incomplete; copy it or write it again"
-            ) from error
+        except Exception as error:  # of fairchem's method, or of what a pickle holds
+            raise explained(self, idx, error) from error
         if self.sharded and self._in_folder:
             db, key = self._place_of(idx)
             data.id = f"{db}_{key}"

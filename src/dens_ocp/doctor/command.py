@@ -17,10 +17,11 @@ from dens_ocp.host.quiet import quiet
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``dens-ocp doctor``."""
     parser.description = (
-        "Check the installation and, given a config, the data, options and model of a run. Every "
-        "line says ok, warning or problem; problems come with what to do. Trains nothing and "
-        "writes nothing. Works where fairchem cannot be imported. Exit code: 0 without problems, "
-        "2 with."
+        "Check the installation and, given a config, the data, options and model of a run: its "
+        "records are put into batches, and the model is run once on two of them, forward and "
+        "backward. Every line says ok, warning or problem; problems come with what to do. Trains "
+        "nothing and writes nothing. Works where fairchem cannot be imported. Exit code: 0 without "
+        "problems, 2 with."
     )
     parser.epilog = (
         "Settings of the config are overridden with --section.option=value, as of fairchem main: "
@@ -132,11 +133,12 @@ def _run(path: Path, args: argparse.Namespace) -> Iterator[Finding]:
         yield refused("config", error)
         return
     yield Finding(OK, "config", str(path))
-    parameters = None
+    parameters = model = None
 
     def check_model() -> Iterator[Finding]:
-        nonlocal parameters
-        parameters = training.count_parameters(config["model"])
+        nonlocal parameters, model
+        model = training.build_model(config["model"])
+        parameters = sum(each.numel() for each in model.parameters())
         yield Finding(OK, "model", f"{config['model']['name']}, {parameters:,} parameters")
 
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
@@ -144,13 +146,13 @@ def _run(path: Path, args: argparse.Namespace) -> Iterator[Finding]:
         ("normalizer", partial(training.check_normalizers, config)),
         ("model", check_model),
     ]
-    for split, section in sections.items():
-        check = partial(data.check_data_set, config, split, section, args.everything)
-        checks.append((f"dataset.{split}", check))
     if "train" not in sections:
         yield Finding(
             PROBLEM, "dataset.train", "no src: nothing to train on", "--dataset.train.src=PATH"
         )
     for name, check in checks:
         yield from guarded(name, check)
+    for split, section in sections.items():
+        check = partial(data.check_data_set, config, split, section, args.everything, model)
+        yield from guarded(f"dataset.{split}", check)
     yield from _folder_and_logger(config, args.run_dir, parameters)

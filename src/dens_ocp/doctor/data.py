@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dens_ocp.doctor.finding import OK, PROBLEM, WARNING, Finding
+from dens_ocp.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded
+from dens_ocp.doctor.model_step import check_step
 from dens_ocp.doctor.records import findings, look, sample
 
 
 def check_data_set(
-    config: Mapping[str, Any], split: str, section: Mapping[str, Any], everything: bool
+    config: Mapping[str, Any],
+    split: str,
+    section: Mapping[str, Any],
+    everything: bool,
+    model: Any = None,
 ) -> Iterator[Finding]:
     """Findings on one data set.
 
@@ -22,26 +28,44 @@ def check_data_set(
         split: train, val, test or relax.
         section: of the data set, inherited settings included.
         everything: read every record.
+        model: of the config, None if it cannot be built; records have to fit it. With those of the
+            training set it is run once.
 
     Raises:
         DensError: files that are missing or damaged, MD flags that do not fit.
     """
-    from fairchem.core.common.registry import registry
+    from fairchem.core.datasets.lmdb_dataset import data_list_collater
 
     from dens_ocp.datasets.checks import LMDB_FORMATS, check_dataset_paths
+    from dens_ocp.datasets.collation import CheckingCollater
+    from dens_ocp.datasets.named_records import read_with
+    from dens_ocp.host.opened_data import is_periodic, open_class, rules_of
 
     where = f"dataset.{split}"
     check_dataset_paths(section, where)
     form = section.get("format", "lmdb")
     if form not in LMDB_FORMATS:
         yield Finding(WARNING, where, f"format {form}: its files are not looked at")
-    dataset = registry.get_dataset_class(form)(dict(section))
+    yield from guarded(where, lambda: _box(model, section, split))
+    dataset = open_class(dict(section), split)
     required = _labels(config) if split in ("train", "val") else {}
-    seen = look(dataset, sample(len(dataset), everything), required, where, progress=everything)
+    read_with(dataset, rules_of(model, split, required, form))
+    collater = CheckingCollater(partial(data_list_collater, otf_graph=True), where,
+                                is_periodic(model))  # fmt: skip
+    seen = look(dataset, sample(len(dataset), everything), collater, where, progress=everything)
     yield from findings(seen, len(dataset), where, required, form, section)
     if form == "dens_lmdb" and split == "train":
         yield _md(dataset, seen, where)
     yield from check_metadata(dataset, seen.natoms, config, section, where)
+    if model is not None and split == "train" and seen.kept:
+        yield from guarded("model", partial(check_step, model, seen.kept, where))
+
+
+def _box(model: Any, section: Mapping[str, Any], split: str) -> Iterator[Finding]:
+    from dens_ocp.host.opened_data import check_box_of
+
+    check_box_of(model, section["src"], split)
+    yield from ()
 
 
 def _labels(config: Mapping[str, Any]) -> dict[str, str]:

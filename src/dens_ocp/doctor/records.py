@@ -10,17 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from dens_ocp.datasets.distances import nearest_neighbour
+from dens_ocp.datasets.plausible_units import doubts
 from dens_ocp.doctor.finding import OK, PROBLEM, WARNING, Finding, refused
 from dens_ocp.errors import DensError
 
 RANDOM_RECORDS = 8
 _MOST_SHOWN = 3
-_LARGEST_FORCE = 100.0
-"""eV/Angstrom. OC20 and OC22 leave out frames with forces above 50."""
-_LARGEST_ENERGY = 20.0
-"""eV per atom: total energies of VASP lie within it, adsorption energies far within."""
-_NEAREST_NEIGHBOUR = (0.7, 4.0)
-"""Angstrom, median over atoms: 0.74 in H2, 2.5 to 3.2 in metals; in Bohr 4.7 to 6, in nm 0.3."""
+_MOST_KEPT = 16
 
 
 @dataclass
@@ -36,6 +32,7 @@ class Seen:
     largest_energy: float = 0.0
     force_squares: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     number_refused: int = 0
 
@@ -51,37 +48,37 @@ def sample(count: int, everything: bool, seed: int = 0) -> list[int] | range:
 def look(
     dataset: Any,
     indices: Iterable[int],
-    required: Mapping[str, str],
+    collater: Any,
     where: str,
     progress: bool = False,
 ) -> Seen:
     """Read and check records; goes on after one that is refused.
 
     Args:
-        dataset: fairchem's data set (the whole of it).
+        dataset: fairchem's data set (the whole of it), after ``named_records.read_with``.
         indices: which records.
-        required: level of each label that has to be there, as in ``datasets.checks``.
+        collater: of the data set; each record has to go into one batch with the first.
         where: config section, for messages.
         progress: show a bar.
     """
-    from dens_ocp.datasets.checks import check_record
-
     seen = Seen()
     for index in tqdm(indices, desc=where, unit="records", disable=not progress):
         try:
             record = dataset[index]
-            check_record(record, required, where)
+            if seen.kept:
+                collater([seen.kept[0], record])
+            _add(seen, index, record)
         except Exception as error:
             seen.number_refused += 1
             if len(seen.refused) < _MOST_SHOWN:
                 kind = "" if isinstance(error, DensError) else f"{type(error).__name__}: "
                 seen.refused.append(f"index {index}: {kind}{error}")
-            continue
-        _add(seen, index, record)
     return seen
 
 
 def _add(seen: Seen, index: int, record: Any) -> None:
+    if len(seen.kept) < _MOST_KEPT:
+        seen.kept.append(record)
     seen.read += 1
     natoms = record.pos.shape[0]
     seen.natoms[index] = natoms
@@ -139,28 +136,25 @@ def findings(seen: Seen, total: int, where: str, required: Mapping[str, str], fo
 
 
 def _units(seen: Seen, where: str, section: Mapping[str, Any]) -> Iterator[Finding]:
-    doubts = []
     distances = [each for each in seen.distances if np.isfinite(each)]
-    if distances:
-        middle = float(np.median(distances))
-        if not _NEAREST_NEIGHBOUR[0] <= middle <= _NEAREST_NEIGHBOUR[1]:
-            doubts.append(f"nearest neighbours are {middle:.2f} apart (Angstrom?)")
-    if seen.largest_force > _LARGEST_FORCE:
-        doubts.append(f"a force of {seen.largest_force:.0f} (eV/Angstrom?)")
-    if seen.largest_energy > _LARGEST_ENERGY:
-        doubts.append(f"an energy of {seen.largest_energy:.0f} per atom (eV?)")
+    squares = [each for each in seen.force_squares if np.isfinite(each)]
+    rms = float(np.sqrt(np.mean(squares))) if squares else float("nan")
+    found = doubts(
+        nearest=float(np.median(distances)) if distances else float("nan"),
+        rms_force=rms,
+        largest_force=seen.largest_force,
+        energy_per_atom=seen.largest_energy,
+    )
     normalizer = ((section.get("transforms") or {}).get("normalizer") or {}).get("forces") or {}
     scale = normalizer.get("stdev", normalizer.get("rmsd"))
-    squares = [each for each in seen.force_squares if np.isfinite(each)]
     if scale and squares:
-        rms = float(np.sqrt(np.mean(squares)))
         if not 1 / 100 < rms / float(scale) < 100:
-            doubts.append(f"forces of rms {rms:.3g} against normalizer.forces.stdev {scale:.3g}")
-    if doubts:
+            found.append(f"forces of rms {rms:.3g} against normalizer.forces.stdev {scale:.3g}")
+    if found:
         yield Finding(
             WARNING,
             where,
-            "implausible units: " + "; ".join(doubts),
+            "implausible units: " + "; ".join(found),
             "labels have to be in eV and eV/Angstrom, positions and cell in Angstrom",
         )
     elif distances:

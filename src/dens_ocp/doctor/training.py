@@ -113,7 +113,7 @@ def _gradient_forces(model: Mapping[str, Any]) -> bool:
     try:
         cls = registry.get_model_class(model["name"])
     except (RuntimeError, KeyError, ValueError, ImportError):
-        return False  # reported by count_parameters
+        return False  # reported by build_model
     return getattr(cls, "gradient_forces", False)
 
 
@@ -122,8 +122,8 @@ def _give(target: str) -> str:
     return f"{option}.mean=0.0 {option}.stdev=VALUE"
 
 
-def count_parameters(model: Mapping[str, Any]) -> int:
-    """Build the model of a config's section ``model`` and count its parameters.
+def build_model(model: Mapping[str, Any]) -> Any:
+    """The model of a config's section ``model``, a torch module.
 
     Raises:
         DensError: unknown model or option.
@@ -143,7 +143,7 @@ def count_parameters(model: Mapping[str, Any]) -> int:
             "escn_dens or equiformer_dens"
         ) from None
     try:
-        return sum(each.numel() for each in built(**options).parameters())
+        return built(**options)
     except TypeError as error:
         raise DensError(
             f"model.name: {name} does not accept its options ({error}); compare the section model "

@@ -11,6 +11,7 @@ from fairchem.core.common.registry import registry
 from torch_geometric.data import Data
 
 from dens_ocp.datasets.checks import check_dataset_paths
+from dens_ocp.datasets.named_records import read_with
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Structure:
         id: ``sid_fid`` for S2EF records, ``sid`` for others: the id in prediction files.
         sid: id of the system, the name of its relaxation trajectory.
         atomic_numbers, tags: (N,) int64. fixed: (N,) bool.
-        pos: (N, 3) Angstrom. cell: (3, 3) Angstrom.
+        pos: (N, 3) Angstrom. cell: (3, 3) Angstrom, zeros where a record has none.
         energy: eV, or None. forces: (N, 3) eV/Angstrom, or None.
         energy_relaxed: eV, or None. pos_relaxed: (N, 3) Angstrom, or None.
     """
@@ -48,7 +49,7 @@ def open_structures(section: Mapping[str, Any], name: str = "dataset") -> Struct
     """Open the data set of a config section as fairchem would.
 
     Args:
-        section: ``src``, ``format`` (default ``lmdb``), ``key_mapping`` (default OC20's) and what
+        section: ``src``, ``format`` (default ``lmdb``), ``key_mapping`` (beside OC20's) and what
             else the format takes; ``transforms`` are left out.
         name: of the section, for messages.
 
@@ -58,7 +59,9 @@ def open_structures(section: Mapping[str, Any], name: str = "dataset") -> Struct
     section = {"format": "lmdb", **section}
     section.pop("transforms", None)
     check_dataset_paths(section, name)
-    return Structures(registry.get_dataset_class(section["format"])(section))
+    dataset = registry.get_dataset_class(section["format"])(section)
+    read_with(dataset, numbered=True)
+    return Structures(dataset)
 
 
 class Structures:
@@ -82,7 +85,7 @@ def structure(record: Data) -> Structure:
     (``y``, ``force``, ``y_relaxed``) or fairchem's (``energy``, ``forces``, ``energy_relaxed``)."""
     sid = str(_plain(record.sid))
     natoms = record.pos.shape[0]
-    fid = _first(record, "fid")
+    fid, cell = _first(record, "fid"), _first(record, "cell")
     fixed, tags = _first(record, "fixed"), _first(record, "tags")
     return Structure(
         id=sid if fid is None else f"{sid}_{_plain(fid)}",
@@ -91,7 +94,7 @@ def structure(record: Data) -> Structure:
         tags=np.zeros(natoms, np.int64) if tags is None else tags.numpy().astype(np.int64),
         fixed=np.zeros(natoms, bool) if fixed is None else fixed.numpy().astype(bool),
         pos=record.pos.numpy(),
-        cell=record.cell.numpy().reshape(3, 3),
+        cell=np.zeros((3, 3), np.float32) if cell is None else cell.numpy().reshape(3, 3),
         energy=_number(record, "energy", "y"),
         forces=_array(record, "forces", "force"),
         energy_relaxed=_number(record, "energy_relaxed", "y_relaxed"),

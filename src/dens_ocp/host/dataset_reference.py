@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 
-DESCRIPTION = "dataset.json"
+from dens_ocp.datasets.made_boxes import DESCRIPTION
+
 WRITTEN_BY = "dens-ocp data"
 CHECKPOINT_ENTRY = "energy_reference"
 

@@ -2,42 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from fairchem.core.modules.evaluator import Evaluator
 
-KEY_MAPPING = {"y": "energy", "force": "forces", "y_relaxed": "energy_relaxed"}
-"""Names of labels in OC20/OC22 LMDBs and in fairchem. Without it labels are not found (validation)
-or metrics silently left out (relaxations)."""
-
-
-def complete_key_mapping(dataset: Any, where: str) -> None:
-    """Map labels under OC20's names that a data set's own ``key_mapping`` leaves out.
-
-    fairchem then finds no ``energy_relaxed`` and computes no metrics, without a word
-    (``trainers/ocp_trainer.py:582``). Names that are mapped, or labels that are there already, are
-    left alone.
-
-    Args:
-        dataset: fairchem's, or a subset; changed in place.
-        where: the config section, for the log.
-    """
-    whole = dataset
-    while hasattr(whole, "dataset"):
-        whole = whole.dataset
-    mapping = getattr(whole, "key_mapping", None)
-    if mapping is None or len(dataset) == 0:
-        return
-    record = dataset[0]
-    added = {
-        old: new
-        for old, new in KEY_MAPPING.items()
-        if getattr(record, old, None) is not None and new not in record
-    }
-    if added:
-        logging.info("%s.key_mapping: %s added, which its records have", where, added)
-        whole.key_mapping = {**mapping, **added}
+from dens_ocp.datasets.record_forms import KEY_MAPPING as KEY_MAPPING
 
 
 def evaluation_metrics(

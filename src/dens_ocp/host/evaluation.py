@@ -13,10 +13,12 @@ from fairchem.core.common import distutils, gp_utils
 from fairchem.core.models.equiformer_v2.trainers.forces_trainer import EquiformerV2ForcesTrainer
 from fairchem.core.trainers import ocp_trainer
 from torch.utils.data import DataLoader
+from torch_geometric.data import Batch
 
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
     edge_frames,
+    opened_data,
     record_ids,
     relaxation_options,
     trajectories,
@@ -143,8 +145,14 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         disable_tqdm: bool = False,
     ) -> Any:
         """fairchem's; ``save_results`` learns what was predicted. A calculator gets total energies,
-        in float64, where the training set's had a reference."""
+        in float64, where the training set's had a reference.
+
+        Raises:
+            DensError: an element that the model has no embedding for.
+        """
         self._predicted = data_loader.dataset if isinstance(data_loader, DataLoader) else None
+        if isinstance(data_loader, Batch):  # of a calculator; records are checked as they are read
+            opened_data.check_elements(self._unwrapped_model, data_loader.atomic_numbers)
         with self.averaged_weights(), self.on_its_own():
             predictions = super().predict(data_loader, per_image, results_file, disable_tqdm)
         if self._dataset_reference is not None and not per_image and "energy" in predictions:

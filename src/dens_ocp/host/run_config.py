@@ -9,7 +9,7 @@ from fairchem.core.common.utils import update_config
 
 from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.errors import DensError
-from dens_ocp.host import config_file, configured_references, defaults, oc22_references
+from dens_ocp.host import config_file, configured_references, oc22_references
 from dens_ocp.host import overrides as given
 from dens_ocp.settings import run
 
@@ -72,7 +72,5 @@ def data_sections(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
             continue
         inherits = split != "train" and section.get("use_train_settings", True)
         base = train if inherits else {}
-        merged = {**base, **without_inherited_md(section, base)}
-        merged.setdefault("key_mapping", dict(defaults.KEY_MAPPING))
-        sections[split] = merged
+        sections[split] = {**base, **without_inherited_md(section, base)}
     return sections

@@ -10,22 +10,21 @@ import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils
 from fairchem.core.common.utils import update_config
+from fairchem.core.modules.normalization import element_references, normalizer
 from fairchem.core.trainers import base_trainer
 
-from dens_ocp.datasets.checks import (
-    LabelCheckingCollater,
-    check_dataset_paths,
-    check_first_record,
-)
+from dens_ocp.datasets.checks import check_dataset_paths
+from dens_ocp.datasets.collation import CheckingCollater
 from dens_ocp.datasets.lmdb_environment import reopen_in_each_process
 from dens_ocp.datasets.md_flags import without_inherited_md
-from dens_ocp.datasets.named_records import name_unreadable_records
+from dens_ocp.datasets.named_records import check_first_record, read_with
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
     configured_references,
@@ -35,6 +34,7 @@ from dens_ocp.host import (
     given_settings,
     load_balancing,
     oc22_references,
+    opened_data,
     relaxation_options,
     run_folder,
     schedule,
@@ -107,9 +107,8 @@ class HostTrainer(ResumableTrainer):
             inherits = split != "train" and section.get("use_train_settings", True)
             base = self.config["dataset"] if inherits else {}
             section = self.config[name] = without_inherited_md(section, base)
-            if not section.get("key_mapping") and not base.get("key_mapping"):
-                section["key_mapping"] = dict(defaults.KEY_MAPPING)
             check_dataset_paths({**base, **section}, f"dataset.{split}")
+            opened_data.check_box_of(self._unwrapped_model, section["src"], split)
         # fairchem's collater asks the config, not the model, whether graphs are built on the fly,
         # and warns at every batch if in doubt
         self.config["model"].setdefault(
@@ -120,7 +119,8 @@ class HostTrainer(ResumableTrainer):
             optim = self.config["optim"]
             optim.setdefault("batch_size", optim.get("eval_batch_size", 1))
         try:
-            super().load_datasets()
+            with swapped(base_trainer, "create_dataset", opened_data.open_data_set):
+                super().load_datasets()
         except AssertionError as error:
             if "metadata" not in str(error).lower():
                 raise
@@ -129,15 +129,10 @@ class HostTrainer(ResumableTrainer):
                 "again with python -m fairchem.core.scripts.make_lmdb_sizes --data-path PATH "
                 "--num-workers 8, or remove it"
             ) from None
-        for dataset in (
-            self.train_dataset, self.val_dataset, self.test_dataset, self._relax_dataset
-        ):  # fmt: skip
-            reopen_in_each_process(dataset)
-            name_unreadable_records(dataset)
-        self._check_records()
+        self._read_with_rules()
 
-    def _check_records(self) -> None:
-        """The first record of each data set has what will be asked for."""
+    def _read_with_rules(self) -> None:
+        """Records are put right and checked as they are read, the first of each data set now."""
         for split, dataset in (
             ("train", self.train_dataset),
             ("val", self.val_dataset),
@@ -146,15 +141,16 @@ class HostTrainer(ResumableTrainer):
         ):
             if dataset is None:
                 continue
-            if split != "train":
-                defaults.complete_key_mapping(dataset, f"dataset.{split}")
-            check_first_record(
-                dataset,
-                self._labels() if split == "train" else {},
-                f"dataset.{split}",
-                atoms=("fixed", "tags") if split == "relax" else ("fixed",),
-                cell=bool(getattr(self._unwrapped_model, "use_pbc", False)),
-            )
+            reopen_in_each_process(dataset)
+            # of a validation set that nothing is trained beside, nobody may ask for labels
+            trained = split == "val" and self.train_dataset is not None
+            labels = self._labels() if split == "train" or trained else {}
+            form = self.config[_SPLITS[split]].get("format", self.config["dataset"].get("format"))
+            rules = opened_data.rules_of(self._unwrapped_model, split, labels, form)
+            read_with(dataset, rules)
+            check_first_record(dataset, f"dataset.{split}")
+            if split == "val":
+                read_with(dataset, replace(rules, required=self._labels()))
 
     def get_sampler(self, dataset: Any, batch_size: int, shuffle: bool) -> Any:
         if dataset is self._relax_dataset:  # dealt out system by system
@@ -182,10 +178,16 @@ class HostTrainer(ResumableTrainer):
         free_atoms.check_train(self.train_dataset, targets, self.config["loss_functions"])
 
     def load_references_and_normalizers(self) -> None:
-        """fairchem's; without a training set those of the config that need none. fairchem reads
-        them all, also those that the checkpoint replaces, and fails where one is to be fitted."""
+        """fairchem's, which may fit them to the training set: its batches are checked too. Without
+        a training set those of the config that need none: fairchem reads them all, also those that
+        the checkpoint replaces, and fails where one is to be fitted."""
         if self.train_loader is not None:
-            super().load_references_and_normalizers()
+            collater = self._checking(base_trainer.data_list_collater, "train")
+            with (
+                swapped(normalizer, "data_list_collater", collater),
+                swapped(element_references, "data_list_collater", collater),
+            ):
+                super().load_references_and_normalizers()
             return
         read = partial(configured_references.read, self.config["dataset"])
         configured = on_master(read, self.device)
@@ -197,15 +199,19 @@ class HostTrainer(ResumableTrainer):
 
     def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
         plain = self.collater
-        if dataset is self.train_dataset or dataset is self.val_dataset:
-            name = "dataset.train" if dataset is self.train_dataset else "dataset.val"
-            self.collater = LabelCheckingCollater(plain, self._labels(), name)
+        names = {"train": self.train_dataset, "val": self.val_dataset, "test": self.test_dataset}
+        split = next((name for name, each in names.items() if each is dataset), "relax")
+        self.collater = self._checking(plain, split)
         self.config["optim"].setdefault("num_workers", 0)
         try:
             loader = super().get_dataloader(dataset, sampler, workers)
             return data_workers.with_start_method(loader, self.config["optim"])
         finally:
             self.collater = plain
+
+    def _checking(self, collater: Any, split: str) -> CheckingCollater:
+        periodic = opened_data.is_periodic(self._unwrapped_model)
+        return CheckingCollater(collater, f"dataset.{split}", periodic)
 
     def _labels(self) -> dict[str, str]:
         """Level of each target that the loss needs in every record."""

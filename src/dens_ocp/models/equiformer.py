@@ -140,6 +140,7 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
         self.degrees = [ir.l for _, ir in edge]
 
         # in the authors' order of parameters
+        self.max_num_elements = max_num_elements
         self.atom_embed = AtomEmbedding(embedding, max_num_elements)
         self.rbf = ExpNormalSmearing(max_radius, number_of_basis, trainable=False)
         self.edge_deg_embed = EdgeDegreeEmbedding(embedding, edge, radial)

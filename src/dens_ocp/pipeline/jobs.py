@@ -13,7 +13,6 @@ from typing import Any
 import yaml
 
 from dens_ocp.errors import DensError
-from dens_ocp.host.defaults import KEY_MAPPING
 from dens_ocp.pipeline.folder import EvaluationFolder
 from dens_ocp.pipeline.process import run_cli
 from dens_ocp.pipeline.settings import EvaluationSettings
@@ -126,7 +125,7 @@ def jobs_of(settings: EvaluationSettings, folder: EvaluationFolder) -> list[Job]
 
 def _prediction(settings: EvaluationSettings, split: str) -> dict[str, Any]:
     config = _base(settings)
-    config["dataset"] = {**config.get("dataset", {}), "test": _section(settings.s2ef[split])}
+    config["dataset"] = {**config.get("dataset", {}), "test": dict(settings.s2ef[split])}
     return config
 
 
@@ -134,7 +133,7 @@ def _relaxation(
     settings: EvaluationSettings, split: str, folder: EvaluationFolder
 ) -> dict[str, Any]:
     config = _base(settings)
-    section = _section(settings.is2re[split])
+    section = dict(settings.is2re[split])
     config["dataset"] = {**config.get("dataset", {}), "relax": section}
     config["task"] |= {"write_pos": True, "relax_dataset": {"src": section["src"]}}
     config["task"]["relax_opt"] = {
@@ -150,7 +149,3 @@ def _base(settings: EvaluationSettings) -> dict[str, Any]:
     if settings.board is not None:
         config["task"].setdefault("prediction_dtype", settings.board.prediction_dtype)
     return config
-
-
-def _section(section: dict[str, Any]) -> dict[str, Any]:
-    return {"key_mapping": dict(KEY_MAPPING), **section}

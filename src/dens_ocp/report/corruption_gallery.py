@@ -138,7 +138,9 @@ def most_varied(structures: Sequence[Structure]) -> Structure:
 
 
 def _atoms(shown: Structure) -> Atoms:
-    return Atoms(shown.atomic_numbers, positions=shown.pos.astype(float), cell=shown.cell, pbc=True)
+    periodic = bool(shown.cell.any())
+    positions = shown.pos.astype(float)
+    return Atoms(shown.atomic_numbers, positions=positions, cell=shown.cell, pbc=periodic)
 
 
 def largest_force(shown: Structure) -> float:

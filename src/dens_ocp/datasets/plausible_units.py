@@ -1,0 +1,63 @@
+"""Do numbers look like eV and Angstrom? Signs that they are in other units, as words."""
+
+from __future__ import annotations
+
+import math
+
+_NEAREST_NEIGHBOUR = (0.7, 4.0)
+"""Angstrom, median over atoms: 0.74 in H2, 2.5 to 3.2 in metals; in Bohr 4.7 to 6, in nm 0.3."""
+_LARGEST_FORCE = 100.0
+"""eV/Angstrom. OC20 and OC22 leave out frames with forces above 50."""
+_RMS_FORCE = (0.03, 8.0)
+"""eV/Angstrom: 0.3 to 2 in OC20, MD17 and MPtrj; as kcal/mol/Angstrom 23 times larger, as
+Hartree/Bohr 51 times smaller."""
+_LARGEST_ENERGY = 20.0
+"""eV per atom: total energies of VASP lie within it, adsorption energies far within."""
+
+
+def doubts(
+    *,
+    nearest: float = math.nan,
+    rms_force: float = math.nan,
+    largest_force: float = math.nan,
+    energy_per_atom: float = math.nan,
+) -> list[str]:
+    """What is implausible, each in a few words; NaN: not known.
+
+    Args:
+        nearest: median distance of nearest neighbours, Angstrom.
+        rms_force, largest_force: of free atoms, eV/Angstrom.
+        energy_per_atom: largest, eV.
+
+    >>> doubts(nearest=2.5, rms_force=1.0)
+    []
+    >>> doubts(nearest=4.8)
+    ['nearest neighbours are 4.80 apart (Angstrom? in Bohr they are 1.9 times further)']
+    """
+    found = []
+    low, high = _NEAREST_NEIGHBOUR
+    if nearest > high:
+        found.append(
+            f"nearest neighbours are {nearest:.2f} apart (Angstrom? in Bohr they are 1.9 times "
+            "further)"
+        )
+    elif nearest < low:
+        found.append(
+            f"nearest neighbours are {nearest:.2f} apart (Angstrom? in nm they are 10 times closer)"
+        )
+    low, high = _RMS_FORCE
+    if rms_force > high:
+        found.append(
+            f"an rms force of {rms_force:.3g} eV/Angstrom is large (forces in kcal/mol/Angstrom "
+            "read as eV/Angstrom are 23 times too large, in kJ/mol/Angstrom 96 times)"
+        )
+    elif rms_force < low:
+        found.append(
+            f"an rms force of {rms_force:.3g} eV/Angstrom is small (forces in Hartree/Bohr read as "
+            "eV/Angstrom are 51 times too small)"
+        )
+    if largest_force > _LARGEST_FORCE:
+        found.append(f"a force of {largest_force:.0f} (eV/Angstrom?)")
+    if energy_per_atom > _LARGEST_ENERGY:
+        found.append(f"an energy of {energy_per_atom:.0f} per atom (eV?)")
+    return found
