@@ -13,7 +13,14 @@ from fairchem.core.modules.exponential_moving_average import ExponentialMovingAv
 from fairchem.core.trainers import base_trainer
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import checkpoint_files, kept_checkpoints, resume_notes, run_folder, schedule
+from dens_ocp.host import (
+    best_metric,
+    checkpoint_files,
+    kept_checkpoints,
+    resume_notes,
+    run_folder,
+    schedule,
+)
 from dens_ocp.host.agreement import on_master
 from dens_ocp.host.guarded_step import GuardedTrainer
 from dens_ocp.host.swapped import swapped
@@ -120,11 +127,40 @@ class CheckpointingTrainer(GuardedTrainer):
     def update_best(
         self, primary_metric: str, val_metrics: dict[str, Any], disable_eval_tqdm: bool = True
     ) -> None:
-        """fairchem's; a best checkpoint that could not be written is not the best one."""
-        before, self._best_failed = self.best_val_metric, False
-        super().update_best(primary_metric, val_metrics, disable_eval_tqdm)
-        if self.best_val_metric != before and on_master(lambda: self._best_failed, self.device):
+        """Save ``best_checkpoint.pt`` and predict the test set after the best validation so far.
+
+        fairchem's takes a larger value for the better one of all metrics without "mae" in their
+        name. A best checkpoint that could not be written is not the best one.
+
+        Raises:
+            DensError: the validation could not compute the metric.
+        """
+        if primary_metric not in val_metrics:
+            raise DensError(
+                f"evaluation_metrics.primary_metric: the validation of step {self.step} has no "
+                f"{primary_metric}, because no record of dataset.val has what it compares; it has "
+                f"{', '.join(val_metrics)}"
+            )
+        value = val_metrics[primary_metric]["metric"]
+        before = best_metric.best_so_far(primary_metric, self.best_val_metric)
+        self._best_failed = False
+        if not best_metric.is_better(primary_metric, value, before):
+            return
+        self.best_val_metric = value
+        self.save(metrics=val_metrics, checkpoint_file="best_checkpoint.pt", training_state=False)
+        if self.test_loader is not None:
+            self.predict(
+                self.test_loader, results_file="predictions", disable_tqdm=disable_eval_tqdm
+            )
+        if on_master(lambda: self._best_failed, self.device):
             self.best_val_metric = before
+
+    def _start_with_best(self) -> None:
+        """Before fairchem's loop, which would begin with -1 for metrics without "mae"."""
+        name = self.evaluation_metrics["primary_metric"]
+        recorded = self.best_val_metric if self.primary_metric == name else None
+        self.best_val_metric = best_metric.best_so_far(name, recorded)
+        self.primary_metric = name
 
     def _save_for_certain(self) -> None:
         if self._saved_step == self.step and not self._evaluated_since_save:
@@ -204,6 +240,7 @@ class CheckpointingTrainer(GuardedTrainer):
                 schedule.go_to(scheduler, self.step, configured)
             else:
                 schedule.catch_up(scheduler, self.step)
+            schedule.keep_direction(scheduler, self.config["optim"]["scheduler_params"])
         newest = self._folder / kept_checkpoints.NEWEST
         if newest.exists() and newest.samefile(checkpoint_path):
             self._newest_step = self.step

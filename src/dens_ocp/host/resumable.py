@@ -90,6 +90,7 @@ class ResumableTrainer(CheckpointingTrainer):
             # fairchem asks for the word relax_dataset, and relaxes dataset.relax
             self.config["task"].setdefault("relax_dataset", dict(self.relax_dataset.config))
         signals.listen()
+        self._start_with_best()
         self._stop = AgreedStop()
         self._done = self.step, self.epoch
         try:
@@ -128,10 +129,9 @@ class ResumableTrainer(CheckpointingTrainer):
         """What fairchem's loop does every ``eval_every`` steps."""
         if self.val_loader is not None and self._validated_step != self.step:
             val_metrics = self.validate(split="val", disable_tqdm=disable_tqdm)
-            primary_metric = self.primary_metric or self.evaluation_metrics["primary_metric"]
-            self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_tqdm)
+            self.update_best(self.primary_metric, val_metrics, disable_eval_tqdm=disable_tqdm)
             if self.scheduler.scheduler_type == "ReduceLROnPlateau":
-                self.scheduler.step(metrics=val_metrics[primary_metric]["metric"])
+                self.scheduler.step(metrics=val_metrics[self.primary_metric]["metric"])
         if self._relaxes and self._relaxed_step != self.step:
             self.run_relaxations()
 

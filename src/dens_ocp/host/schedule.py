@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from dens_ocp.errors import DensError
+from dens_ocp.host import best_metric
+
 
 def with_a_warmup_step(scheduler_params: dict[str, Any], steps_per_epoch: int) -> dict[str, Any]:
     """A copy in which the warm-up lasts one step at least.
@@ -26,6 +29,44 @@ def with_a_warmup_step(scheduler_params: dict[str, Any], steps_per_epoch: int) -
             steps_per_epoch,
         )
     return params
+
+
+def with_direction(
+    scheduler_params: dict[str, Any], metric: str, validated: bool
+) -> dict[str, Any]:
+    """Parameters of ``ReduceLROnPlateau`` that lower the rate where the metric gets no better.
+
+    torch's ``mode`` is ``min`` by default, whatever the metric.
+
+    Args:
+        scheduler_params: of the config; not changed.
+        metric: ``primary_metric``.
+        validated: the run has a validation set.
+
+    Raises:
+        DensError: ``mode`` is given and is the other one; there is no validation.
+    """
+    if not validated:
+        raise DensError(
+            "optim.scheduler: ReduceLROnPlateau looks at validations, and dataset.val has no src; "
+            "give one, or use scheduler: LambdaLR"
+        )
+    mode = "max" if best_metric.larger_is_better(metric) else "min"
+    given = scheduler_params.get("mode", mode)
+    if given != mode:
+        raise DensError(
+            f"optim.scheduler_params.mode: {given} lowers the learning rate while {metric} "
+            f"improves; leave mode out, or write {mode}"
+        )
+    return {**scheduler_params, "mode": mode}
+
+
+def keep_direction(scheduler: Any, scheduler_params: dict[str, Any]) -> None:
+    """A ``ReduceLROnPlateau`` from a checkpoint has the direction of this run's config."""
+    mode = scheduler_params.get("mode")
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and scheduler.mode != mode:
+        scheduler._init_is_better(mode, scheduler.threshold, scheduler.threshold_mode)
+        scheduler._reset()
 
 
 def catch_up(scheduler: torch.optim.lr_scheduler.LRScheduler, step: int) -> None:

@@ -26,6 +26,7 @@ from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.datasets.named_records import name_unreadable_records
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
+    best_metric,
     data_workers,
     defaults,
     oc22_references,
@@ -68,6 +69,11 @@ class HostTrainer(ResumableTrainer):
         self.config["evaluation_metrics"] = defaults.evaluation_metrics(
             self.config.get("evaluation_metrics"), self.config["outputs"]
         )
+        if self.config["dataset"].get("src") and self.config["val_dataset"].get("src"):
+            best_metric.check(
+                self.config["evaluation_metrics"]["primary_metric"],
+                defaults.metric_names(self.config["evaluation_metrics"]["metrics"]),
+            )
         super().load_task()
         for target in self.output_targets.values():
             if target.get("level") == "atom":
@@ -167,6 +173,12 @@ class HostTrainer(ResumableTrainer):
                 "lr_min_factor: 0.01}"
             )
         in_epochs = copy.deepcopy(optim["scheduler_params"])
+        if optim.get("scheduler") == "ReduceLROnPlateau":
+            in_epochs = schedule.with_direction(
+                in_epochs,
+                self.evaluation_metrics["primary_metric"],
+                validated=self.val_loader is not None,
+            )
         optim["scheduler_params"] = schedule.with_a_warmup_step(in_epochs, len(self.train_loader))
         super().load_extras()
         # fairchem turned epochs into steps in place; checkpoints keep what the user wrote
