@@ -75,6 +75,7 @@ def small_config(data: Path, model: dict | None = None, dens: dict | None = DENS
             "max_epochs": 2,
             "clip_grad_norm": 100,
             "ema_decay": 0.9,
+            "ddp_find_unused_parameters": False,  # as on GPUs
             **({} if dens is None else {"dens": dens}),
             **optim,
         },

@@ -14,6 +14,7 @@ from fairchem.core.common.logger import TensorboardLogger
 from fairchem.core.trainers import base_trainer
 from torch.nn.parallel.distributed import DistributedDataParallel
 
+from dens_ocp.errors import DensError
 from dens_ocp.host import (
     relaxation_options,
     signals,
@@ -22,6 +23,9 @@ from dens_ocp.host import (
 from dens_ocp.host.checkpointing import CheckpointingTrainer
 from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining
 from dens_ocp.host.swapped import swapped
+
+FIND_UNUSED = "ddp_find_unused_parameters"
+"""Option of ``optim``: DDP looks for parameters outside the graph. Default: on CPUs."""
 
 
 class FixedBuckets(DistributedDataParallel):
@@ -43,7 +47,10 @@ class ResumableTrainer(CheckpointingTrainer):
 
     def load_model(self) -> None:
         # a GPU has no fixed order of sums anyway, and pays for the search of a fixed layout
-        parallel = FixedBuckets if self.cpu else base_trainer.DistributedDataParallel
+        fixed = self.config["optim"].get(FIND_UNUSED, self.cpu)
+        if not isinstance(fixed, bool):
+            raise DensError(f"optim.{FIND_UNUSED}: {fixed!r} is neither true nor false")
+        parallel = FixedBuckets if fixed else base_trainer.DistributedDataParallel
         with swapped(base_trainer, "DistributedDataParallel", parallel):
             super().load_model()
         if gp_utils.initialized():

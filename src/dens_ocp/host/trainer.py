@@ -34,6 +34,7 @@ from dens_ocp.host import (
     run_folder,
     schedule,
     timestamps,
+    unused_outputs,
     wandb_login,
 )
 from dens_ocp.host.agreement import on_master
@@ -54,6 +55,8 @@ class HostTrainer(ResumableTrainer):
     Raises:
         DensError: a mistake in config, data or checkpoint, before work is lost.
     """
+
+    _model_outputs: Any = None
 
     @staticmethod
     def _get_timestamp(device: torch.device, suffix: str | None) -> str:
@@ -183,6 +186,29 @@ class HostTrainer(ResumableTrainer):
         super().load_extras()
         # fairchem turned epochs into steps in place; checkpoints keep what the user wrote
         optim["scheduler_params"] = in_epochs
+
+    # ---- loss ------------------------------------------------------------------------------
+
+    def load_model(self) -> None:
+        super().load_model()
+        self.model.register_forward_hook(self._note_outputs)
+
+    def _note_outputs(self, model: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        self._model_outputs = outputs if model.training else None
+
+    def _whole_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss of a training step with every output of the model in its graph.
+
+        DDP asks for every parameter in the graph; with fairchem's loss the ranks of a run without
+        a loss of the energy fail at the second step.
+        """
+        if self.model.training:
+            used = {name for name, _ in self.loss_functions}
+            used |= {"noise"} if "forces" in used else set()
+            unused = unused_outputs.zero(self._model_outputs, used)
+            self._model_outputs = None
+            loss = loss if unused is None else loss + unused
+        return loss
 
     # ---- metrics ---------------------------------------------------------------------------
 
