@@ -26,6 +26,7 @@ from dens_ocp.batch import (
     carries_corruption,
     read,
     read_rows,
+    refuse_corrupted,
 )
 from dens_ocp.config import DeNSConfig, parse_dens_config
 from dens_ocp.corruption.corrupt import corrupt, step_generator
@@ -54,6 +55,7 @@ class DeNSTrainer(HostTrainer):
     """
 
     dens: DeNSConfig
+    _auto: DeNSConfig | None = None  # before its options were picked
     _free_atoms_suffice = False
 
     # ---- set-up ----------------------------------------------------------------------------
@@ -97,19 +99,34 @@ class DeNSTrainer(HostTrainer):
         if self.dens.active and self.train_loader is not None:
             preconditions.check_normalizers(self.normalizers, self._gradient_forces)
         if self.dens.auto and self.dens.active and self.train_loader is not None:
+            self._auto = self.dens
             self._pick_dens()
+
+    def load_checkpoint(self, *args: Any, **options: Any) -> None:
+        """The host's; what was derived from the config's normalizers follows the checkpoint's."""
+        super().load_checkpoint(*args, **options)
+        if self._gradient_forces:
+            gradient_forces.share_scale(self.normalizers)
+        if self._auto is not None and self._force_scale != self._scale_of_picks:
+            logging.info("optim.dens: auto picks again, for the checkpoint's scale of forces")
+            self._pick_dens()
+
+    @property
+    def _force_scale(self) -> float:
+        """What forces are divided by, eV/Angstrom."""
+        return float(getattr(self.normalizers.get("forces"), "rmsd", 1.0))
 
     def _pick_dens(self) -> None:
         """``dens: auto``: rank 0 looks at the training set; all ranks, config and checkpoints get
         its numbers."""
-        scale = getattr(self.normalizers.get("forces"), "rmsd", None)
+        self._scale_of_picks = self._force_scale
         self.dens, picks = on_master(
             partial(
                 resolve,
-                self.dens,
+                self._auto,
                 self.train_dataset,
                 force_coefficient=force_coefficient(self.config["loss_functions"]),
-                force_scale=1.0 if scale is None else float(scale),
+                force_scale=self._force_scale,
                 gradient_forces=self._gradient_forces,
             ),
             self.device,
@@ -121,6 +138,8 @@ class DeNSTrainer(HostTrainer):
     # ---- a training step -------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        if not self.model.training:
+            refuse_corrupted(batch, "its energies and forces are those of noisy structures")
         if not self._can_denoise:
             return super()._forward(batch)
         if not self.model.training:
@@ -128,6 +147,7 @@ class DeNSTrainer(HostTrainer):
                 attach_scored(batch, batch.fixed == 0)
             return super()._forward(batch)
         if self.dens.active:
+            self._note_batch(batch)
             attach(batch, self._corruption_of(batch))
         if "forces" in self.output_targets:
             attach_scored(batch, self._scored(batch))

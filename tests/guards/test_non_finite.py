@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 from dens_ocp.errors import DensError
 from dens_ocp.host import non_finite
 from tests.lmdbs import s2ef_records, write_lmdb
-from tests.runs import environment, make_trainer, run, small_config, write_config, write_data
+from tests.runs import DENS, environment, make_trainer, run, small_config, write_config, write_data
 
 HUGE = 3e38
 """A finite label; its error, times the coefficient of the loss, is not finite in float32."""
@@ -68,7 +68,8 @@ class Watched:
 
 
 def test_stop_names_the_record_and_changes_nothing(spiked, tmp_path):
-    trainer = trainer_of(spiked, tmp_path)
+    always = {"dens": {**DENS, "p": 1.0}}
+    trainer = trainer_of(spiked, tmp_path, **always)
     watched = Watched(trainer)
     with pytest.raises(DensError) as error:
         trainer.train()
@@ -88,13 +89,16 @@ def test_stop_names_the_record_and_changes_nothing(spiked, tmp_path):
     # the batch and the checkpoint beside it give the loss again
     (checkpoint,) = tmp_path.glob("checkpoints/*/non_finite_*.pt")
     assert str(checkpoint) in message
-    again = trainer_of(spiked, tmp_path / "again")
+    again = trainer_of(spiked, tmp_path / "again", **always)
     again.load_checkpoint(str(checkpoint))
     assert again.step == step  # going on from it leaves the batch out
     again.model.train()
     batch = Batch(**content["batch"])
     assert batch.energy.max() == torch.tensor(HUGE) and torch.isfinite(batch.pos).all()
     assert torch.isinf(again._compute_loss(again._forward(batch), batch))
+    seen = content["seen"]
+    assert seen["noise_vec"].any() and torch.equal(batch.pos, seen["pos"]), "corrupted alike, once"
+    assert torch.equal(seen["pos"], content["batch"]["pos"] + seen["noise_vec"])
 
 
 def test_skip_goes_on_without_the_batch(spiked, tmp_path, caplog):

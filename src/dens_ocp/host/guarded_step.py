@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from pathlib import Path
@@ -31,7 +32,8 @@ class GuardedTrainer(EvaluatingTrainer):
     business: it leaves them out itself while it looks for its scale.
     """
 
-    _batch: Any = None
+    _batch: Any = None  # of the step, as it was loaded
+    _seen: Any = None  # and as the model saw it
     _metrics_before: dict[str, Any] | None = None
     _bad_in_a_row = 0
     _scaler_skips_in_a_row = 0
@@ -42,10 +44,15 @@ class GuardedTrainer(EvaluatingTrainer):
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
         if self.model.training:
-            self._batch = batch
+            self._note_batch(batch)
             metrics = getattr(self, "metrics", None) or {}
             self._metrics_before = {name: dict(each) for name, each in metrics.items()}
         return super()._forward(batch)
+
+    def _note_batch(self, batch: Any) -> None:
+        """Keep the batch of a step as it is now, the first time it is seen."""
+        if self._seen is not batch:
+            self._batch, self._seen = copy.copy(batch), batch
 
     def _backward(self, loss: torch.Tensor) -> None:
         """fairchem's; leaves out the step if it is not finite.
@@ -96,7 +103,7 @@ class GuardedTrainer(EvaluatingTrainer):
         if not self.is_debug:
             folder = Path(self.config["cmd"]["results_dir"]) / "non_finite"
             if found.here or not found.loss:
-                non_finite.save(folder, self.step, self._batch, loss, found)
+                non_finite.save(folder, self.step, self._batch, self._seen, loss, found)
             said += f"; the batches are in {folder}"
         in_a_row = self._bad_in_a_row > non_finite.MOST_IN_A_ROW
         if self._on_non_finite == "skip" and not in_a_row:
