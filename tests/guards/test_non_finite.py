@@ -55,16 +55,19 @@ class Watched:
     """The state of a trainer before and after each step."""
 
     def __init__(self, trainer) -> None:
-        self.trainer, self.changed = trainer, {}
+        self.trainer, self.changed, self.weights = trainer, {}, {}
         self.backward = trainer._backward
         trainer._backward = self
 
     def __call__(self, loss: torch.Tensor) -> None:
         before = state(self.trainer)
+        count = len(list(self.trainer.model.parameters()))
         try:
             self.backward(loss)
         finally:
-            self.changed[self.trainer.step] = not equal(before, state(self.trainer))
+            after = state(self.trainer)
+            self.changed[self.trainer.step] = not equal(before, after)
+            self.weights[self.trainer.step] = not equal(before[:count], after[:count])
 
 
 def test_stop_names_the_record_and_changes_nothing(spiked, tmp_path):
@@ -151,25 +154,56 @@ def test_broken_weights_are_said_and_end_a_run_that_skips(data, tmp_path):
     assert "11 steps in a row were skipped" in str(error.value)
 
 
+class FoundInf(torch.optim.SGD):
+    """Looks at the overflow by itself, as fused optimizers do it."""
+
+    _step_supports_amp_scaling = True
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        assert self.grad_scale is None  # the gradients are unscaled already
+        if not self.found_inf:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.sub_(group["lr"] * parameter.grad)
+
+
+OPTIMIZERS = {
+    "plain": {},
+    "fused": {"optimizer_params": {"fused": True}},
+    "foreach": {"optimizer_params": {"foreach": True}},
+    "fused Adam": {"optimizer": "Adam", "optimizer_params": {"fused": True}},
+    "found_inf": {"optimizer": "FoundInf", "optimizer_params": {}},
+}
+
+
+@pytest.fixture(params=OPTIMIZERS)
+def optimizer(request, monkeypatch) -> dict:
+    """Options of ``optim`` for each kind that a scaler treats in a way of its own."""
+    monkeypatch.setattr(torch.optim, "FoundInf", FoundInf, raising=False)
+    return OPTIMIZERS[request.param]
+
+
 def with_scaler(trainer, scale: float):
     trainer.scaler = torch.GradScaler("cpu", init_scale=scale)
     return trainer
 
 
-def test_warm_up_of_the_scaler_is_left_alone(data, tmp_path):
-    trainer = with_scaler(trainer_of(data, tmp_path), 2.0**16)
+def test_warm_up_of_the_scaler_is_left_alone(data, tmp_path, optimizer):
+    trainer = with_scaler(trainer_of(data, tmp_path, **optimizer), 2.0**16)
     poison_gradient(trainer, math.inf, {1, 2})
     watched = Watched(trainer)
     trainer.train()
     assert trainer.scaler.get_scale() == 2.0**14
-    assert not (tmp_path / "results").glob("*/non_finite") or not list(
-        tmp_path.glob("results/*/non_finite")
-    )
-    assert watched.changed[3] and len(watched.changed) == 8
+    assert not list(tmp_path.glob("results/*/non_finite"))
+    weights = {1: False, 2: False, **dict.fromkeys(range(3, 9), True)}
+    assert {step: each for step, each in watched.weights.items()} == weights
+    assert not hasattr(trainer.optimizer, "found_inf")
 
 
 def test_a_scaler_that_never_finds_its_scale(data, tmp_path):
-    trainer = with_scaler(trainer_of(data, tmp_path, max_epochs=20), 2.0**16)
+    options = {"max_epochs": 20, "optimizer_params": {"fused": True}}
+    trainer = with_scaler(trainer_of(data, tmp_path, **options), 2.0**16)
     poison_gradient(trainer, math.inf)
     with pytest.raises(DensError, match="the gradient is not finite"):
         trainer.train()
@@ -177,14 +211,44 @@ def test_a_scaler_that_never_finds_its_scale(data, tmp_path):
 
 
 @pytest.mark.parametrize("action", ["stop", "skip"])
-def test_infinite_loss_with_a_scaler(spiked, tmp_path, action):
-    trainer = with_scaler(trainer_of(spiked, tmp_path, non_finite=action), 1.0)
+def test_infinite_loss_with_a_scaler(spiked, tmp_path, action, optimizer):
+    trainer = with_scaler(trainer_of(spiked, tmp_path, non_finite=action, **optimizer), 1.0)
     if action == "stop":
         with pytest.raises(DensError, match="the loss is not finite .*sid 5 fid 2"):
             trainer.train()
     else:
         trainer.train()
         assert trainer.step == 8 and len(list(tmp_path.glob("results/*/non_finite/*"))) == 2
+    assert all(bool(torch.isfinite(each).all()) for each in trainer.model.parameters())
+
+
+def test_a_loss_that_overflows_by_its_scale_alone_is_the_scalers(data, tmp_path):
+    trainer = with_scaler(trainer_of(data, tmp_path, max_epochs=12), 2.0**126)
+    watched = Watched(trainer)
+    trainer.train()
+    assert trainer.scaler.get_scale() < 2.0**120
+    assert trainer.step == 48 and not watched.weights[1] and watched.weights[48]
+
+
+def test_the_saved_loss_is_not_the_scaled_one(data, tmp_path):
+    trainer = with_scaler(trainer_of(data, tmp_path), 2.0**10)
+    losses, backward = [], trainer._backward
+
+    def broken(loss):
+        losses.append(loss.item() / 2.0**10)
+        if trainer.step == 3:  # after the scaler has looked
+            unscale = trainer.scaler.unscale_
+            trainer.scaler.unscale_ = lambda optimizer: (
+                unscale(optimizer),
+                next(iter(trainer.model.parameters())).grad.fill_(math.nan),
+            )
+        backward(loss)
+
+    trainer._backward = broken
+    with pytest.raises(DensError, match="step 3: the gradient is not finite"):
+        trainer.train()
+    content = torch.load(next(tmp_path.glob("results/*/non_finite/*")), weights_only=True)
+    assert content["loss"] == pytest.approx(losses[-1], rel=1e-6)
 
 
 def test_unknown_action(data, tmp_path):

@@ -34,6 +34,7 @@ class GuardedTrainer(EvaluatingTrainer):
 
     _batch: Any = None  # of the step, as it was loaded
     _seen: Any = None  # and as the model saw it
+    _loss: torch.Tensor | None = None  # of the step, before AMP scales it
     _metrics_before: dict[str, Any] | None = None
     _bad_in_a_row = 0
     _scaler_skips_in_a_row = 0
@@ -57,10 +58,14 @@ class GuardedTrainer(EvaluatingTrainer):
     def _backward(self, loss: torch.Tensor) -> None:
         """fairchem's; leaves out the step if it is not finite.
 
+        Args:
+            loss: a scalar; under AMP times the scale, which alone can overflow.
+
         Raises:
             DensError: it is not, and ``optim.non_finite`` is ``stop``; or it has not been for too
                 many steps in a row.
         """
+        scaled, loss = loss, self._loss if self.scaler and self._loss is not None else loss
         norms: list[torch.Tensor] = []
         found: list[NonFinite] = []
 
@@ -71,16 +76,21 @@ class GuardedTrainer(EvaluatingTrainer):
         def before_step(*_: Any) -> None:
             if not norms:  # nothing is clipped, so nobody has computed it
                 clip(self.model.parameters(), math.inf)
-            found.append(non_finite.detect(loss, norms[-1]))
-            if found[-1]:
+            bad = non_finite.detect(loss, norms[-1])
+            if bad and not bad.loss and self._scaler_skips():
+                raise _StepNotTaken
+            found.append(bad)
+            if bad:
                 raise _StepNotTaken
 
         hook = self.optimizer.register_step_pre_hook(before_step)
         try:
             with swapped(torch.nn.utils, "clip_grad_norm_", clip):
-                super()._backward(loss)
+                super()._backward(scaled)
         except _StepNotTaken:
             if self.scaler:
+                for name in _SCALERS_NOTES:
+                    vars(self.optimizer).pop(name, None)
                 self.scaler.update()
         finally:
             hook.remove()
@@ -95,6 +105,17 @@ class GuardedTrainer(EvaluatingTrainer):
             self._step_was_bad(found[-1], loss)
         else:
             self._bad_in_a_row = 0
+
+    def _scaler_skips(self) -> bool:
+        """AMP's scaler has found an overflow, and leaves what follows to the optimizer.
+
+        It does so with optimizers that look for the overflow themselves (``fused=True``); others it
+        does not call then.
+        """
+        if not self.scaler or not getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            return False
+        overflows = self.scaler._found_inf_per_device(self.optimizer)
+        return any(bool(each) for each in overflows.values())
 
     def _step_was_bad(self, found: NonFinite, loss: torch.Tensor) -> None:
         self._bad_in_a_row += 1
@@ -128,4 +149,5 @@ class GuardedTrainer(EvaluatingTrainer):
         )
 
 
+_SCALERS_NOTES = ("grad_scale", "found_inf")  # attributes of the optimizer during its step
 _clip_grad_norm = torch.nn.utils.clip_grad_norm_

@@ -208,6 +208,7 @@ class HostTrainer(ResumableTrainer):
             unused = unused_outputs.zero(self._model_outputs, used)
             self._model_outputs = None
             loss = loss if unused is None else loss + unused
+            self._loss = loss.detach()
         return loss
 
     # ---- metrics ---------------------------------------------------------------------------
