@@ -42,6 +42,8 @@ class CheckpointingTrainer(GuardedTrainer):
         self._evaluated_since_save = False
         self._restored_metrics: dict[str, Any] | None = None
         self._newest_step: int | None = None
+        self._replaces_after: int | None = None
+        self._best_of_resume: float | None = None
         self._write_error: str | None = None
         self._best_failed = False
         self._seed = self.config["cmd"]["seed"] or 0
@@ -99,6 +101,8 @@ class CheckpointingTrainer(GuardedTrainer):
                 keep_as = path.with_name(f"checkpoint.{self._newest_step}.pt")
         keep = self.config["optim"].get("keep_checkpoints", 2)
         try:
+            if self._replaces_after is not None:
+                self._set_aside(path.parent)
             try:
                 kept_checkpoints.write(state, path, keep_as)
             except OSError:
@@ -121,8 +125,21 @@ class CheckpointingTrainer(GuardedTrainer):
             return None
         if of_the_run:
             self._newest_step = self.step
+            self._replaces_after = None
             kept_checkpoints.prune(path.parent, self.step, keep)
         return str(path)
+
+    def _set_aside(self, folder: Path) -> None:
+        """Before the first file of a run that was resumed from an earlier checkpoint than its last,
+        or from that of another run: the checkpoints that it would replace."""
+        names = kept_checkpoints.set_aside(folder, self._replaces_after, self._best_of_resume)
+        self._replaces_after = None
+        if names:
+            logging.warning(
+                "%s has checkpoints that this run does not go on from; they are kept as %s",
+                folder,
+                ", ".join(names),
+            )
 
     def update_best(
         self, primary_metric: str, val_metrics: dict[str, Any], disable_eval_tqdm: bool = True
@@ -244,6 +261,12 @@ class CheckpointingTrainer(GuardedTrainer):
         newest = self._folder / kept_checkpoints.NEWEST
         if newest.exists() and newest.samefile(checkpoint_path):
             self._newest_step = self.step
+        else:
+            path = Path(checkpoint_path).resolve()
+            of_this_run = (
+                path.parent == self._folder.resolve() and path.name != kept_checkpoints.BEST
+            )
+            self._replaces_after = checkpoint.get("step", 0) if of_this_run else -1
 
     @staticmethod
     def _check_whole(path: str) -> None:
@@ -257,6 +280,7 @@ class CheckpointingTrainer(GuardedTrainer):
 
     def _go_on(self, checkpoint: dict[str, Any]) -> None:
         """Take over where the other run stood; say what differs."""
+        self._best_of_resume = self.best_val_metric
         notes = checkpoint.get("resume", {})
         self._restored_metrics = notes.get("metrics")
         # fairchem's own checkpoints do not tell: taken for done
