@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -54,6 +55,9 @@ COMMANDS = {
 }
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""
 
+GOES_ON = ("evaluate", "ablate", "demo")
+"""Those of them that go on where they were interrupted."""
+
 
 @ends_with_its_reader
 def fairchem_main(argv: list[str] | None = None) -> int:
@@ -82,6 +86,8 @@ def fairchem_main(argv: list[str] | None = None) -> int:
     except DensError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return _interrupted()
 
 
 def _run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -115,11 +121,18 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     except ChildFailedError as failed:
         if any(failure.exitcode == 2 for failure in failed.failures.values()):
             return 2  # the rank has said why
+        if signals.was_interrupted_again():
+            return _interrupted()
         raise
     except SignalException as stopped:
         print(f"error: stopped by {stopped.sigval.name}, and so are the ranks", file=sys.stderr)
         return 128 + stopped.sigval
     return 0
+
+
+def _interrupted(then: str = "") -> int:
+    print(f"interrupted{then}", file=sys.stderr)
+    return 128 + signal.SIGINT
 
 
 def _refuse(error: Exception) -> int:
@@ -206,6 +219,8 @@ def main(argv: list[str] | None = None) -> int:
     except DensError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return _interrupted("; the same command goes on" if args.command in GOES_ON else "")
 
 
 if __name__ == "__main__":

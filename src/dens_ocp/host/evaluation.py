@@ -156,7 +156,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         if self._patient_group is None:
             self._patient_group = patient_group()
         loader = WaitingLoader(
-            self.relax_loader, task.pop("num_relaxation_batches", None), self._patient_group
+            self.relax_loader, task.pop("num_relaxation_batches", None), self._wait_for_all
         )
         kept: dict[str, Any] = {}
         with ExitStack() as stack:
@@ -188,6 +188,10 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             systems = int(metrics["is2re_energy_mae"]["numel"])
             logging.info("Relaxations of %d systems: %s", systems, shown)
         return metrics
+
+    def _wait_for_all(self) -> None:
+        if self._patient_group is not None:
+            torch.distributed.barrier(self._patient_group)
 
     def _claim(self, task: dict[str, Any]) -> None:
         """The folder of trajectories is this run's; all ranks fail if it is not."""

@@ -13,6 +13,7 @@ from fairchem.core.common import distutils, gp_utils
 from fairchem.core.common.logger import TensorboardLogger
 from fairchem.core.trainers import base_trainer
 from torch.nn.parallel.distributed import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
@@ -21,7 +22,7 @@ from dens_ocp.host import (
     step_randomness,
 )
 from dens_ocp.host.checkpointing import CheckpointingTrainer
-from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining
+from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining, UnequalLoops
 from dens_ocp.host.swapped import swapped
 
 FIND_UNUSED = "ddp_find_unused_parameters"
@@ -45,6 +46,8 @@ class FixedBuckets(DistributedDataParallel):
 class ResumableTrainer(CheckpointingTrainer):
     """fairchem's loop, which can be stopped between two steps, with all that it leaves undone."""
 
+    _stops_in_predictions = False
+
     def load_model(self) -> None:
         # a GPU has no fixed order of sums anyway, and pays for the search of a fixed layout
         fixed = self.config["optim"].get(FIND_UNUSED, self.cpu)
@@ -67,6 +70,8 @@ class ResumableTrainer(CheckpointingTrainer):
     # ---- a run -----------------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        if self._stops_in_predictions:
+            self._may_stop()
         if self.model.training:
             step_randomness.seed_step(self._seed, distutils.get_rank(), self.step)
         return super()._forward(batch)
@@ -74,8 +79,9 @@ class ResumableTrainer(CheckpointingTrainer):
     def train(self, disable_eval_tqdm: bool = False) -> None:
         """fairchem's loop; then what it leaves undone: the last validation and checkpoint.
 
-        SIGTERM, SIGUSR1 and SIGUSR2 end it after the current step (a validation is broken off, and
-        done at the resume), with a checkpoint.
+        SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 end it after the current step, with a
+        checkpoint; a validation, relaxations or predictions are broken off between two batches, and
+        done at the resume.
 
         Raises:
             DensError: the last checkpoint could not be written.
@@ -195,7 +201,35 @@ class ResumableTrainer(CheckpointingTrainer):
             self._validated_step, self._evaluated_since_save = self.step, True
         return metrics
 
+    def predict(self, data_loader: Any, *args: Any, **options: Any) -> Any:
+        """fairchem's; in training a signal breaks it off between two batches."""
+        stops = self._in_training and isinstance(data_loader, DataLoader)
+        with swapped(self, "_stops_in_predictions", stops):
+            return super().predict(data_loader, *args, **options)
+
+    def update_best(self, *args: Any, **options: Any) -> None:
+        before = self.best_val_metric
+        try:
+            super().update_best(*args, **options)
+        except StopTraining:  # in the predictions: validated and predicted again at the resume
+            self.best_val_metric, self._validated_step = before, None
+            raise
+
     def run_relaxations(self) -> dict[str, Any]:
-        metrics = super().run_relaxations()
+        if not self._in_training:
+            return super().run_relaxations()
+        loops = UnequalLoops(self.device)
+        try:
+            with ExitStack() as stack:
+                for name, value in (
+                    ("relax_loader", Stepwise(self.relax_loader, loops.check)),
+                    ("_wait_for_all", loops.wait),
+                ):
+                    stack.enter_context(swapped(self, name, value))
+                metrics = super().run_relaxations()
+        except StopTraining:
+            if self.scheduler.scheduler_type == "ReduceLROnPlateau":
+                self._validated_step = None  # its step comes after them, with the validation
+            raise
         self._relaxed_step, self._evaluated_since_save = self.step, True
         return metrics
