@@ -94,6 +94,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     """One rank here, if srun or torchrun has started this process; else fairchem's main, which
     runs one rank here, starts several on this machine, or submits."""
     import fairchem.core._cli as fairchem_cli
+    import torch
     from fairchem.core.common.utils import build_config
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -102,11 +103,14 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     from dens_ocp.host.data_workers import keeping_num_workers
     from dens_ocp.host.rendezvous import local_launch_config
     from dens_ocp.host.swapped import swapped
+    from dens_ocp.host.timestamps import unique_timestamp
 
     rank = None if args.submit else ranks.of_environment(os.environ)
     if rank is not None:
         rank_process.run_rank(ranks.joining(build_config(args, overrides), rank))
         return 0
+    if args.mode == "train" and not args.submit and not args.timestamp_id:
+        args.timestamp_id = unique_timestamp(torch.device("cpu"), args.identifier)
     fairchem_cli.runner_wrapper = rank_process.run_rank
     fairchem_cli.LaunchConfig = local_launch_config
     fairchem_cli.AutoExecutor = partial(submission.ClusterExecutor, cpu=args.cpu)

@@ -19,6 +19,7 @@ from dens_ocp.host import (
     kept_checkpoints,
     resume_notes,
     run_folder,
+    run_start,
     schedule,
 )
 from dens_ocp.host.agreement import on_master
@@ -249,6 +250,7 @@ class CheckpointingTrainer(GuardedTrainer):
         scheduler = None if self.scheduler.scheduler_type == "Null" else self.scheduler.scheduler
         configured = schedule.lambdas(scheduler)
         super().load_checkpoint(checkpoint_path, checkpoint)
+        self._say_what_has_no_effect(checkpoint, bool(configured))
         if self.ema is None and ema is not None:
             self.ema = ExponentialMovingAverage(self.model.parameters(), self.ema_decay)
         self._go_on(checkpoint)
@@ -267,6 +269,17 @@ class CheckpointingTrainer(GuardedTrainer):
                 path.parent == self._folder.resolve() and path.name != kept_checkpoints.BEST
             )
             self._replaces_after = checkpoint.get("step", 0) if of_this_run else -1
+
+    def _say_what_has_no_effect(self, checkpoint: dict[str, Any], lambdas: bool) -> None:
+        transforms = self.config["dataset"].get("transforms") or {}
+        found = run_start.without_effect(self.config, checkpoint, lambdas)
+        found += run_start.normalizers_without_effect(
+            transforms.get("normalizer"), self.normalizers
+        )
+        if found and distutils.is_master():
+            logging.warning(
+                "Without effect, because the checkpoint's values are used: %s", "; ".join(found)
+            )
 
     @staticmethod
     def _check_whole(path: str) -> None:
