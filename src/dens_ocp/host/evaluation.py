@@ -22,6 +22,7 @@ from dens_ocp.host import (
     trajectories,
     whole_results,
 )
+from dens_ocp.host.agreement import on_master
 from dens_ocp.host.dealt_batches import DealtBatches, WaitingLoader, patient_group
 from dens_ocp.host.relaxation import relax_or_read
 from dens_ocp.host.relaxation_metrics import RelaxationEvaluator
@@ -195,19 +196,15 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
 
     def _claim(self, task: dict[str, Any]) -> None:
         """The folder of trajectories is this run's; all ranks fail if it is not."""
-        error = [None]
-        if distutils.is_master():
+
+        def claim() -> None:
             weights = trajectories.weights_digest(
                 self._unwrapped_model, {**self.normalizers, **self.elementrefs}
             )
             settings = {"weights": weights, **relaxation_options.fingerprint(task)}
-            try:
-                trajectories.claim(task["relax_opt"]["traj_dir"], settings, self._in_training)
-            except DensError as mistake:
-                error = [str(mistake)]
-        distutils.broadcast_object_list(error, 0, device=self.device)
-        if error[0] is not None:
-            raise DensError(error[0])
+            trajectories.claim(task["relax_opt"]["traj_dir"], settings, self._in_training)
+
+        on_master(claim, self.device)
 
     def _check_system_ids(self, dataset: Any) -> None:
         """Each system has a trajectory of its own."""

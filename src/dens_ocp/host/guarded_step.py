@@ -124,7 +124,10 @@ class GuardedTrainer(EvaluatingTrainer):
         if not self.is_debug:
             folder = Path(self.config["cmd"]["results_dir"]) / "non_finite"
             if found.here or not found.loss:
-                non_finite.save(folder, self.step, self._batch, self._seen, loss, found)
+                try:
+                    non_finite.save(folder, self.step, self._batch, self._seen, loss, found)
+                except OSError as error:  # the other ranks wait for this one
+                    logging.warning("%s: the batch was not saved: %s", folder, error.strerror)
             said += f"; the batches are in {folder}"
         in_a_row = self._bad_in_a_row > non_finite.MOST_IN_A_ROW
         if self._on_non_finite == "skip" and not in_a_row:

@@ -21,6 +21,7 @@ from dens_ocp.host import (
     signals,
     step_randomness,
 )
+from dens_ocp.host.agreement import Failures
 from dens_ocp.host.checkpointing import CheckpointingTrainer
 from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining, UnequalLoops
 from dens_ocp.host.swapped import swapped
@@ -61,6 +62,16 @@ class ResumableTrainer(CheckpointingTrainer):
             step_randomness.drop_paths_alike(
                 self._unwrapped_model, lambda: (self._seed, group, self.step), self.device
             )
+
+    def load_references_and_normalizers(self) -> None:
+        """fairchem's, which reads and fits on rank 0 while the others wait for what it finds."""
+        failures = Failures()
+        with ExitStack() as stack:
+            for name in ("load_references_from_config", "load_normalizers_from_config"):
+                kept = failures.kept(getattr(base_trainer, name), {})
+                stack.enter_context(swapped(base_trainer, name, kept))
+            super().load_references_and_normalizers()
+        failures.raise_on_all(self.device)
 
     def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
         loader = super().get_dataloader(dataset, sampler, workers)
