@@ -174,15 +174,15 @@ def test_a_failed_run_says_why_and_where(tmp_path):
 def test_training_lines_are_made_short():
     said = []
     progress = TrainingProgress("DeNS", 40, every=100.0, write=said.append)
-    line = "x (INFO): loss_energy: 1.50e+00, loss_noise: 2.00e+00, forces_mae: 1.23e-01, "
-    progress(line + "loss: 3.50e+00, lr: 1.00e-03, epoch: 1.00e+00, step: 2.00e+01")
-    progress(line + "loss: 3.50e+00, lr: 1.00e-03, epoch: 1.00e+00, step: 2.10e+01")  # too soon
-    progress("x (INFO): energy_mae: 0.0500, forces_mae: 0.0250, loss: 1.0")
+    step = "x (INFO): step {} of 40, epoch 1 of 2, loss 3.5, force MAE 123.0 meV/A, 0:01:00 left"
+    progress(step.format(20))
+    progress(step.format(21))  # too soon
+    progress("x (INFO): validation at step 20: loss 1, energy MAE 50.0 meV, force MAE 25.0 meV/A")
     progress("Evaluating on val")
-    progress(line + "loss: 3.50e+00, lr: 1.00e-03, epoch: 2.00e+00, step: 4.00e+01")
+    progress(step.format(40))
     assert len(said) == 3
-    assert "step 20/40  loss 3.50 (energy 1.50, noise 2.00), force MAE 123 meV/A" in said[0]
-    assert "energy MAE 50 meV, force MAE 25.0 meV/A" in said[1]
+    assert said[0].endswith("step 20/40  loss 3.5, force MAE 123.0 meV/A")
+    assert "energy MAE 50.0 meV, force MAE 25.0 meV/A" in said[1]
     assert "step 40/40" in said[2]
 
 

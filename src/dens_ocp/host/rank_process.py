@@ -15,6 +15,7 @@ from dens_ocp.errors import DensError
 from dens_ocp.host import run_start, signals
 from dens_ocp.host.data_workers import restore_num_workers
 
+_FORMAT = "%(asctime)s (%(levelname)s): %(message)s"
 _KEPT_ALIVE: list[Any] = []
 
 
@@ -42,9 +43,13 @@ def run_rank(config: dict[str, Any]) -> None:
 
 
 def _say_what_begins(config: dict[str, Any]) -> None:
+    setup_logging()
+    for handler in logging.getLogger().handlers:
+        if "%(pathname)s" in (getattr(handler.formatter, "_fmt", None) or ""):
+            # fairchem's begins with the path of the module, 100 characters of site-packages
+            handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
     if os.environ.get("RANK", "0") != "0":
         return
-    setup_logging()
     logging.info(
         "%s",
         run_start.first_line(

@@ -6,6 +6,7 @@ import logging
 import signal
 import warnings
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
+    kept_checkpoints,
     relaxation_options,
     signals,
     step_randomness,
@@ -25,6 +27,7 @@ from dens_ocp.host.agreement import Failures
 from dens_ocp.host.checkpointing import CheckpointingTrainer
 from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining, UnequalLoops
 from dens_ocp.host.swapped import swapped
+from dens_ocp.host.training_log import TrainingLog
 
 FIND_UNUSED = "ddp_find_unused_parameters"
 """Option of ``optim``: DDP looks for parameters outside the graph. Default: on CPUs."""
@@ -117,8 +120,12 @@ class ResumableTrainer(CheckpointingTrainer):
         self._start_with_best()
         self._stop = AgreedStop()
         self._done = self.step, self.epoch
+        master = distutils.is_master()
+        folder = self._folder if master and not self.is_debug else None
+        self._log = TrainingLog(self, self._last_step, folder)
         try:
             with ExitStack() as stack:
+                stack.enter_context(self._log)
                 for name, value in (
                     ("_in_training", True),
                     ("train_loader", Stepwise(self.train_loader, self._between_steps)),
@@ -135,6 +142,14 @@ class ResumableTrainer(CheckpointingTrainer):
         self._stop.close()
         self._save_for_certain()
         signals.stop_listening()
+        if folder is not None:
+            run_dir = folder.parents[1]
+            here = run_dir.resolve() == Path.cwd()
+            self._log.finished(
+                folder / kept_checkpoints.BEST,
+                folder / kept_checkpoints.NEWEST,
+                f"dens-ocp report {self.timestamp_id}" + ("" if here else f" --run-dir {run_dir}"),
+            )
 
     @property
     def _relaxes(self) -> bool:
@@ -210,6 +225,8 @@ class ResumableTrainer(CheckpointingTrainer):
             raise
         if split == "val":
             self._validated_step, self._evaluated_since_save = self.step, True
+        if self._in_training and distutils.is_master():
+            self._log.validated(metrics)
         return metrics
 
     def predict(self, data_loader: Any, *args: Any, **options: Any) -> Any:
