@@ -167,3 +167,24 @@ def test_mistakes_are_said_before_training(data, tmp_path):
     del config["dataset"]["val"]
     with pytest.raises(DensError, match="ReduceLROnPlateau looks at validations"):
         make_trainer(config, tmp_path)
+
+
+def test_validation_at_the_end_of_each_epoch(data, tmp_path):
+    """As in the authors' OC20 code; otherwise every ``eval_every`` steps and at the end."""
+
+    def validated(**optim) -> list[int]:
+        trainer = make_trainer(small_config(data, eval_every=3, max_epochs=3, **optim), tmp_path)
+        steps, validate = [], trainer.validate
+
+        def noting(*args, **options):
+            steps.append(trainer.step)
+            return validate(*args, **options)
+
+        trainer.validate = noting
+        trainer.train(disable_eval_tqdm=True)
+        return steps
+
+    assert validated() == [3, 6, 9, 12]
+    assert validated(eval_each_epoch=True) == [3, 4, 6, 8, 9, 12]
+    with pytest.raises(DensError, match="optim.eval_each_epoch: 'yes' is neither true nor false"):
+        validated(eval_each_epoch="yes")

@@ -158,11 +158,20 @@ class ResumableTrainer(CheckpointingTrainer):
     def _evaluation_is_due(self) -> bool:
         """This step is followed by a validation or by relaxations that have not been done."""
         eval_every = self.config["optim"].get("eval_every", len(self.train_loader))
-        if self.step == 0 or (self.step % eval_every and self.step < self._last_step):
+        regular = self.step % eval_every == 0 or self.step >= self._last_step
+        if self.step == 0 or not (regular or self._ends_an_epoch):
             return False
         return (self.val_loader is not None and self._validated_step != self.step) or (
             self._relaxes and self._relaxed_step != self.step
         )
+
+    @property
+    def _ends_an_epoch(self) -> bool:
+        """And ``optim.eval_each_epoch`` asks for a validation there."""
+        each_epoch = self.config["optim"].get("eval_each_epoch", False)
+        if not isinstance(each_epoch, bool):
+            raise DensError(f"optim.eval_each_epoch: {each_epoch!r} is neither true nor false")
+        return each_epoch and self.step % len(self.train_loader) == 0
 
     def _evaluate(self, disable_tqdm: bool = True) -> None:
         """What fairchem's loop does every ``eval_every`` steps."""
@@ -185,7 +194,8 @@ class ResumableTrainer(CheckpointingTrainer):
         if self._restored_metrics is not None:
             self.metrics, self._restored_metrics = self._restored_metrics, None
         if self._evaluation_is_due():
-            logging.info("The validation of step %d is made up for", self.step)
+            if not self._ends_an_epoch:
+                logging.info("The validation of step %d is made up for", self.step)
             self._evaluate()
             self.model.train()
         if self._evaluated_since_save and self._saved_step == self.step:
