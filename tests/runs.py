@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def small_config(data: Path, model: dict | None = None, dens: dict | None = DENS
             "max_epochs": 2,
             "clip_grad_norm": 100,
             "ema_decay": 0.9,
+            "ddp_find_unused_parameters": False,  # as on GPUs
             **({} if dens is None else {"dens": dens}),
             **optim,
         },
@@ -109,6 +111,13 @@ def make_trainer(config: dict, run_dir: Path, name: str | None = None, **options
         logger=config["logger"],
         **settings,
     )
+
+
+def logged(run_dir: Path, name: str = "*", split: str = "train") -> list[dict]:
+    """Lines of a run's ``metrics.jsonl``."""
+    (path,) = run_dir.glob(f"checkpoints/{name}/metrics.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "closed_pipe": set(),
     "config": set(),
     "batch": set(),
+    "preconditions": set(),
     "corruption": {"config", "batch"},
     "nn": set(),
     "fast": set(),
@@ -27,6 +28,7 @@ MAY_IMPORT = {
     "auto": {"config", "datasets", "evaluation", "host"},
     "trainer": {
         "auto", "batch", "config", "corruption", "datasets", "host", "loss", "metrics", "models",
+        "preconditions",
     },
     "registration": {"datasets", "models", "spawned", "trainer"},
     "spawned": set(),

@@ -39,7 +39,7 @@ def test_recipe(tmp_path):
     config["model"] |= small["model"]
     (tmp_path / "mine.yml").write_text(yaml.safe_dump(config))
     log = execute([*train, "--optim.max_epochs=1"], tmp_path)
-    assert "optim.dens.sigma: auto picked" in log and "dens_noise_mae" in log
+    assert "optim.dens.sigma: auto picked" in log and "noise MAE" in log
     scores = execute(evaluate, tmp_path)
     assert "force MAE" in scores
     assert (tmp_path / "evaluations/mine/scores.json").is_file()

@@ -294,8 +294,8 @@ def test_commands_run_as_written(tmp_path):
     evaluate, check, report, export, predict, relax, finetune = logs[7:]
     assert "problem" not in doctor.lower().replace("no problem", "").replace("0 problem", "")
     assert "GPU-hours" in plan
-    assert run.endswith("-first") and "dens_noise_mae" in train
-    assert "epoch: 2.0" in resume
+    assert run.endswith("-first") and "noise MAE" in train
+    assert f"Run {run} goes on at step" in resume and "epoch 2 of 2" in resume
     maes = {re.findall(r"forces_mae: ([\d.]+)", log)[-1] for log in validations}
     assert len(validations) == 3 and len(maes) == 1
     assert "OC20 S2EF" in evaluate and "ok" in check and "index.html" in report

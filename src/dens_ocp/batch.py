@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from dens_ocp.errors import DensError
+
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
@@ -61,12 +63,29 @@ def attach(batch: Batch, corruption: Corruption) -> None:
     """Move atoms by their ``displacement`` and write the fields of the table above into ``batch``.
 
     ``batch.pos`` becomes a new tensor; the old one is left as it was. Positions are not wrapped.
+
+    Raises:
+        DensError: the batch is corrupted already.
     """
+    refuse_corrupted(batch, "its atoms would be moved twice, while its labels say once")
     batch.pos = batch.pos + corruption.displacement.to(batch.pos.dtype)
     batch.noise_mask = corruption.noise_mask
     batch.noise_vec = corruption.noise_vec
     batch.sigmas = corruption.sigmas
     batch.denoising_pos_forward = True
+
+
+def refuse_corrupted(batch: Batch, consequence: str) -> None:
+    """Make sure that a batch is as the data set has it.
+
+    Raises:
+        DensError: :func:`attach` (or the authors' code) has moved its atoms; says the consequence.
+    """
+    if carries_corruption(batch):
+        raise DensError(
+            f"this batch is corrupted already (denoising_pos_forward is set), and {consequence}; "
+            "take a new batch of the loader, one for each forward"
+        )
 
 
 def carries_corruption(batch: Batch) -> bool:

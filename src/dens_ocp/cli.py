@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -55,6 +56,9 @@ COMMANDS = {
 }
 """Commands of ``dens-ocp`` beside ``main``: module and summary."""
 
+GOES_ON = ("evaluate", "ablate", "demo")
+"""Those of them that go on where they were interrupted."""
+
 
 @ends_with_its_reader
 def fairchem_main(argv: list[str] | None = None) -> int:
@@ -89,12 +93,15 @@ def fairchem_main(argv: list[str] | None = None) -> int:
             raise
         print(f"error: {told}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return _interrupted()
 
 
 def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     """One rank here, if srun or torchrun has started this process; else fairchem's main, which
     runs one rank here, starts several on this machine, or submits."""
     import fairchem.core._cli as fairchem_cli
+    import torch
     from fairchem.core.common.utils import build_config
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -104,6 +111,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     from dens_ocp.host.data_workers import keeping_num_workers
     from dens_ocp.host.rendezvous import local_launch_config
     from dens_ocp.host.swapped import swapped
+    from dens_ocp.host.timestamps import unique_timestamp
 
     build_config = given.understood(build_config)
     rank = None if args.submit else ranks.of_environment(os.environ)
@@ -111,6 +119,8 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     if rank is not None:
         rank_process.run_rank(ranks.joining(build_config(args, overrides), rank))
         return 0
+    if args.mode == "train" and not args.submit and not args.timestamp_id:
+        args.timestamp_id = unique_timestamp(torch.device("cpu"), args.identifier)
     fairchem_cli.runner_wrapper = rank_process.run_rank
     fairchem_cli.LaunchConfig = local_launch_config
     fairchem_cli.AutoExecutor = partial(submission.ClusterExecutor, cpu=args.cpu)
@@ -125,11 +135,18 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     except ChildFailedError as failed:
         if any(failure.exitcode == 2 for failure in failed.failures.values()):
             return 2  # the rank has said why
+        if signals.was_interrupted_again():
+            return _interrupted()
         raise
     except SignalException as stopped:
         print(f"error: stopped by {stopped.sigval.name}, and so are the ranks", file=sys.stderr)
         return 128 + stopped.sigval
     return 0
+
+
+def _interrupted(then: str = "") -> int:
+    print(f"interrupted{then}", file=sys.stderr)
+    return 128 + signal.SIGINT
 
 
 def _refuse(error: Exception) -> int:
@@ -230,6 +247,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"error: {told}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return _interrupted("; the same command goes on" if args.command in GOES_ON else "")
 
 
 if __name__ == "__main__":

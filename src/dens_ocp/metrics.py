@@ -31,10 +31,24 @@ def dens_rows(
     return {name: torch.nonzero(mask)[:, 0] for name, mask in masks.items()}
 
 
+def dens_energy_errors(
+    energy: torch.Tensor, energy_target: torch.Tensor, rows: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Absolute errors of the energies of DeNS structures; without an energy output there are none.
+
+    Args:
+        energy, energy_target: (B, 1) eV.
+        rows: of :func:`dens_rows`.
+
+    Returns:
+        ``dens_energy_mae`` (eV): a tensor of whose elements the metric is the mean.
+    """
+    return {"dens_energy_mae": (energy - energy_target).abs()[rows["dens_structures"]]}
+
+
 def dens_errors(
     *,
-    energy: torch.Tensor,
-    energy_target: torch.Tensor,
+    num_structures: int,
     forces: torch.Tensor,
     force_target: torch.Tensor,
     noise: torch.Tensor,
@@ -44,24 +58,23 @@ def dens_errors(
     """Absolute errors of the DeNS structures of a training batch; on the device, without a wait.
 
     Args:
-        energy, energy_target: (B, 1) eV.
+        num_structures: of the batch.
         forces, force_target: (N, 3) eV/Angstrom, of the original structure.
         noise, noise_target: (N, 3) predicted noise and noise, Angstrom.
         rows: of :func:`dens_rows`.
 
     Returns:
-        Tensors, of whose elements the metric is the mean: ``dens_energy_mae`` (eV),
-        ``dens_forces_mae`` (eV/Angstrom; atoms that count and are not corrupted),
-        ``dens_noise_mae`` (Angstrom; corrupted atoms); and ``total`` and ``numel`` of
+        Tensors, of whose elements the metric is the mean: ``dens_forces_mae`` (eV/Angstrom; atoms
+        that count and are not corrupted), ``dens_noise_mae`` (Angstrom; corrupted atoms); and
+        ``total`` and ``numel`` of
         ``dens_structures`` and ``dens_corrupted_atoms`` (shares of the batch's structures and of
         its atoms that count).
     """
     structures, corrupted = rows["dens_structures"], rows["dens_corrupted"]
     others, counted = rows["dens_others"], rows["dens_counted"]
     return {
-        "dens_energy_mae": (energy - energy_target).abs()[structures],
         "dens_forces_mae": (forces - force_target).abs()[others],
         "dens_noise_mae": (noise - noise_target).abs()[corrupted],
-        "dens_structures": {"total": len(structures), "numel": len(energy)},
+        "dens_structures": {"total": len(structures), "numel": num_structures},
         "dens_corrupted_atoms": {"total": len(corrupted), "numel": len(counted)},
     }

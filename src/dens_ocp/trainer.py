@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from fairchem.core.common import distutils, gp_utils
 
+from dens_ocp import preconditions
 from dens_ocp.auto.resolve import force_coefficient, resolve
 from dens_ocp.batch import (
     Corruption,
@@ -25,6 +26,7 @@ from dens_ocp.batch import (
     carries_corruption,
     read,
     read_rows,
+    refuse_corrupted,
 )
 from dens_ocp.config import DeNSConfig, parse_dens_config
 from dens_ocp.corruption.corrupt import corrupt, step_generator
@@ -35,7 +37,7 @@ from dens_ocp.host.checkpointing import TRAINING_STATE
 from dens_ocp.host.metric_errors import MetricRows, Statistic
 from dens_ocp.host.trainer import HostTrainer
 from dens_ocp.loss import NoiseTarget, force_and_noise_loss, target_loss
-from dens_ocp.metrics import dens_errors, dens_rows
+from dens_ocp.metrics import dens_energy_errors, dens_errors, dens_rows
 from dens_ocp.models import checkpoint_states
 from dens_ocp.models.denoising_model import DenoisingModel
 
@@ -54,6 +56,7 @@ class DeNSTrainer(HostTrainer):
 
     trainer_name = DOTTED_NAME
     dens: DeNSConfig
+    _auto: DeNSConfig | None = None  # before its options were picked
     _free_atoms_suffice = False
 
     # ---- set-up ----------------------------------------------------------------------------
@@ -62,73 +65,68 @@ class DeNSTrainer(HostTrainer):
         options = parse_dens_config(self.config["optim"])
         if options is None:
             if self.config["dataset"].get("src") and not inference_only:
-                raise DensError(
-                    "the trainer is dens, but the config has no optim.dens block; add for example "
-                    "dens: {p: 0.5, r: 0.5, sigma: 0.1, coefficient: 10}, or enabled: false to "
-                    "train without DeNS"
-                )
+                raise DensError(preconditions.NO_BLOCK)
             options = DeNSConfig(enabled=False)
         self.dens = options
         super().load(inference_only)
 
     def load_task(self) -> None:
         super().load_task()
-        if self.dens.active and "forces" not in self.output_targets:
-            raise DensError(
-                "outputs: DeNS predicts noise in place of forces, and the config has no output "
-                "`forces`; add forces: {level: atom, train_on_free_atoms: True, "
-                "eval_on_free_atoms: True}"
-            )
+        if self.dens.active:
+            losses = {name for loss in self.config["loss_functions"] for name in loss}
+            preconditions.check_targets(self.output_targets, losses)
 
     def load_model(self) -> None:
         super().load_model()
-        if self.dens.enabled and not self._can_denoise:
-            name = self.config["model"]["name"]
-            if isinstance(self._unwrapped_model, DenoisingModel):
-                name = f"{name} with use_noise_head: False"
-            raise DensError(
-                f"model.name: {name} has no noise head and no force encoding, so DeNS cannot train "
-                "it; use equiformer_v2_dens, escn_dens or equiformer_dens, or set "
-                "optim.dens.enabled: false"
-            )
+        if self.dens.enabled:
+            ours = isinstance(self._unwrapped_model, DenoisingModel)
+            preconditions.check_model(self.config["model"]["name"], self._can_denoise, ours)
 
     @property
     def _can_denoise(self) -> bool:
         model = self._unwrapped_model
         return isinstance(model, DenoisingModel) and model.can_denoise
 
+    @property
+    def _gradient_forces(self) -> bool:
+        return getattr(self._unwrapped_model, "gradient_forces", False)
+
     def load_references_and_normalizers(self) -> None:
         super().load_references_and_normalizers()
-        if getattr(self._unwrapped_model, "gradient_forces", False):
+        if self._gradient_forces:
             gradient_forces.share_scale(self.normalizers)
-        if self.dens.active and self.train_loader is not None and "forces" not in self.normalizers:
-            if getattr(self._unwrapped_model, "gradient_forces", False):
-                raise DensError(
-                    "dataset.train.transforms.normalizer.energy is missing: it gives the scale of "
-                    "the forces too, which are gradients of the energy; give fit: {targets: "
-                    "{energy: {}}, batch_size: 8}, or mean and stdev in eV"
-                )
-            raise DensError(
-                "dataset.train.transforms.normalizer.forces is missing: DeNS weighs noise in units "
-                "of sigma against normalised forces; give mean: 0.0 and stdev: (the standard "
-                "deviation of the forces in eV/Angstrom), or let fairchem fit it"
-            )
-
+        if self.dens.active and self.train_loader is not None:
+            preconditions.check_normalizers(self.normalizers, self._gradient_forces)
         if self.dens.auto and self.dens.active and self.train_loader is not None:
+            self._auto = self.dens
             self._pick_dens()
+
+    def load_checkpoint(self, *args: Any, **options: Any) -> None:
+        """The host's; what was derived from the config's normalizers follows the checkpoint's."""
+        super().load_checkpoint(*args, **options)
+        if self._gradient_forces:
+            gradient_forces.share_scale(self.normalizers)
+        if self._auto is not None and self._force_scale != self._scale_of_picks:
+            logging.info("optim.dens: auto picks again, for the checkpoint's scale of forces")
+            self._pick_dens()
+
+    @property
+    def _force_scale(self) -> float:
+        """What forces are divided by, eV/Angstrom."""
+        return float(getattr(self.normalizers.get("forces"), "rmsd", 1.0))
 
     def _pick_dens(self) -> None:
         """``dens: auto``: rank 0 looks at the training set; all ranks, config and checkpoints get
         its numbers."""
-        scale = getattr(self.normalizers.get("forces"), "rmsd", None)
+        self._scale_of_picks = self._force_scale
         self.dens, picks = on_master(
             partial(
                 resolve,
-                self.dens,
+                self._auto,
                 self.train_dataset,
                 force_coefficient=force_coefficient(self.config["loss_functions"]),
-                force_scale=1.0 if scale is None else float(scale),
-                gradient_forces=getattr(self._unwrapped_model, "gradient_forces", False),
+                force_scale=self._force_scale,
+                gradient_forces=self._gradient_forces,
             ),
             self.device,
         )
@@ -139,6 +137,8 @@ class DeNSTrainer(HostTrainer):
     # ---- a training step -------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        if not self.model.training:
+            refuse_corrupted(batch, "its energies and forces are those of noisy structures")
         if not self._can_denoise:
             return super()._forward(batch)
         if not self.model.training:
@@ -146,6 +146,7 @@ class DeNSTrainer(HostTrainer):
                 attach_scored(batch, batch.fixed == 0)
             return super()._forward(batch)
         if self.dens.active:
+            self._note_batch(batch)
             attach(batch, self._corruption_of(batch))
         if "forces" in self.output_targets:
             attach_scored(batch, self._scored(batch))
@@ -169,9 +170,7 @@ class DeNSTrainer(HostTrainer):
         )
 
     def _noise_target(self) -> NoiseTarget:
-        total_steps = 0
-        if self.train_loader is not None:
-            total_steps = len(self.train_loader) * self.config["optim"].get("max_epochs", 0)
+        total_steps = 0 if self.train_loader is None else self._last_step
         return NoiseTarget(
             self.dens.noise_scale,
             self.dens.coefficient_at(self.step, total_steps),
@@ -211,7 +210,7 @@ class DeNSTrainer(HostTrainer):
                 natoms=batch.natoms,
                 weight=weight,
             )
-        return sum(self._loss_terms.values())
+        return self._whole_loss(sum(self._loss_terms.values()))
 
     def _energy_in_dens(self) -> bool:
         return self.dens.energy and getattr(self._unwrapped_model, "use_denoising_energy", True)
@@ -266,10 +265,13 @@ class DeNSTrainer(HostTrainer):
         noise = out.get("noise")
         errors = self._loss_errors()
         if noise is not None and self.dens.active:
-            energy = out.get("energy", batch.energy.view(-1, 1))
+            energy = out.get("energy")
+            if energy is not None:
+                errors |= dens_energy_errors(
+                    self._denorm_preds("energy", energy, batch), batch.energy.view(-1, 1), rows
+                )
             errors |= dens_errors(
-                energy=self._denorm_preds("energy", energy, batch),
-                energy_target=batch.energy.view(-1, 1),
+                num_structures=batch.natoms.numel(),
                 forces=self._denorm_preds("forces", out["forces"], batch),
                 force_target=batch.forces,
                 noise=noise * self.dens.noise_scale,

@@ -58,4 +58,51 @@ def test_two_ranks(tmp_path):
     assert "optim.dens.sigma: auto picked" in done.stdout + done.stderr
     checkpoint = torch.load(tmp_path / "checkpoints/auto/checkpoint.pt", weights_only=False)
     assert checkpoint["config"]["optim"]["dens"]["auto"] is False
-    assert "dens_noise_mae" in done.stdout + done.stderr
+    assert "noise MAE" in done.stdout
+
+
+@pytest.mark.parametrize("with_scale", [True, False])
+def test_fine_tuning_is_picked_for_the_scale_of_the_checkpoint(tmp_path, caplog, with_scale):
+    """Its normalizers replace those of the config, in whose units lambda was picked."""
+    data = write_data(tmp_path)
+    config = small_config(data, dens=None)
+    config["optim"]["dens"] = "auto"
+    from_scratch = make_trainer(config, tmp_path)
+    state = {
+        "state_dict": from_scratch.model.state_dict(), "config": from_scratch.config,
+        "normalizers": {
+            name: each.state_dict() for name, each in from_scratch.normalizers.items() if with_scale
+        },
+    }  # fmt: skip
+    path = tmp_path / "pretrained.pt"
+    torch.save(state, path)
+    for stdev in (1.7, 0.085):
+        config["dataset"]["train"]["transforms"]["normalizer"]["forces"]["stdev"] = stdev
+        trainer = make_trainer(config, tmp_path)
+        before = trainer.dens.coefficient
+        with caplog.at_level("INFO"):
+            caplog.clear()
+            trainer.load_checkpoint(str(path))
+        assert trainer._force_scale == pytest.approx(1.7 if with_scale else stdev)
+        expected = 20.0 if with_scale or stdev == 1.7 else 400.0
+        assert trainer.dens.coefficient == expected, "0.35 x 100 x rms 1 / scale, rounded"
+        assert trainer.config["optim"]["dens"] == trainer.dens.model_dump()
+        assert ("auto picks again" in caplog.text) == (before != expected)
+
+
+def test_forces_of_a_gradient_model_keep_the_scale_of_its_energy(tmp_path):
+    """Also when the checkpoint has another one, as fairchem's have."""
+    from tests.training.test_plain_ddp import GRADIENT
+
+    config = small_config(write_data(tmp_path), model=GRADIENT)
+    trainer = make_trainer(config, tmp_path)
+    state = {
+        "state_dict": trainer.model.state_dict(), "config": trainer.config,
+        "normalizers": {name: each.state_dict() for name, each in trainer.normalizers.items()},
+    }  # fmt: skip
+    state["normalizers"]["forces"] = {"mean": torch.tensor(0.5), "rmsd": torch.tensor(9.0)}
+    torch.save(state, tmp_path / "pretrained.pt")
+    again = make_trainer(config, tmp_path)
+    again.load_checkpoint(str(tmp_path / "pretrained.pt"))
+    assert again.normalizers["forces"].rmsd == again.normalizers["energy"].rmsd
+    assert again.normalizers["forces"].mean == 0

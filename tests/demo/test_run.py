@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
@@ -13,11 +17,12 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from dens_ocp.cli import main
+from dens_ocp.cli import COMMANDS, main
 from dens_ocp.config import parse_dens_config
 from dens_ocp.demo import config, run
 from dens_ocp.demo.evaluation import write_config
 from dens_ocp.demo.given import read_given
+from dens_ocp.demo.interrupted import NOTE, run_id_of
 from dens_ocp.demo.progress import TrainingProgress
 from dens_ocp.errors import DensError
 from dens_ocp.evaluation.boards import OC20
@@ -27,7 +32,7 @@ from tests.conftest import build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.lmdbs import write_is2re as write_is2re_lmdb
 from tests.lmdbs import write_s2ef as write_s2ef_lmdb
-from tests.runs import make_trainer, small_config
+from tests.runs import environment, make_trainer, small_config
 
 NORMALIZERS = {"energy": {"mean": 0.0, "stdev": 1.0}, "forces": {"mean": 0.0, "stdev": 1.0}}
 
@@ -256,13 +261,63 @@ def test_a_failed_run_says_why_and_where(tmp_path):
 def test_training_lines_are_made_short():
     said = []
     progress = TrainingProgress("DeNS", 40, every=100.0, write=said.append)
-    line = "x (INFO): loss_energy: 1.50e+00, loss_noise: 2.00e+00, forces_mae: 1.23e-01, "
-    progress(line + "loss: 3.50e+00, lr: 1.00e-03, epoch: 1.00e+00, step: 2.00e+01")
-    progress(line + "loss: 3.50e+00, lr: 1.00e-03, epoch: 1.00e+00, step: 2.10e+01")  # too soon
-    progress("x (INFO): energy_mae: 0.0500, forces_mae: 0.0250, loss: 1.0")
+    step = "x (INFO): step {} of 40, epoch 1 of 2, loss 3.5, force MAE 123.0 meV/A, 0:01:00 left"
+    progress(step.format(20))
+    progress(step.format(21))  # too soon
+    progress("x (INFO): validation at step 20: loss 1, energy MAE 50.0 meV, force MAE 25.0 meV/A")
     progress("Evaluating on val")
-    progress(line + "loss: 3.50e+00, lr: 1.00e-03, epoch: 2.00e+00, step: 4.00e+01")
+    progress(step.format(40))
     assert len(said) == 3
-    assert "step 20/40  loss 3.50 (energy 1.50, noise 2.00), force MAE 123 meV/A" in said[0]
-    assert "energy MAE 50 meV, force MAE 25.0 meV/A" in said[1]
+    assert said[0].endswith("step 20/40  loss 3.5, force MAE 123.0 meV/A")
+    assert "energy MAE 50.0 meV, force MAE 25.0 meV/A" in said[1]
     assert "step 40/40" in said[2]
+
+
+# ---- interrupted -------------------------------------------------------------------------------
+
+
+def test_the_same_call_goes_on_with_an_interrupted_demo(tmp_path):
+    arguments = {"seed": 0, "train_lmdb": tmp_path}
+    with pytest.raises(KeyboardInterrupt), run_id_of(tmp_path, arguments) as (first, goes_on):
+        assert not goes_on
+        raise KeyboardInterrupt
+    with run_id_of(tmp_path, {**arguments, "seed": 1}) as (other, goes_on):
+        assert other != first and not goes_on
+    with pytest.raises(KeyboardInterrupt), run_id_of(tmp_path, arguments) as (first, _):
+        raise KeyboardInterrupt
+    with run_id_of(tmp_path, arguments) as (second, goes_on):
+        assert second == first and goes_on
+        # another process with the same arguments while this one is at work
+        code = (
+            "import sys, pathlib; from dens_ocp.demo.interrupted import run_id_of\n"
+            "path = pathlib.Path(sys.argv[1])\n"
+            "with run_id_of(path, {'seed': 0, 'train_lmdb': path}) as found: print(*found)"
+        )
+        note = (tmp_path / NOTE).read_text()
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path)], env=environment(), check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.stdout.split()[0] != first and done.stdout.split()[1] == "False"
+        (tmp_path / NOTE).write_text(note)
+    with pytest.raises(DensError), run_id_of(tmp_path, arguments) as (third, goes_on):
+        assert third != first and not goes_on  # it had finished
+        raise DensError("a run failed")
+    with run_id_of(tmp_path, arguments) as (_, goes_on):
+        assert not goes_on
+
+
+@pytest.mark.parametrize("command", ["evaluate", "ablate", "demo", "data"])
+def test_ctrl_c_says_what_the_same_call_does(command, monkeypatch, capsys):
+    """No stack trace, and a shell's exit code of an interrupted program."""
+    module = importlib.import_module(COMMANDS[command][0])
+
+    def interrupted(args):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(module, "run", interrupted)
+    words = {"evaluate": ["c.pt", "--config-yml", "c.yml"], "ablate": ["plan.yml"],
+             "demo": [], "data": ["suggest", "folder"]}[command]  # fmt: skip
+    assert main([command, *words]) == 130
+    said = "" if command == "data" else "; the same command goes on"
+    assert capsys.readouterr().err == f"interrupted{said}\n"

@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 from dens_ocp.errors import DensError
 from dens_ocp.host import non_finite
 from tests.lmdbs import s2ef_records, write_lmdb
-from tests.runs import environment, make_trainer, run, small_config, write_config, write_data
+from tests.runs import DENS, environment, make_trainer, run, small_config, write_config, write_data
 
 HUGE = 3e38
 """A finite label; its error, times the coefficient of the loss, is not finite in float32."""
@@ -55,20 +55,24 @@ class Watched:
     """The state of a trainer before and after each step."""
 
     def __init__(self, trainer) -> None:
-        self.trainer, self.changed = trainer, {}
+        self.trainer, self.changed, self.weights = trainer, {}, {}
         self.backward = trainer._backward
         trainer._backward = self
 
     def __call__(self, loss: torch.Tensor) -> None:
         before = state(self.trainer)
+        count = len(list(self.trainer.model.parameters()))
         try:
             self.backward(loss)
         finally:
-            self.changed[self.trainer.step] = not equal(before, state(self.trainer))
+            after = state(self.trainer)
+            self.changed[self.trainer.step] = not equal(before, after)
+            self.weights[self.trainer.step] = not equal(before[:count], after[:count])
 
 
 def test_stop_names_the_record_and_changes_nothing(spiked, tmp_path):
-    trainer = trainer_of(spiked, tmp_path)
+    always = {"dens": {**DENS, "p": 1.0}}
+    trainer = trainer_of(spiked, tmp_path, **always)
     watched = Watched(trainer)
     with pytest.raises(DensError) as error:
         trainer.train()
@@ -88,13 +92,16 @@ def test_stop_names_the_record_and_changes_nothing(spiked, tmp_path):
     # the batch and the checkpoint beside it give the loss again
     (checkpoint,) = tmp_path.glob("checkpoints/*/non_finite_*.pt")
     assert str(checkpoint) in message
-    again = trainer_of(spiked, tmp_path / "again")
+    again = trainer_of(spiked, tmp_path / "again", **always)
     again.load_checkpoint(str(checkpoint))
     assert again.step == step  # going on from it leaves the batch out
     again.model.train()
     batch = Batch(**content["batch"])
     assert batch.energy.max() == torch.tensor(HUGE) and torch.isfinite(batch.pos).all()
     assert torch.isinf(again._compute_loss(again._forward(batch), batch))
+    seen = content["seen"]
+    assert seen["noise_vec"].any() and torch.equal(batch.pos, seen["pos"]), "corrupted alike, once"
+    assert torch.equal(seen["pos"], content["batch"]["pos"] + seen["noise_vec"])
 
 
 def test_skip_goes_on_without_the_batch(spiked, tmp_path, caplog):
@@ -106,7 +113,11 @@ def test_skip_goes_on_without_the_batch(spiked, tmp_path, caplog):
     assert len(watched.changed) == 8 and len(bad) == 2 and bad[0] <= 4 < bad[1]  # once an epoch
     said = [record.message for record in caplog.records if "skipped on all ranks" in record.message]
     assert len(said) == 2 and all("sid 5 fid 2" in line for line in said)
-    losses = [record.message for record in caplog.records if record.message.startswith("loss_")]
+    losses = [
+        record.message
+        for record in caplog.records
+        if record.message.startswith("step ") and "left" in record.message
+    ]
     assert len(losses) == 6 and not any("inf" in line or "nan" in line for line in losses)
     assert all(bool(torch.isfinite(each).all()) for each in state(trainer))
     assert not list(tmp_path.glob("checkpoints/*/non_finite_*"))
@@ -147,25 +158,56 @@ def test_broken_weights_are_said_and_end_a_run_that_skips(data, tmp_path):
     assert "11 steps in a row were skipped" in str(error.value)
 
 
+class FoundInf(torch.optim.SGD):
+    """Looks at the overflow by itself, as fused optimizers do it."""
+
+    _step_supports_amp_scaling = True
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        assert self.grad_scale is None  # the gradients are unscaled already
+        if not self.found_inf:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.sub_(group["lr"] * parameter.grad)
+
+
+OPTIMIZERS = {
+    "plain": {},
+    "fused": {"optimizer_params": {"fused": True}},
+    "foreach": {"optimizer_params": {"foreach": True}},
+    "fused Adam": {"optimizer": "Adam", "optimizer_params": {"fused": True}},
+    "found_inf": {"optimizer": "FoundInf", "optimizer_params": {}},
+}
+
+
+@pytest.fixture(params=OPTIMIZERS)
+def optimizer(request, monkeypatch) -> dict:
+    """Options of ``optim`` for each kind that a scaler treats in a way of its own."""
+    monkeypatch.setattr(torch.optim, "FoundInf", FoundInf, raising=False)
+    return OPTIMIZERS[request.param]
+
+
 def with_scaler(trainer, scale: float):
     trainer.scaler = torch.GradScaler("cpu", init_scale=scale)
     return trainer
 
 
-def test_warm_up_of_the_scaler_is_left_alone(data, tmp_path):
-    trainer = with_scaler(trainer_of(data, tmp_path), 2.0**16)
+def test_warm_up_of_the_scaler_is_left_alone(data, tmp_path, optimizer):
+    trainer = with_scaler(trainer_of(data, tmp_path, **optimizer), 2.0**16)
     poison_gradient(trainer, math.inf, {1, 2})
     watched = Watched(trainer)
     trainer.train()
     assert trainer.scaler.get_scale() == 2.0**14
-    assert not (tmp_path / "results").glob("*/non_finite") or not list(
-        tmp_path.glob("results/*/non_finite")
-    )
-    assert watched.changed[3] and len(watched.changed) == 8
+    assert not list(tmp_path.glob("results/*/non_finite"))
+    weights = {1: False, 2: False, **dict.fromkeys(range(3, 9), True)}
+    assert {step: each for step, each in watched.weights.items()} == weights
+    assert not hasattr(trainer.optimizer, "found_inf")
 
 
 def test_a_scaler_that_never_finds_its_scale(data, tmp_path):
-    trainer = with_scaler(trainer_of(data, tmp_path, max_epochs=20), 2.0**16)
+    options = {"max_epochs": 20, "optimizer_params": {"fused": True}}
+    trainer = with_scaler(trainer_of(data, tmp_path, **options), 2.0**16)
     poison_gradient(trainer, math.inf)
     with pytest.raises(DensError, match="the gradient is not finite"):
         trainer.train()
@@ -173,14 +215,44 @@ def test_a_scaler_that_never_finds_its_scale(data, tmp_path):
 
 
 @pytest.mark.parametrize("action", ["stop", "skip"])
-def test_infinite_loss_with_a_scaler(spiked, tmp_path, action):
-    trainer = with_scaler(trainer_of(spiked, tmp_path, non_finite=action), 1.0)
+def test_infinite_loss_with_a_scaler(spiked, tmp_path, action, optimizer):
+    trainer = with_scaler(trainer_of(spiked, tmp_path, non_finite=action, **optimizer), 1.0)
     if action == "stop":
         with pytest.raises(DensError, match="the loss is not finite .*sid 5 fid 2"):
             trainer.train()
     else:
         trainer.train()
         assert trainer.step == 8 and len(list(tmp_path.glob("results/*/non_finite/*"))) == 2
+    assert all(bool(torch.isfinite(each).all()) for each in trainer.model.parameters())
+
+
+def test_a_loss_that_overflows_by_its_scale_alone_is_the_scalers(data, tmp_path):
+    trainer = with_scaler(trainer_of(data, tmp_path, max_epochs=12), 2.0**126)
+    watched = Watched(trainer)
+    trainer.train()
+    assert trainer.scaler.get_scale() < 2.0**120
+    assert trainer.step == 48 and not watched.weights[1] and watched.weights[48]
+
+
+def test_the_saved_loss_is_not_the_scaled_one(data, tmp_path):
+    trainer = with_scaler(trainer_of(data, tmp_path), 2.0**10)
+    losses, backward = [], trainer._backward
+
+    def broken(loss):
+        losses.append(loss.item() / 2.0**10)
+        if trainer.step == 3:  # after the scaler has looked
+            unscale = trainer.scaler.unscale_
+            trainer.scaler.unscale_ = lambda optimizer: (
+                unscale(optimizer),
+                next(iter(trainer.model.parameters())).grad.fill_(math.nan),
+            )
+        backward(loss)
+
+    trainer._backward = broken
+    with pytest.raises(DensError, match="step 3: the gradient is not finite"):
+        trainer.train()
+    content = torch.load(next(tmp_path.glob("results/*/non_finite/*")), weights_only=True)
+    assert content["loss"] == pytest.approx(losses[-1], rel=1e-6)
 
 
 def test_unknown_action(data, tmp_path):

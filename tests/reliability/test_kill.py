@@ -17,7 +17,7 @@ def test_a_run_that_is_killed_twenty_times_is_the_undisturbed_one(lives, config,
     whole = lives.train(path, "whole", tmp_path)
     whole.wait_for("INFO")
     started = time.monotonic()
-    whole.wait_for("step: 3.00")
+    whole.wait_for("step 3 of")
     first_steps = time.monotonic()
     assert whole.end() == 0, whole.log[-3000:]
     start = first_steps - started

@@ -45,7 +45,7 @@ def test_a_file_in_the_place_of_the_folder(lives, config, tmp_path):
 def test_two_runs_in_one_folder(lives, config, tmp_path):
     path = config(max_epochs=50, num_workers=1)
     first = lives.train(path, "same", tmp_path)
-    first.wait_for("step: 3.00")
+    first.wait_for("step 3 of")
     second = lives.train(path, "same", tmp_path)
     assert second.end() == 2
     assert f"in use by process {first.pid} on " in second.log and "--timestamp-id" in second.log
@@ -54,7 +54,7 @@ def test_two_runs_in_one_folder(lives, config, tmp_path):
     assert first.end() == -9
     # at once, while the first one's data worker may still live
     third = lives.train(path, "same", tmp_path)
-    third.wait_for("step: ")
+    third.wait_for("left")
     third.kill(signal.SIGTERM)
     assert third.end() == 0, third.log[-3000:]
 

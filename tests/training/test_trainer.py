@@ -369,3 +369,41 @@ def test_a_checkpoint_remembers_the_scale(data, tmp_path, caplog):
     with caplog.at_level("WARNING"):
         make_trainer(config, tmp_path).load_checkpoint(str(path))
     assert "trained with model.force_encoding_scale: 23.0605, this config says 1;" in caplog.text
+
+
+def test_a_batch_is_corrupted_once_and_never_evaluated_afterwards(data, tmp_path):
+    """Its atoms would move twice while the labels say once; evaluated, its atoms with encoded
+    forces had the forces 0."""
+    trainer = make_trainer(small_config(data, dens={**DENS, "p": 1.0}), tmp_path)
+    batch = first_batch(trainer)
+    before = batch.pos
+    loss_of_a_step(trainer, batch)
+    assert torch.equal(batch.pos, before + batch.noise_vec) and batch.noise_vec.any()
+    moved = batch.pos.clone()
+    with pytest.raises(DensError, match="corrupted already.*moved twice.*take a new batch"):
+        loss_of_a_step(trainer, batch, step=2)
+    assert torch.equal(batch.pos, moved)
+    trainer.model.eval()
+    for use in (
+        lambda: trainer._forward(batch),
+        lambda: trainer.predict(batch, per_image=False, disable_tqdm=True),
+    ):
+        with pytest.raises(
+            DensError, match="corrupted already.*forces are those of noisy structures"
+        ):
+            use()
+    assert trainer.predict(first_batch(trainer), per_image=False)["forces"].any(dim=1).all()
+    trainer.dens = trainer.dens.model_copy(update={"enabled": False})
+    trainer.model.train()
+    loss_of_a_step(trainer, batch)  # as authors' data code does it: labels and noise in the batch
+
+
+def test_a_model_without_dens_refuses_a_corrupted_batch_too(data, tmp_path):
+    used = first_batch(make_trainer(small_config(data), tmp_path))
+    used.denoising_pos_forward = True
+    stock = stock_config(data)
+    stock["optim"]["dens"] = {"enabled": False}
+    trainer = make_trainer(stock, tmp_path)
+    trainer.model.eval()
+    with pytest.raises(DensError, match="corrupted already"):
+        trainer._forward(used)

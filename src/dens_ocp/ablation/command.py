@@ -29,7 +29,7 @@ _OF_EACH_RUN = (
     "cpu", "num_gpus", "num_nodes", "amp", "print_every",
     "submit", "slurm_partition", "slurm_account", "slurm_qos", "slurm_mem", "slurm_timeout",
 )  # fmt: skip
-_EPOCH = re.compile(r"\bepoch: ([\d.]+(?:e[+-]\d+)?)")
+_EPOCH = re.compile(r"\bepoch ([\d.]+(?:e[+-]\d+)?) of ")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,11 +6,12 @@ import re
 import time
 from collections.abc import Callable
 
-_METRIC = re.compile(r"(\w+): (-?\d+\.\d+(?:e[+-]\d+)?)")
+_STEP = re.compile(r"step (\d+) of \d+, epoch [^,]*, (.*), [^,]* left$")
+_VALIDATION = re.compile(r"validation at step \d+: (.*)")
 
 
 class TrainingProgress:
-    """Turns the log lines of a training run into short ones.
+    """Chooses among the log lines of a training run, and says which run it is.
 
     Args:
         label: printed in front.
@@ -31,33 +32,13 @@ class TrainingProgress:
         self._last = -every
 
     def __call__(self, line: str) -> None:
-        values = {name: float(text) for name, text in _METRIC.findall(line)}
         now = time.monotonic() - self.started
-        if "step" not in values or "lr" not in values:
-            if values.get("forces_mae") is not None and "(INFO)" in line:
-                self.write(
-                    f"{self.label}  {now:4.0f} s  validation: "
-                    f"energy MAE {1000 * values['energy_mae']:.0f} meV, "
-                    f"force MAE {1000 * values['forces_mae']:.1f} meV/A"
-                )
-            return
-        step = round(values["step"])
-        if now - self._last < self.every and step < self.total_steps:
-            return
-        self._last = now
-        terms = ", ".join(
-            f"{name} {values[key]:.2f}"
-            for name, key in (
-                ("energy", "loss_energy"),
-                ("forces", "loss_forces"),
-                ("noise", "loss_noise"),
+        if found := _VALIDATION.search(line):
+            self.write(f"{self.label}  {now:4.0f} s  validation: {found[1]}")
+        elif found := _STEP.search(line):
+            if now - self._last < self.every and int(found[1]) < self.total_steps:
+                return
+            self._last = now
+            self.write(
+                f"{self.label}  {now:4.0f} s  step {found[1]}/{self.total_steps}  {found[2]}"
             )
-            if key in values
-        )
-        forces = ""
-        if "forces_mae" in values:
-            forces = f", force MAE {1000 * values['forces_mae']:.0f} meV/A"
-        self.write(
-            f"{self.label}  {now:4.0f} s  step {step}/{self.total_steps}  "
-            f"loss {values['loss']:.2f} ({terms}){forces}"
-        )

@@ -18,6 +18,7 @@ from dens_ocp.demo.baselines import baselines
 from dens_ocp.demo.dataset import QUICK, DataSettings, make
 from dens_ocp.demo.evaluation import evaluate, write_config
 from dens_ocp.demo.given import GivenData, read_given
+from dens_ocp.demo.interrupted import run_id_of
 from dens_ocp.demo.labels import Labels
 from dens_ocp.demo.pictures import corruption_picture, curves_picture
 from dens_ocp.demo.runs import Runs, Trained
@@ -35,6 +36,7 @@ from dens_ocp.pipeline.side_by_side import cores, side_by_side
 DENS, PLAIN = "DeNS", "without DeNS"
 EPOCHS, QUICK_EPOCHS = 10, 1
 QUICK_RELAXATION_STEPS = 5
+_OF_THE_RUNS = ("compare", "train_lmdb", "val_lmdb", "epochs", "quick", "seed")
 NOBODY = "nobody, train's mean energy"
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 
@@ -67,11 +69,16 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     started = time.monotonic()
     check_writable(args.workdir, "--workdir", "data, runs and the report go there")
-    demo = _Demo(args, Runs(args.workdir.resolve(), args.seed, write=_say))
-    if args.train_lmdb is None:
-        demo.embedded()
-    else:
-        demo.given()
+    args.workdir.mkdir(parents=True, exist_ok=True)
+    given = {name: getattr(args, name) for name in _OF_THE_RUNS}
+    with run_id_of(args.workdir, given) as (run_id, goes_on):
+        if goes_on:
+            _say(f"going on with the demo {run_id}, which was interrupted")
+        demo = _Demo(args, Runs(args.workdir.resolve(), args.seed, write=_say, run_id=run_id))
+        if args.train_lmdb is None:
+            demo.embedded()
+        else:
+            demo.given()
     _say(f"\nfinished after {time.monotonic() - started:.0f} s")
     return 0
 

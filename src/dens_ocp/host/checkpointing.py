@@ -14,13 +14,14 @@ from fairchem.core.trainers import base_trainer
 
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
+    best_metric,
     checkpoint_files,
     configured_references,
     dataset_reference,
-    gradient_forces,
     kept_checkpoints,
     resume_notes,
     run_folder,
+    run_start,
     schedule,
 )
 from dens_ocp.host.agreement import on_master
@@ -47,6 +48,8 @@ class CheckpointingTrainer(GuardedTrainer):
         self._evaluated_since_save = False
         self._restored_metrics: dict[str, Any] | None = None
         self._newest_step: int | None = None
+        self._replaces_after: int | None = None
+        self._best_of_resume: float | None = None
         self._write_error: str | None = None
         self._best_failed = False
         self._seed = self.config["cmd"]["seed"] or 0
@@ -106,6 +109,8 @@ class CheckpointingTrainer(GuardedTrainer):
                 keep_as = path.with_name(f"checkpoint.{self._newest_step}.pt")
         keep = self.config["optim"].get("keep_checkpoints", 2)
         try:
+            if self._replaces_after is not None:
+                self._set_aside(path.parent)
             try:
                 kept_checkpoints.write(state, path, keep_as)
             except OSError:
@@ -128,17 +133,59 @@ class CheckpointingTrainer(GuardedTrainer):
             return None
         if of_the_run:
             self._newest_step = self.step
+            self._replaces_after = None
             kept_checkpoints.prune(path.parent, self.step, keep)
         return str(path)
+
+    def _set_aside(self, folder: Path) -> None:
+        """Before the first file of a run that was resumed from an earlier checkpoint than its last,
+        or from that of another run: the checkpoints that it would replace."""
+        names = kept_checkpoints.set_aside(folder, self._replaces_after, self._best_of_resume)
+        self._replaces_after = None
+        if names:
+            logging.warning(
+                "%s has checkpoints that this run does not go on from; they are kept as %s",
+                folder,
+                ", ".join(names),
+            )
 
     def update_best(
         self, primary_metric: str, val_metrics: dict[str, Any], disable_eval_tqdm: bool = True
     ) -> None:
-        """fairchem's; a best checkpoint that could not be written is not the best one."""
-        before, self._best_failed = self.best_val_metric, False
-        super().update_best(primary_metric, val_metrics, disable_eval_tqdm)
-        if self.best_val_metric != before and on_master(lambda: self._best_failed, self.device):
+        """Save ``best_checkpoint.pt`` and predict the test set after the best validation so far.
+
+        fairchem's takes a larger value for the better one of all metrics without "mae" in their
+        name. A best checkpoint that could not be written is not the best one.
+
+        Raises:
+            DensError: the validation could not compute the metric.
+        """
+        if primary_metric not in val_metrics:
+            raise DensError(
+                f"evaluation_metrics.primary_metric: the validation of step {self.step} has no "
+                f"{primary_metric}, because no record of dataset.val has what it compares; it has "
+                f"{', '.join(val_metrics)}"
+            )
+        value = val_metrics[primary_metric]["metric"]
+        before = best_metric.best_so_far(primary_metric, self.best_val_metric)
+        self._best_failed = False
+        if not best_metric.is_better(primary_metric, value, before):
+            return
+        self.best_val_metric = value
+        self.save(metrics=val_metrics, checkpoint_file="best_checkpoint.pt", training_state=False)
+        if self.test_loader is not None:
+            self.predict(
+                self.test_loader, results_file="predictions", disable_tqdm=disable_eval_tqdm
+            )
+        if on_master(lambda: self._best_failed, self.device):
             self.best_val_metric = before
+
+    def _start_with_best(self) -> None:
+        """Before fairchem's loop, which would begin with -1 for metrics without "mae"."""
+        name = self.evaluation_metrics["primary_metric"]
+        recorded = self.best_val_metric if self.primary_metric == name else None
+        self.best_val_metric = best_metric.best_so_far(name, recorded)
+        self.primary_metric = name
 
     def _save_for_certain(self) -> None:
         if self._saved_step == self.step and not self._evaluated_since_save:
@@ -194,7 +241,7 @@ class CheckpointingTrainer(GuardedTrainer):
                 whole = partial(kept_checkpoints.newest_whole, checkpoint_path)
                 checkpoint_path = str(on_master(whole, self.device))
             elif Path(checkpoint_path).is_file():
-                self._check_whole(checkpoint_path)
+                kept_checkpoints.check_whole(checkpoint_path)
             logging.info("Loading checkpoint from: %s", checkpoint_path)
             map_location = torch.device("cpu") if self.cpu else self.device
             checkpoint = checkpoint_files.read(checkpoint_path, map_location)
@@ -208,7 +255,15 @@ class CheckpointingTrainer(GuardedTrainer):
             for target in checkpoint["elementrefs"]:
                 self.elementrefs.pop(target, None)
             super().load_checkpoint(checkpoint_path, checkpoint, inference_only=True)
-            self._complete_references(checkpoint, checkpoint_path)
+            configured_references.complete_from(
+                self.config["dataset"],
+                checkpoint,
+                checkpoint_path,
+                self.normalizers,
+                self.elementrefs,
+            )
+            for module in (*self.normalizers.values(), *self.elementrefs.values()):
+                module.to(self.device)
             if inference_only:  # a calculator
                 whole = checkpoint
                 known = dataset_reference.CHECKPOINT_ENTRY in checkpoint
@@ -226,6 +281,9 @@ class CheckpointingTrainer(GuardedTrainer):
         if "optimizer" in checkpoint:
             resume_notes.check_optimizer(self.optimizer, checkpoint["optimizer"], checkpoint_path)
         super().load_checkpoint(checkpoint_path, checkpoint)
+        run_start.say_what_has_no_effect(
+            self.config, checkpoint, self.normalizers, lambdas=bool(configured)
+        )
         if self.ema is None and ema is not None:
             self.ema = ExponentialMovingAverage(self.model.parameters(), self.ema_decay)
         self._go_on(checkpoint)
@@ -234,36 +292,20 @@ class CheckpointingTrainer(GuardedTrainer):
                 schedule.go_to(scheduler, self.step, configured)
             else:
                 schedule.catch_up(scheduler, self.step)
+            schedule.keep_direction(scheduler, self.config["optim"])
         newest = self._folder / kept_checkpoints.NEWEST
         if newest.exists() and newest.samefile(checkpoint_path):
             self._newest_step = self.step
-
-    def _complete_references(self, checkpoint: dict[str, Any], path: str) -> None:
-        """Normalizers and element references that a config names, and the checkpoint lacks."""
-        own = (checkpoint.get("config") or {}).get("dataset")
-        modules = {"normalizers": self.normalizers, "references": self.elementrefs}
-        sections = [
-            ("dataset.train", self.config["dataset"]),
-            (f"dataset.train of {path}", own if isinstance(own, dict) else None),
-        ]
-        configured_references.complete(**modules, sections=sections, checkpoint=str(path))
-        if getattr(self._unwrapped_model, "gradient_forces", False):
-            gradient_forces.share_scale(self.normalizers)
-        for module in (*self.normalizers.values(), *self.elementrefs.values()):
-            module.to(self.device)
-
-    @staticmethod
-    def _check_whole(path: str) -> None:
-        reason = kept_checkpoints.damage(path)
-        if reason is not None:
-            kept = [str(file) for _, file in kept_checkpoints.older(Path(path).parent)]
-            raise DensError(
-                f"checkpoint: {path} is damaged ({reason}); use another one"
-                + (f", for example {kept[0]}" if kept else "")
+        else:
+            path = Path(checkpoint_path).resolve()
+            of_this_run = (
+                path.parent == self._folder.resolve() and path.name != kept_checkpoints.BEST
             )
+            self._replaces_after = checkpoint.get("step", 0) if of_this_run else -1
 
     def _go_on(self, checkpoint: dict[str, Any]) -> None:
         """Take over where the other run stood; say what differs."""
+        self._best_of_resume = self.best_val_metric
         notes = checkpoint.get("resume", {})
         self._restored_metrics = notes.get("metrics")
         # fairchem's own checkpoints do not tell: taken for done

@@ -124,6 +124,28 @@ def complete(
             )
 
 
+def complete_from(
+    section: Mapping[str, Any],
+    checkpoint: Mapping[str, Any],
+    path: str,
+    normalizers: dict[str, Module],
+    references: dict[str, Module],
+) -> None:
+    """:func:`complete` a loaded checkpoint's modules from the config of this run, then from the
+    config that the checkpoint holds.
+
+    Args:
+        section: ``dataset.train`` of this run. checkpoint: its content. path: of it.
+        normalizers, references: its modules, by target.
+    """
+    own = (checkpoint.get("config") or {}).get("dataset")
+    sections = [
+        ("dataset.train", section),
+        (f"dataset.train of {path}", own if isinstance(own, dict) else None),
+    ]
+    complete(normalizers, references, sections, str(path))
+
+
 def keeping_settings(overrides: list[str]) -> list[str]:
     """``--dataset.train=None`` as ``--dataset.train.src=None``: the data set is not opened, and
     the settings that stand in its section (normalizers, references, ``key_mapping``, ``format``)

@@ -8,7 +8,7 @@ minutes (the time limit of their process group) when one still relaxes and anoth
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -73,16 +73,17 @@ class WaitingLoader:
 
     Args:
         loader: this rank's batches. limit: of batches, or None.
-        group: the process group to wait in (:func:`patient_group`), or None for a single rank.
+        wait: returns when all ranks have called it.
     """
 
-    def __init__(self, loader: Any, limit: int | None = None, group: Any = None) -> None:
-        self.loader, self.limit, self.group = loader, limit, group
+    def __init__(
+        self, loader: Any, limit: int | None = None, wait: Callable[[], None] = lambda: None
+    ) -> None:
+        self.loader, self.limit, self.wait = loader, limit, wait
 
     def __iter__(self) -> Iterator[Any]:
         yield from islice(self.loader, self.limit)
-        if self.group is not None:
-            torch.distributed.barrier(self.group)
+        self.wait()
 
     def __len__(self) -> int:
         return len(self.loader) if self.limit is None else min(self.limit, len(self.loader))

@@ -27,11 +27,20 @@ def evaluation_metrics(
             if name in outputs
         }
     if not filled.get("primary_metric"):
-        names = [
-            fn if target in fn or target == "misc" else f"{target}_{fn}"
-            for target, functions in filled["metrics"].items()
-            for fn in functions
-        ]
+        names = metric_names(filled["metrics"])
         preferred = [name for name in ("forces_mae", "energy_mae") if name in names]
         filled["primary_metric"] = (preferred or names or [None])[0]
     return filled
+
+
+def metric_names(metrics: dict[str, list[str]]) -> list[str]:
+    """Names under which fairchem's evaluator gives the functions of ``metrics``.
+
+    >>> metric_names({"forces": ["mae", "forcesx_mae"]})
+    ['forces_mae', 'forcesx_mae']
+    """
+    return [
+        function if target in function or target == "misc" else f"{target}_{function}"
+        for target, functions in metrics.items()
+        for function in functions
+    ]

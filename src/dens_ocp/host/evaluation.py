@@ -25,6 +25,7 @@ from dens_ocp.host import (
     unusable_results,
     whole_results,
 )
+from dens_ocp.host.agreement import on_master
 from dens_ocp.host.dataset_reference import DatasetReference
 from dens_ocp.host.dealt_batches import DealtBatches, WaitingLoader, patient_group
 from dens_ocp.host.rank_loss import of_this_rank
@@ -214,7 +215,7 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         if self._patient_group is None:
             self._patient_group = patient_group()
         limit = task.pop("num_relaxation_batches", None)
-        loader = WaitingLoader(self.relax_loader, limit, self._patient_group)
+        loader = WaitingLoader(self.relax_loader, limit, self._wait_for_all)
         kept: dict[str, Any] = {}
         unusable = Unusable("dataset.relax")
         with ExitStack() as stack:
@@ -248,23 +249,22 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
             logging.info("Relaxations of %d systems: %s", systems, shown)
         return metrics
 
+    def _wait_for_all(self) -> None:
+        if self._patient_group is not None:
+            torch.distributed.barrier(self._patient_group)
+
     def _claim(self, task: dict[str, Any], systems: int | None) -> None:
         """The folder of trajectories is this run's; all ranks fail if it is not."""
-        error = [None]
-        if distutils.is_master():
+
+        def claim() -> None:
             weights = trajectories.weights_digest(
                 self._unwrapped_model, {**self.normalizers, **self.elementrefs}
             )
             settings = {"weights": weights, **relaxation_options.fingerprint(task)}
-            try:
-                trajectories.claim(
-                    task["relax_opt"]["traj_dir"], settings, self._in_training, systems
-                )
-            except DensError as mistake:
-                error = [str(mistake)]
-        distutils.broadcast_object_list(error, 0, device=self.device)
-        if error[0] is not None:
-            raise DensError(error[0])
+            folder = task["relax_opt"]["traj_dir"]
+            trajectories.claim(folder, settings, self._in_training, systems)
+
+        on_master(claim, self.device)
 
     def _check_system_ids(self, dataset: Any) -> None:
         """Each system has a trajectory of its own."""

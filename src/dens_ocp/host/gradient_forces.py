@@ -29,8 +29,9 @@ def share_scale(normalizers: dict[str, Normalizer]) -> None:
         if torch.allclose(forces.rmsd.to(scale), scale, rtol=1e-4) and not forces.mean.any():
             return
         logging.warning(
-            "dataset.train.transforms.normalizer.forces (mean %g, scale %g) is not used: the "
-            "model's forces are gradients of its energy, so their mean is 0 and their scale %g",
+            "the normalizer of the forces (mean %g, scale %g; dataset.train.transforms, or the "
+            "checkpoint's) is not used: the model's forces are gradients of its energy, so their "
+            "mean is 0 and their scale %g",
             forces.mean.item(),
             forces.rmsd.item(),
             scale.item(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from pathlib import Path
@@ -31,7 +32,9 @@ class GuardedTrainer(EvaluatingTrainer):
     business: it leaves them out itself while it looks for its scale.
     """
 
-    _batch: Any = None
+    _batch: Any = None  # of the step, as it was loaded
+    _seen: Any = None  # and as the model saw it
+    _loss: torch.Tensor | None = None  # of the step, before AMP scales it
     _metrics_before: dict[str, Any] | None = None
     _bad_in_a_row = 0
     _scaler_skips_in_a_row = 0
@@ -42,18 +45,27 @@ class GuardedTrainer(EvaluatingTrainer):
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
         if self.model.training:
-            self._batch = batch
+            self._note_batch(batch)
             metrics = getattr(self, "metrics", None) or {}
             self._metrics_before = {name: dict(each) for name, each in metrics.items()}
         return super()._forward(batch)
 
+    def _note_batch(self, batch: Any) -> None:
+        """Keep the batch of a step as it is now, the first time it is seen."""
+        if self._seen is not batch:
+            self._batch, self._seen = copy.copy(batch), batch
+
     def _backward(self, loss: torch.Tensor) -> None:
         """fairchem's; leaves out the step if it is not finite.
+
+        Args:
+            loss: a scalar; under AMP times the scale, which alone can overflow.
 
         Raises:
             DensError: it is not, and ``optim.non_finite`` is ``stop``; or it has not been for too
                 many steps in a row.
         """
+        scaled, loss = loss, self._loss if self.scaler and self._loss is not None else loss
         norms: list[torch.Tensor] = []
         found: list[NonFinite] = []
 
@@ -64,16 +76,21 @@ class GuardedTrainer(EvaluatingTrainer):
         def before_step(*_: Any) -> None:
             if not norms:  # nothing is clipped, so nobody has computed it
                 clip(self.model.parameters(), math.inf)
-            found.append(non_finite.detect(loss, norms[-1]))
-            if found[-1]:
+            bad = non_finite.detect(loss, norms[-1])
+            if bad and not bad.loss and self._scaler_skips():
+                raise _StepNotTaken
+            found.append(bad)
+            if bad:
                 raise _StepNotTaken
 
         hook = self.optimizer.register_step_pre_hook(before_step)
         try:
             with swapped(torch.nn.utils, "clip_grad_norm_", clip):
-                super()._backward(loss)
+                super()._backward(scaled)
         except _StepNotTaken:
             if self.scaler:
+                for name in _SCALERS_NOTES:
+                    vars(self.optimizer).pop(name, None)
                 self.scaler.update()
         finally:
             hook.remove()
@@ -89,6 +106,17 @@ class GuardedTrainer(EvaluatingTrainer):
         else:
             self._bad_in_a_row = 0
 
+    def _scaler_skips(self) -> bool:
+        """AMP's scaler has found an overflow, and leaves what follows to the optimizer.
+
+        It does so with optimizers that look for the overflow themselves (``fused=True``); others it
+        does not call then.
+        """
+        if not self.scaler or not getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            return False
+        overflows = self.scaler._found_inf_per_device(self.optimizer)
+        return any(bool(each) for each in overflows.values())
+
     def _step_was_bad(self, found: NonFinite, loss: torch.Tensor) -> None:
         self._bad_in_a_row += 1
         self.metrics = self._metrics_before or {}  # a NaN would stay until the next print
@@ -96,7 +124,10 @@ class GuardedTrainer(EvaluatingTrainer):
         if not self.is_debug:
             folder = Path(self.config["cmd"]["results_dir"]) / "non_finite"
             if found.here or not found.loss:
-                non_finite.save(folder, self.step, self._batch, loss, found)
+                try:
+                    non_finite.save(folder, self.step, self._batch, self._seen, loss, found)
+                except OSError as error:  # the other ranks wait for this one
+                    logging.warning("%s: the batch was not saved: %s", folder, error.strerror)
             said += f"; the batches are in {folder}"
         in_a_row = self._bad_in_a_row > non_finite.MOST_IN_A_ROW
         if self._on_non_finite == "skip" and not in_a_row:
@@ -121,4 +152,5 @@ class GuardedTrainer(EvaluatingTrainer):
         )
 
 
+_SCALERS_NOTES = ("grad_scale", "found_inf")  # attributes of the optimizer during its step
 _clip_grad_norm = torch.nn.utils.clip_grad_norm_

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
+import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ import torch
 
 from dens_ocp import whole_files
 from dens_ocp.errors import DensError
+from dens_ocp.host import checkpoint_files
 
 NEWEST = "checkpoint.pt"
+BEST = "best_checkpoint.pt"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of files of torch < 1.6, which hold no checksums."""
 
@@ -78,12 +83,67 @@ def _reason(path: Path, error: RuntimeError) -> OSError:
 def prune(folder: str | os.PathLike[str], step: int, keep: int) -> None:
     """Leave ``keep - 1`` checkpoints beside that of ``step``, none of which is of a later step.
 
-    (Later ones are there when a run was resumed from an earlier one; they are its old future.)
+    (Later ones are there when a run was resumed from an earlier one: :func:`set_aside`.)
     """
     files = older(folder)
-    before = [path for number, path in files if number < step]
-    for path in [path for number, path in files if number >= step] + before[max(keep - 1, 0) :]:
+    for number, path in files:
+        if number >= step:
+            os.replace(path, _aside(path))
+    for _, path in [each for each in files if each[0] < step][max(keep - 1, 0) :]:
         path.unlink(missing_ok=True)
+
+
+def set_aside(folder: str | os.PathLike[str], after: int, best: float | None) -> list[str]:
+    """Keep, under other names, the checkpoints that a run resumed from an earlier one replaces.
+
+    They get ``replaced.`` in front of their names (``replaced-2.`` and so on where that is taken).
+    A damaged ``checkpoint.pt`` is left to be written over.
+
+    Args:
+        folder: of the run.
+        after: step that the run goes on from; later ones are set aside. -1: all.
+        best: metric of the best checkpoint that the run goes on with, or None;
+            ``best_checkpoint.pt`` is set aside if it has another one.
+
+    Returns:
+        The new names.
+    """
+    folder = Path(folder)
+    chosen = [path for number, path in older(folder) if number > after]
+    newest, best_one = folder / NEWEST, folder / BEST
+    content = _content(newest)
+    if content is not None and content.get("step", after + 1) > after:
+        chosen.insert(0, newest)
+    names = {path: _aside(path) for path in chosen}
+    for path, name in names.items():
+        os.replace(path, name)
+    metrics = (_content(best_one) or {}).get("val_metrics") or {}
+    # (after a damaged checkpoint.pt the run repeats its own steps, and finds its best again)
+    goes_elsewhere = content is not None or after < 0
+    if goes_elsewhere and metrics and best not in [each.get("metric") for each in metrics.values()]:
+        names[best_one] = _aside(best_one)
+        shutil.copy2(best_one, names[best_one])  # it may be what --checkpoint names
+    return [name.name for name in names.values()]
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    """Of a whole checkpoint; None: not there, or damaged. Tensors stay in the file."""
+    if not path.is_file() or damage(path) is not None:
+        return None
+    try:
+        return checkpoint_files.read_content(path, "cpu", mmap=True)
+    except DensError:  # it needs more than plain values
+        return {}
+
+
+def _aside(path: Path) -> Path:
+    names = (path.with_name(f"replaced{mark}.{path.name}") for mark in _marks())
+    return next(name for name in names if not name.exists())
+
+
+def _marks() -> Iterator[str]:
+    yield ""
+    yield from (f"-{number}" for number in itertools.count(2))
 
 
 def remove_unfinished(folder: str | os.PathLike[str]) -> None:
@@ -118,6 +178,21 @@ def newest_whole(path: str | os.PathLike[str]) -> Path:
         f"checkpoint: {'; '.join(seen)}; there is no older one beside it: start again with "
         "another --timestamp-id, or give a --checkpoint that is whole"
     )
+
+
+def check_whole(path: str) -> None:
+    """Refuse a damaged checkpoint.
+
+    Raises:
+        DensError: it is damaged; one that was kept beside it is named.
+    """
+    reason = damage(path)
+    if reason is not None:
+        kept = [str(file) for _, file in older(Path(path).parent)]
+        raise DensError(
+            f"checkpoint: {path} is damaged ({reason}); use another one"
+            + (f", for example {kept[0]}" if kept else "")
+        )
 
 
 def damage(path: str | os.PathLike[str]) -> str | None:

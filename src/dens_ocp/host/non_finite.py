@@ -114,17 +114,21 @@ def describe(step: int, found: NonFinite, batch: Any, parameters: Any) -> str:
     return f"step {step}: the {what} is not finite (records of {records}){weights}"
 
 
-def save(folder: Path, step: int, batch: Any, loss: torch.Tensor, found: NonFinite) -> Path:
+def save(
+    folder: Path, step: int, batch: Any, seen: Any, loss: torch.Tensor, found: NonFinite
+) -> Path:
     """Write this rank's batch to ``<folder>/step_<step>_rank_<rank>.pt``.
 
-    The file holds tensors and plain values only: ``batch`` (fields of the PyG batch, the corruption
-    of DeNS among them; ``Batch(**content["batch"])`` makes one again), ``records``, ``loss``,
+    The file holds tensors and plain values only: ``batch`` (fields of the PyG batch as it was
+    loaded; ``Batch(**content["batch"])`` makes one again), ``seen`` (fields of the batch that the
+    model saw where they differ: the positions and the corruption of DeNS), ``records``, ``loss``,
     ``step``, ``rank``, and what was not finite.
     """
     rank = distutils.get_rank()
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step_{step}_rank_{rank}.pt"
     temporary = folder / f".{final.name}.{os.getpid()}"
+    loaded = batch.to("cpu").to_dict()
     content = {
         "step": step,
         "rank": rank,
@@ -132,7 +136,13 @@ def save(folder: Path, step: int, batch: Any, loss: torch.Tensor, found: NonFini
         "loss": float(loss.detach()),
         "loss_is_finite": not found.here,
         "gradient_is_finite": not found.gradient,
-        "batch": batch.to("cpu").to_dict(),
+        "batch": loaded,
+        "seen": {
+            name: value
+            for name, value in seen.to("cpu").to_dict().items()
+            if name not in loaded
+            or (isinstance(value, torch.Tensor) and not torch.equal(value, loaded[name]))
+        },
     }
     torch.save(content, temporary)
     os.replace(temporary, final)

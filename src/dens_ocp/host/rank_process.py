@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fairchem.core._cli import Runner
+from fairchem.core.common.utils import setup_logging
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import signals
+from dens_ocp.host import run_start, signals
 from dens_ocp.host.data_workers import restore_num_workers
 
+_FORMAT = "%(asctime)s (%(levelname)s): %(message)s"
 _KEPT_ALIVE: list[Any] = []
 
 
@@ -30,6 +32,7 @@ def run_rank(config: dict[str, Any]) -> None:
     restore_num_workers(config)
     if config["mode"] == "train":
         signals.listen()
+        _say_what_begins(going_on(config))
     runner = Runner()
     _KEPT_ALIVE.append(runner)
     try:
@@ -37,6 +40,22 @@ def run_rank(config: dict[str, Any]) -> None:
     except DensError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+
+
+def _say_what_begins(config: dict[str, Any]) -> None:
+    setup_logging()
+    for handler in logging.getLogger().handlers:
+        if "%(pathname)s" in (getattr(handler.formatter, "_fmt", None) or ""):
+            # fairchem's begins with the path of the module, 100 characters of site-packages
+            handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
+    if os.environ.get("RANK", "0") != "0":
+        return
+    logging.info(
+        "%s",
+        run_start.first_line(
+            config.get("run_dir") or ".", config["timestamp_id"], config["checkpoint"]
+        ),
+    )
 
 
 def going_on(config: dict[str, Any]) -> dict[str, Any]:

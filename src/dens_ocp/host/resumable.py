@@ -6,6 +6,7 @@ import logging
 import signal
 import warnings
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,15 +14,23 @@ from fairchem.core.common import distutils, gp_utils
 from fairchem.core.common.logger import TensorboardLogger
 from fairchem.core.trainers import base_trainer
 from torch.nn.parallel.distributed import DistributedDataParallel
+from torch.utils.data import DataLoader
 
+from dens_ocp.errors import DensError
 from dens_ocp.host import (
+    kept_checkpoints,
     relaxation_options,
     signals,
     step_randomness,
 )
+from dens_ocp.host.agreement import Failures
 from dens_ocp.host.checkpointing import CheckpointingTrainer
-from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining
+from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining, UnequalLoops
 from dens_ocp.host.swapped import swapped
+from dens_ocp.host.training_log import TrainingLog
+
+FIND_UNUSED = "ddp_find_unused_parameters"
+"""Option of ``optim``: DDP looks for parameters outside the graph. Default: on CPUs."""
 
 
 class FixedBuckets(DistributedDataParallel):
@@ -41,9 +50,14 @@ class FixedBuckets(DistributedDataParallel):
 class ResumableTrainer(CheckpointingTrainer):
     """fairchem's loop, which can be stopped between two steps, with all that it leaves undone."""
 
+    _stops_in_predictions = False
+
     def load_model(self) -> None:
         # a GPU has no fixed order of sums anyway, and pays for the search of a fixed layout
-        parallel = FixedBuckets if self.cpu else base_trainer.DistributedDataParallel
+        fixed = self.config["optim"].get(FIND_UNUSED, self.cpu)
+        if not isinstance(fixed, bool):
+            raise DensError(f"optim.{FIND_UNUSED}: {fixed!r} is neither true nor false")
+        parallel = FixedBuckets if fixed else base_trainer.DistributedDataParallel
         with swapped(base_trainer, "DistributedDataParallel", parallel):
             super().load_model()
         if gp_utils.initialized():
@@ -51,6 +65,16 @@ class ResumableTrainer(CheckpointingTrainer):
             step_randomness.drop_paths_alike(
                 self._unwrapped_model, lambda: (self._seed, group, self.step), self.device
             )
+
+    def load_references_and_normalizers(self) -> None:
+        """fairchem's, which reads and fits on rank 0 while the others wait for what it finds."""
+        failures = Failures()
+        with ExitStack() as stack:
+            for name in ("load_references_from_config", "load_normalizers_from_config"):
+                kept = failures.kept(getattr(base_trainer, name), {})
+                stack.enter_context(swapped(base_trainer, name, kept))
+            super().load_references_and_normalizers()
+        failures.raise_on_all(self.device)
 
     def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
         loader = super().get_dataloader(dataset, sampler, workers)
@@ -60,6 +84,8 @@ class ResumableTrainer(CheckpointingTrainer):
     # ---- a run -----------------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        if self._stops_in_predictions:
+            self._may_stop()
         if self.model.training:
             step_randomness.seed_step(self._seed, distutils.get_rank(), self.step)
         return super()._forward(batch)
@@ -67,8 +93,9 @@ class ResumableTrainer(CheckpointingTrainer):
     def train(self, disable_eval_tqdm: bool = False) -> None:
         """fairchem's loop; then what it leaves undone: the last validation and checkpoint.
 
-        SIGTERM, SIGUSR1 and SIGUSR2 end it after the current step (a validation is broken off, and
-        done at the resume), with a checkpoint.
+        SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGUSR2 end it after the current step, with a
+        checkpoint; a validation, relaxations or predictions are broken off between two batches, and
+        done at the resume.
 
         Raises:
             DensError: the last checkpoint could not be written.
@@ -90,10 +117,15 @@ class ResumableTrainer(CheckpointingTrainer):
             # fairchem asks for the word relax_dataset, and relaxes dataset.relax
             self.config["task"].setdefault("relax_dataset", dict(self.relax_dataset.config))
         signals.listen()
+        self._start_with_best()
         self._stop = AgreedStop()
         self._done = self.step, self.epoch
+        master = distutils.is_master()
+        folder = self._folder if master and not self.is_debug else None
+        self._log = TrainingLog(self, self._last_step, folder)
         try:
             with ExitStack() as stack:
+                stack.enter_context(self._log)
                 for name, value in (
                     ("_in_training", True),
                     ("train_loader", Stepwise(self.train_loader, self._between_steps)),
@@ -110,6 +142,14 @@ class ResumableTrainer(CheckpointingTrainer):
         self._stop.close()
         self._save_for_certain()
         signals.stop_listening()
+        if folder is not None:
+            run_dir = folder.parents[1]
+            here = run_dir.resolve() == Path.cwd()
+            self._log.finished(
+                folder / kept_checkpoints.BEST,
+                folder / kept_checkpoints.NEWEST,
+                f"dens-ocp report {self.timestamp_id}" + ("" if here else f" --run-dir {run_dir}"),
+            )
 
     @property
     def _relaxes(self) -> bool:
@@ -118,20 +158,28 @@ class ResumableTrainer(CheckpointingTrainer):
     def _evaluation_is_due(self) -> bool:
         """This step is followed by a validation or by relaxations that have not been done."""
         eval_every = self.config["optim"].get("eval_every", len(self.train_loader))
-        if self.step == 0 or (self.step % eval_every and self.step < self._last_step):
+        regular = self.step % eval_every == 0 or self.step >= self._last_step
+        if self.step == 0 or not (regular or self._ends_an_epoch):
             return False
         return (self.val_loader is not None and self._validated_step != self.step) or (
             self._relaxes and self._relaxed_step != self.step
         )
 
+    @property
+    def _ends_an_epoch(self) -> bool:
+        """And ``optim.eval_each_epoch`` asks for a validation there."""
+        each_epoch = self.config["optim"].get("eval_each_epoch", False)
+        if not isinstance(each_epoch, bool):
+            raise DensError(f"optim.eval_each_epoch: {each_epoch!r} is neither true nor false")
+        return each_epoch and self.step % len(self.train_loader) == 0
+
     def _evaluate(self, disable_tqdm: bool = True) -> None:
         """What fairchem's loop does every ``eval_every`` steps."""
         if self.val_loader is not None and self._validated_step != self.step:
             val_metrics = self.validate(split="val", disable_tqdm=disable_tqdm)
-            primary_metric = self.primary_metric or self.evaluation_metrics["primary_metric"]
-            self.update_best(primary_metric, val_metrics, disable_eval_tqdm=disable_tqdm)
+            self.update_best(self.primary_metric, val_metrics, disable_eval_tqdm=disable_tqdm)
             if self.scheduler.scheduler_type == "ReduceLROnPlateau":
-                self.scheduler.step(metrics=val_metrics[primary_metric]["metric"])
+                self.scheduler.step(metrics=val_metrics[self.primary_metric]["metric"])
         if self._relaxes and self._relaxed_step != self.step:
             self.run_relaxations()
 
@@ -146,7 +194,8 @@ class ResumableTrainer(CheckpointingTrainer):
         if self._restored_metrics is not None:
             self.metrics, self._restored_metrics = self._restored_metrics, None
         if self._evaluation_is_due():
-            logging.info("The validation of step %d is made up for", self.step)
+            if not self._ends_an_epoch:
+                logging.info("The validation of step %d is made up for", self.step)
             self._evaluate()
             self.model.train()
         if self._evaluated_since_save and self._saved_step == self.step:
@@ -186,9 +235,39 @@ class ResumableTrainer(CheckpointingTrainer):
             raise
         if split == "val":
             self._validated_step, self._evaluated_since_save = self.step, True
+        if self._in_training and distutils.is_master():
+            self._log.validated(metrics)
         return metrics
 
+    def predict(self, data_loader: Any, *args: Any, **options: Any) -> Any:
+        """fairchem's; in training a signal breaks it off between two batches."""
+        stops = self._in_training and isinstance(data_loader, DataLoader)
+        with swapped(self, "_stops_in_predictions", stops):
+            return super().predict(data_loader, *args, **options)
+
+    def update_best(self, *args: Any, **options: Any) -> None:
+        before = self.best_val_metric
+        try:
+            super().update_best(*args, **options)
+        except StopTraining:  # in the predictions: validated and predicted again at the resume
+            self.best_val_metric, self._validated_step = before, None
+            raise
+
     def run_relaxations(self) -> dict[str, Any]:
-        metrics = super().run_relaxations()
+        if not self._in_training:
+            return super().run_relaxations()
+        loops = UnequalLoops(self.device)
+        try:
+            with ExitStack() as stack:
+                for name, value in (
+                    ("relax_loader", Stepwise(self.relax_loader, loops.check)),
+                    ("_wait_for_all", loops.wait),
+                ):
+                    stack.enter_context(swapped(self, name, value))
+                metrics = super().run_relaxations()
+        except StopTraining:
+            if self.scheduler.scheduler_type == "ReduceLROnPlateau":
+                self._validated_step = None  # its step comes after them, with the validation
+            raise
         self._relaxed_step, self._evaluated_since_save = self.step, True
         return metrics

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from fairchem.core.modules.scheduler import LRScheduler
 
+from dens_ocp.errors import DensError
+from dens_ocp.host import best_metric
 from dens_ocp.settings.optim import NO_SCHEDULER
 
 
@@ -61,6 +63,48 @@ def in_steps(optimizer: torch.optim.Optimizer, optim: dict[str, Any]) -> LRSched
     if optim.get("warmup_steps") == 0:
         optim["warmup_steps"] = -1  # fairchem divides by it at step 0
     return LRScheduler(optimizer, optim)
+
+
+def with_direction(optim: dict[str, Any], metric: str, validated: bool) -> dict[str, Any]:
+    """A copy of ``optim`` whose ``ReduceLROnPlateau`` lowers the rate where the metric gets no
+    better.
+
+    torch's ``mode`` is ``min`` by default, whatever the metric.
+
+    Args:
+        optim: arguments stand in ``scheduler_params``, or beside ``scheduler`` (:func:`in_steps`).
+        metric: ``primary_metric``.
+        validated: the run has a validation set.
+
+    Raises:
+        DensError: ``mode`` is given and is the other one; there is no validation.
+    """
+    if not validated:
+        raise DensError(
+            "optim.scheduler: ReduceLROnPlateau looks at validations, and dataset.val has no src; "
+            "give one, or use scheduler: LambdaLR"
+        )
+    mode = "max" if best_metric.larger_is_better(metric) else "min"
+    inside = "scheduler_params" in optim
+    given = (optim["scheduler_params"] if inside else optim).get("mode", mode)
+    if given != mode:
+        raise DensError(
+            f"optim.{'scheduler_params.' if inside else ''}mode: {given} lowers the learning rate "
+            f"while {metric} improves; leave mode out, or write {mode}"
+        )
+    if inside:
+        return {**optim, "scheduler_params": {**optim["scheduler_params"], "mode": mode}}
+    return {**optim, "mode": mode}
+
+
+def keep_direction(scheduler: Any, optim: dict[str, Any]) -> None:
+    """A ``ReduceLROnPlateau`` from a checkpoint has the direction of this run's config, after
+    :func:`with_direction`."""
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        mode = optim.get("scheduler_params", optim)["mode"]
+        if scheduler.mode != mode:
+            scheduler._init_is_better(mode, scheduler.threshold, scheduler.threshold_mode)
+            scheduler._reset()
 
 
 def catch_up(scheduler: torch.optim.lr_scheduler.LRScheduler, step: int) -> None:

@@ -27,6 +27,7 @@ from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.datasets.named_records import check_first_record, read_with
 from dens_ocp.errors import DensError
 from dens_ocp.host import (
+    best_metric,
     configured_references,
     data_workers,
     defaults,
@@ -39,6 +40,7 @@ from dens_ocp.host import (
     run_folder,
     schedule,
     timestamps,
+    unused_outputs,
     wandb_login,
 )
 from dens_ocp.host.agreement import on_master
@@ -60,6 +62,8 @@ class HostTrainer(ResumableTrainer):
     Raises:
         DensError: a mistake in config, data or checkpoint, before work is lost.
     """
+
+    _model_outputs: Any = None
 
     @staticmethod
     def _get_timestamp(device: torch.device, suffix: str | None) -> str:
@@ -88,6 +92,11 @@ class HostTrainer(ResumableTrainer):
         self.config["evaluation_metrics"] = defaults.evaluation_metrics(
             self.config.get("evaluation_metrics"), self.config["outputs"]
         )
+        if self.config["dataset"].get("src") and self.config["val_dataset"].get("src"):
+            best_metric.check(
+                self.config["evaluation_metrics"]["primary_metric"],
+                defaults.metric_names(self.config["evaluation_metrics"]["metrics"]),
+            )
         super().load_task()
         for target in self.output_targets.values():
             if target.get("level") == "atom":
@@ -234,12 +243,39 @@ class HostTrainer(ResumableTrainer):
             self.scheduler = self.clip_grad_norm = self.ema_decay = self.ema = None
             return
         optim = self.config["optim"]
+        if optim.get("scheduler") == "ReduceLROnPlateau":
+            metric = self.evaluation_metrics["primary_metric"]
+            optim = schedule.with_direction(optim, metric, validated=self.val_loader is not None)
         # fairchem turns epochs into steps in place; checkpoints keep what the user wrote
         self.config["optim"] = schedule.for_equiformer_v2(optim, len(self.train_loader))
         super().load_extras()
         self.config["optim"] = optim
         if "scheduler_params" not in optim:
             self.scheduler = schedule.in_steps(self.optimizer, optim)
+
+    # ---- loss ------------------------------------------------------------------------------
+
+    def load_model(self) -> None:
+        super().load_model()
+        self.model.register_forward_hook(self._note_outputs)
+
+    def _note_outputs(self, model: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        self._model_outputs = outputs if model.training else None
+
+    def _whole_loss(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss of a training step with every output of the model in its graph.
+
+        DDP asks for every parameter in the graph; with fairchem's loss the ranks of a run without
+        a loss of the energy fail at the second step.
+        """
+        if self.model.training:
+            used = {name for name, _ in self.loss_functions}
+            used |= {"noise"} if "forces" in used else set()
+            unused = unused_outputs.zero(self._model_outputs, used)
+            self._model_outputs = None
+            loss = loss if unused is None else loss + unused
+            self._loss = loss.detach()
+        return loss
 
     # ---- metrics ---------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from dens_ocp.errors import DensError
 
+_running: set[subprocess.Popen] = set()
 _LINE_END = re.compile(r"[\r\n]+")
 
 
@@ -58,6 +59,7 @@ def run_cli(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+        _running.add(process)
         try:
             for line in _lines(process.stdout):
                 file.write(line + "\n")
@@ -70,10 +72,18 @@ def run_cli(
             process.terminate()
             process.wait()
             raise
+        finally:
+            _running.discard(process)
     if status != 0:
         said = [line for line in tail if line.startswith("error: ")]
         reason = said[-1].removeprefix("error: ") if said else "\n".join(tail[-5:])
         raise DensError(f"dens-ocp main {' '.join(arguments)} failed (see {log}):\n{reason}")
+
+
+def stop_running() -> None:
+    """Tell all processes of :func:`run_cli`, in other threads, to stop."""
+    for process in tuple(_running):
+        process.terminate()
 
 
 def _lines(output: BinaryIO) -> Iterator[str]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
+from dens_ocp.pipeline.process import stop_running
+
 
 def cores() -> int:
     """CPU cores that the demo uses: two, or one where there is no second."""
@@ -22,8 +24,10 @@ def side_by_side(jobs: dict[Hashable, Callable[[], Any]], workers: int) -> dict[
         try:
             for future in as_completed(pending):
                 results[pending[future]] = future.result()
-        except BaseException:
+        except BaseException as error:
             for future in pending:
                 future.cancel()
+            if not isinstance(error, Exception):  # Ctrl-C: nobody waits for the others to finish
+                stop_running()
             raise
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def read_run(folder: Path) -> TrainingRun:
     content = read_checkpoint(path)
     config = content.get("config") or {}
     best = content.get("best_val_metric")
+    if best is not None and (not math.isfinite(best) or best == 1e9):
+        best = None  # no validation yet
     name, run_dir = folder.name, folder.parents[1]
     series, logged_in = _curves(name, run_dir, config)
     step = content.get("step")

@@ -1,0 +1,79 @@
+"""What DeNS asks of a training config, each with the words to say when it is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dens_ocp.errors import DensError
+
+NO_BLOCK = (
+    "the trainer is dens, but the config has no optim.dens block; add for example "
+    "dens: {p: 0.5, r: 0.5, sigma: 0.1, coefficient: 10}, or enabled: false to train without DeNS"
+)
+
+
+def check_targets(outputs: Collection[str], losses: Collection[str]) -> None:
+    """Forces are an output and have a loss: noise is predicted, and trained, in their place.
+
+    Args:
+        outputs: names in ``outputs``. losses: names in ``loss_functions``.
+
+    Raises:
+        DensError: they are not, or have none.
+    """
+    if "forces" not in outputs:
+        raise DensError(
+            "outputs: DeNS predicts noise in place of forces, and the config has no output "
+            "`forces`; add forces: {level: atom, train_on_free_atoms: True, "
+            "eval_on_free_atoms: True}"
+        )
+    if "forces" not in losses:
+        raise DensError(
+            "loss_functions: DeNS trains noise with the loss of the forces, and there is none; add "
+            "- forces: {fn: l2mae, coefficient: 100}, or set optim.dens.enabled: false"
+        )
+
+
+def check_model(name: str, has_noise_head: bool, could_have_one: bool) -> None:
+    """The model has a noise head.
+
+    Args:
+        name: of the model. has_noise_head: it has. could_have_one: it is a model of ours.
+
+    Raises:
+        DensError: it has none.
+    """
+    if has_noise_head:
+        return
+    if could_have_one:
+        name = f"{name} with use_noise_head: False"
+    raise DensError(
+        f"model.name: {name} has no noise head and no force encoding, so DeNS cannot train "
+        "it; use equiformer_v2_dens, escn_dens or equiformer_dens, or set "
+        "optim.dens.enabled: false"
+    )
+
+
+def check_normalizers(normalizers: Collection[str], gradient_forces: bool) -> None:
+    """Forces are normalised.
+
+    Args:
+        normalizers: names of targets that have one.
+        gradient_forces: the model's forces are gradients of its energy.
+
+    Raises:
+        DensError: they are not.
+    """
+    if "forces" in normalizers:
+        return
+    if gradient_forces:
+        raise DensError(
+            "dataset.train.transforms.normalizer.energy is missing: it gives the scale of "
+            "the forces too, which are gradients of the energy; give fit: {targets: "
+            "{energy: {}}, batch_size: 8}, or mean and stdev in eV"
+        )
+    raise DensError(
+        "dataset.train.transforms.normalizer.forces is missing: DeNS weighs noise in units "
+        "of sigma against normalised forces; give mean: 0.0 and stdev: (the standard "
+        "deviation of the forces in eV/Angstrom), or let fairchem fit it"
+    )
