@@ -105,8 +105,8 @@ def test_the_default_is_plain_on_gpus_and_fixed_buckets_here(data, tmp_path):
     assert on_ranks(2, kind, config) == ["DistributedDataParallel"] * 2
     del config["optim"]["ddp_find_unused_parameters"]
     assert on_ranks(2, kind, config) == [FixedBuckets.__name__] * 2
-    config["optim"]["ddp_find_unused_parameters"] = "no"
-    with pytest.raises(DensError, match="optim.ddp_find_unused_parameters: 'no' is neither"):
+    config["optim"]["ddp_find_unused_parameters"] = "auto"
+    with pytest.raises(DensError, match="optim.ddp_find_unused_parameters: 'auto' is neither"):
         make_trainer(config, tmp_path)
 
 

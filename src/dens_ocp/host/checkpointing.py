@@ -58,11 +58,6 @@ class CheckpointingTrainer(GuardedTrainer):
         super().load(inference_only)
 
     def _claim_folder(self) -> None:
-        keep = self.config["optim"].get("keep_checkpoints", 2)
-        if not isinstance(keep, int) or keep < 1:
-            raise DensError(
-                f"optim.keep_checkpoints: {keep!r} is not a number of checkpoints; 1 or more"
-            )
         self._lock = run_folder.claim(self._folder)
         kept_checkpoints.remove_unfinished(self._folder)
 

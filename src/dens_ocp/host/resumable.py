@@ -16,7 +16,6 @@ from fairchem.core.trainers import base_trainer
 from torch.nn.parallel.distributed import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from dens_ocp.errors import DensError
 from dens_ocp.host import (
     kept_checkpoints,
     relaxation_options,
@@ -55,8 +54,6 @@ class ResumableTrainer(CheckpointingTrainer):
     def load_model(self) -> None:
         # a GPU has no fixed order of sums anyway, and pays for the search of a fixed layout
         fixed = self.config["optim"].get(FIND_UNUSED, self.cpu)
-        if not isinstance(fixed, bool):
-            raise DensError(f"optim.{FIND_UNUSED}: {fixed!r} is neither true nor false")
         parallel = FixedBuckets if fixed else base_trainer.DistributedDataParallel
         with swapped(base_trainer, "DistributedDataParallel", parallel):
             super().load_model()
@@ -169,8 +166,6 @@ class ResumableTrainer(CheckpointingTrainer):
     def _ends_an_epoch(self) -> bool:
         """And ``optim.eval_each_epoch`` asks for a validation there."""
         each_epoch = self.config["optim"].get("eval_each_epoch", False)
-        if not isinstance(each_epoch, bool):
-            raise DensError(f"optim.eval_each_epoch: {each_epoch!r} is neither true nor false")
         return each_epoch and self.step % len(self.train_loader) == 0
 
     def _evaluate(self, disable_tqdm: bool = True) -> None:

@@ -88,6 +88,8 @@ class Optim(Section):
     keep_checkpoints: Whole = Field(2, ge=1, examples=[2])
     non_finite: one_of("stop", "skip") = "stop"
     worker_start_method: str = "fork"
+    eval_each_epoch: Flag = False
+    ddp_find_unused_parameters: Flag = False
     # without effect
     loss_force: str = ""
     loss_position: str = ""
