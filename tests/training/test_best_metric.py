@@ -165,7 +165,7 @@ def test_mistakes_are_said_before_training(data, tmp_path):
         make_trainer(plateau(data, "cosine_similarity", mode="min"), tmp_path)
     config = plateau(data, "rmse")
     del config["dataset"]["val"]
-    with pytest.raises(DensError, match="ReduceLROnPlateau looks at validations"):
+    with pytest.raises(DensError, match="ReduceLROnPlateau looks at the validation"):
         make_trainer(config, tmp_path)
 
 

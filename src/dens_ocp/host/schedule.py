@@ -65,7 +65,7 @@ def in_steps(optimizer: torch.optim.Optimizer, optim: dict[str, Any]) -> LRSched
     return LRScheduler(optimizer, optim)
 
 
-def with_direction(optim: dict[str, Any], metric: str, validated: bool) -> dict[str, Any]:
+def with_direction(optim: dict[str, Any], metric: str) -> dict[str, Any]:
     """A copy of ``optim`` whose ``ReduceLROnPlateau`` lowers the rate where the metric gets no
     better.
 
@@ -74,16 +74,10 @@ def with_direction(optim: dict[str, Any], metric: str, validated: bool) -> dict[
     Args:
         optim: arguments stand in ``scheduler_params``, or beside ``scheduler`` (:func:`in_steps`).
         metric: ``primary_metric``.
-        validated: the run has a validation set.
 
     Raises:
-        DensError: ``mode`` is given and is the other one; there is no validation.
+        DensError: ``mode`` is given and is the other one.
     """
-    if not validated:
-        raise DensError(
-            "optim.scheduler: ReduceLROnPlateau looks at validations, and dataset.val has no src; "
-            "give one, or use scheduler: LambdaLR"
-        )
     mode = "max" if best_metric.larger_is_better(metric) else "min"
     inside = "scheduler_params" in optim
     given = (optim["scheduler_params"] if inside else optim).get("mode", mode)

@@ -245,7 +245,7 @@ class HostTrainer(ResumableTrainer):
         optim = self.config["optim"]
         if optim.get("scheduler") == "ReduceLROnPlateau":
             metric = self.evaluation_metrics["primary_metric"]
-            optim = schedule.with_direction(optim, metric, validated=self.val_loader is not None)
+            optim = schedule.with_direction(optim, metric)
         # fairchem turns epochs into steps in place; checkpoints keep what the user wrote
         self.config["optim"] = schedule.for_equiformer_v2(optim, len(self.train_loader))
         super().load_extras()
