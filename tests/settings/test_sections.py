@@ -138,7 +138,16 @@ eval_metrics: {metrics: {energy: [mae]}, primary_metric: energy_mae}
 loss_fns: [{energy: {fn: mae, coefficient: 1}}]
 logger: tensorboard
 """
+FINE_TUNING = """
+trainer: dens
+dataset:
+  train: {src: data_odac/s2ef/train, target: raw_y}
+  val: {src: data_odac/s2ef/val_0.1, target: raw_y}
+optim: {batch_size: 16, lr_initial: 1.e-4, warmup_steps: -1, lr_gamma: 0.8, max_epochs: 15,
+  lr_milestones: [64000, 96000, 128000], ema_decay: 0.999, clip_grad_norm: 10}
+"""
 PUBLISHED = {
+    "fine-tuning": FINE_TUNING,
     "escn_2m": ESCN_2M, "old": OLD, "fairchem's tests": TESTS_OF_FAIRCHEM, "oc22": OC22_JOINT,
     "omat24": OMAT, "tutorial": TUTORIAL,
 }  # fmt: skip

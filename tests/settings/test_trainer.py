@@ -81,6 +81,7 @@ def escn(data, **optim):
           "warmup_factor": "2e-1"}, [0.2, 0.6, 1, 1]),
         ({"lr_gamma": 0.3, "lr_milestones": [145833], "warmup_steps": 0, "warmup_factor": 0.2},
          [1, 1, 1, 1]),
+        ({"lr_gamma": 0.3, "lr_milestones": [145833], "warmup_steps": -1}, [1, 1, 1, 1]),
         ({}, [1, 1, 1, 1]),
         ({"scheduler": "Null"}, [1, 1, 1, 1]),
         ({"scheduler": None}, [1, 1, 1, 1]),

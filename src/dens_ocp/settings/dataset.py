@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -102,7 +103,8 @@ class DataSet(Section):
     use_tqdm: Flag = True
     connect_args: Any = None
     select_args: Any = None
-    # normalisation in configs before version 2
+    # of configs before version 2
+    target: str = ""
     normalize_labels: Flag = False
     target_mean: Decimal = 0.0
     target_std: Decimal = Field(1.0, gt=0)
@@ -186,6 +188,11 @@ def data_set(section: Any, where: str) -> dict[str, Any]:
         cls = registry.get_dataset_class(section["format"])
         ours = cls.__module__.startswith(("fairchem.", "dens_ocp."))
     result = read(DataSet, section, where, others=not ours)
+    if "target" in result:
+        logging.warning(
+            "%s.target: %s has no effect in fairchem-core 1.10.0; key_mapping: {%s: energy} has",
+            where, result["target"], result["target"],
+        )  # fmt: skip
     if "key_mapping" in result:
         mapping(result["key_mapping"], f"{where}.key_mapping", "{y: energy, force: forces}")
     if "a2g_args" in result:

@@ -258,6 +258,8 @@ def _check_milestones(optim: Mapping[str, Any], where: str) -> None:
             f"{[each for each in milestones if each < 100] or [10]}, decay_rate: 0.3}}"
         )
     for option in ("lr_gamma", "warmup_steps", "warmup_factor"):
+        if option == "warmup_factor" and optim["warmup_steps"] <= 0:
+            continue
         if option not in optim:
             example = Optim.model_fields[option].examples[0]
             raise DensError(

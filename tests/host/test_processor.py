@@ -1,0 +1,40 @@
+"""CPU or GPU, for ``fairchem main`` and for the commands that hand its options on."""
+
+import argparse
+
+import pytest
+import torch
+from fairchem.core.common.flags import flags
+
+from dens_ocp.ablation import command as ablate
+from dens_ocp.host import processor
+from dens_ocp.pipeline import command as evaluate
+
+
+def parser_of(name):
+    if name == "main":
+        return flags.get_parser(), ["--config-yml", "c.yml"]
+    parser = argparse.ArgumentParser()
+    module = {"evaluate": evaluate, "ablate": ablate}[name]
+    module.add_arguments(parser)
+    return parser, ["c.pt", "--config-yml", "c.yml"] if name == "evaluate" else ["plan.yml"]
+
+
+@pytest.mark.parametrize("name", ["main", "evaluate", "ablate"])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_processor_of_a_command(monkeypatch, capsys, name, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    parser, needed = parser_of(name)
+    for words, cpu, amp, notes in (
+        ([], not gpu, False, 0 if gpu else 1),
+        (["--cpu"], True, False, 0),
+        (["--amp"], not gpu, gpu, 0 if gpu else 2),
+        (["--cpu", "--amp"], True, False, 1),
+        (["--submit"], False, False, 0),  # the job runs elsewhere
+        (["--submit", "--amp"], False, True, 0),
+    ):
+        args = parser.parse_args([*needed, *words])
+        processor.choose(args)
+        assert (args.cpu, args.amp) == (cpu, amp), words
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == notes and all(line.startswith("note: ") for line in said), words
