@@ -58,7 +58,7 @@ def check_data_set(
         yield _md(dataset, seen, where)
     yield from check_metadata(dataset, seen.natoms, config, section, where)
     if model is not None and split == "train" and seen.kept:
-        yield from guarded("model", partial(check_step, model, seen.kept, where))
+        yield from guarded("step", partial(check_step, model, seen.kept, where))
 
 
 def _box(model: Any, section: Mapping[str, Any], split: str) -> Iterator[Finding]:

@@ -48,14 +48,14 @@ def check_step(model: Any, records: list[Any], where: str) -> Iterator[Finding]:
     if bad or gradients:
         what = f"outputs {', '.join(bad)}" if bad else f"gradients of {', '.join(gradients[:3])}"
         yield Finding(
-            PROBLEM, "model", f"forward and backward of {atoms}: {what} are not finite",
+            PROBLEM, "step", f"forward and backward of {atoms}: {what} are not finite",
             "two atoms at one place, or options of the model; compare with a recipe in configs/",
         )  # fmt: skip
         return
     missing = [name for name in ("energy", "forces") if not any(name in each for each in outputs)]
     yield Finding(
         WARNING if missing else OK,
-        "model",
+        "step",
         f"forward and backward of {atoms} on {device}: {', '.join(outputs)}, {seconds:.1f} s"
         + (f"; no {' and no '.join(missing)}" if missing else ""),
         "look at model.regress_forces and at its heads" if missing else "",
