@@ -33,13 +33,16 @@ def test_the_best_checkpoint_needs_a_free_atom(tmp_path):
         make_trainer(settings_of(tmp_path, val=range(5)), tmp_path).train()
 
 
-def test_what_the_message_advises(tmp_path):
+def test_what_the_message_advises(tmp_path, caplog):
     settings = settings_of(tmp_path, val=range(5))
     settings["evaluation_metrics"]["primary_metric"] = "energy_mae"
     settings["evaluation_metrics"]["metrics"]["misc"] = ["energy_forces_within_threshold"]
     trainer = make_trainer(settings, tmp_path)
     trainer.train(disable_eval_tqdm=True)
+    caplog.clear()
     metrics = trainer.validate(disable_tqdm=True)
+    (said,) = [each for each in caplog.messages if "nothing to compute" in each]
+    assert said.startswith("dataset.val: forces_mae, forces_cosine_similarity: nothing")
     assert {"energy_mae", "energy_forces_within_threshold"} < set(metrics)
     assert "forces_mae" not in metrics
     assert metrics["energy_forces_within_threshold"]["numel"] == 5

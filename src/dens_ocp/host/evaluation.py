@@ -28,6 +28,7 @@ from dens_ocp.host import (
 from dens_ocp.host.agreement import on_master
 from dens_ocp.host.dataset_reference import DatasetReference
 from dens_ocp.host.dealt_batches import DealtBatches, WaitingLoader, patient_group
+from dens_ocp.host.metric_errors import metric_name
 from dens_ocp.host.rank_loss import of_this_rank
 from dens_ocp.host.relaxation import relax_or_read
 from dens_ocp.host.relaxation_metrics import RelaxationEvaluator
@@ -98,6 +99,16 @@ class EvaluatingTrainer(EquiformerV2ForcesTrainer):
         with self.on_its_own(), swapped(self, "_unusable", unusable):
             metrics = super().validate(split, disable_tqdm)
         self._say_what_is_unusable(unusable)
+        asked = (self.evaluation_metrics.get("metrics") or {}).items()
+        names = [metric_name(target, each) for target, functions in asked for each in functions]
+        missing = [name for name in names if name not in metrics]
+        if missing and distutils.is_master():
+            logging.warning(
+                "dataset.%s: %s: nothing to compute it of; fixed atoms do not count unless "
+                "outputs.forces.eval_on_free_atoms is False",
+                split,
+                ", ".join(missing),
+            )
         return metrics
 
     def _say_what_is_unusable(self, unusable: Unusable, hint: str = "") -> None:
