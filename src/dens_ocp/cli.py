@@ -117,10 +117,13 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
     rank = None if args.submit else ranks.of_environment(os.environ)
     processor.choose(args, say=rank is None or rank.rank == 0)
     if rank is not None:
-        rank_process.run_rank(ranks.joining(build_config(args, overrides), rank))
+        rank_process.run_launched_rank(ranks.joining(build_config(args, overrides), rank))
         return 0
-    if args.mode == "train" and not args.submit and not args.timestamp_id:
-        args.timestamp_id = unique_timestamp(torch.device("cpu"), args.identifier)
+    if args.mode == "train" and not args.submit:
+        if not args.timestamp_id:
+            args.timestamp_id = unique_timestamp(torch.device("cpu"), args.identifier)
+        rank_process.set_up_log()
+        rank_process.say_what_begins(vars(args))
     fairchem_cli.runner_wrapper = rank_process.run_rank
     fairchem_cli.LaunchConfig = local_launch_config
     fairchem_cli.AutoExecutor = partial(submission.ClusterExecutor, cpu=args.cpu)

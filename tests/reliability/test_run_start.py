@@ -75,8 +75,8 @@ def test_options_without_effect(data, tmp_path, caplog):
     assert said == (
         "Without effect, because the checkpoint's values are used: "
         "optim.lr_initial: 0.5 (it goes on with 0.001); "
-        "optim.optimizer_params.weight_decay: 0.3 (it goes on with 0.001); "
         "optim.ema_decay: 0.5 (it goes on with 0.9); "
+        "optim.optimizer_params.weight_decay: 0.3 (it goes on with 0.001); "
         "dataset.train.transforms.normalizer.forces.stdev: 2.5 (the checkpoint's 1.7 is used)"
     )
     # and it is so
@@ -84,6 +84,17 @@ def test_options_without_effect(data, tmp_path, caplog):
     assert {group["weight_decay"] for group in again.optimizer.param_groups} == {0, 0.001}
     assert again.normalizers["forces"].rmsd == pytest.approx(1.7)
     assert again.clip_grad_norm == 1
+
+    # a run that was given another value is not one that took it
+    saved = tmp_path / "saved.pt"
+    state = torch.load(path, weights_only=False)
+    state["config"]["optim"]["lr_initial"] = 0.5
+    torch.save(state, saved)
+    third = make_trainer(config, tmp_path / "third", print_every=100)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        third.load_checkpoint(str(saved))
+    assert "Without effect" not in caplog.text
 
     # the weights alone: the optimizer's options count
     state = torch.load(path, weights_only=False)

@@ -19,6 +19,14 @@ _FORMAT = "%(asctime)s (%(levelname)s): %(message)s"
 _KEPT_ALIVE: list[Any] = []
 
 
+def run_launched_rank(config: dict[str, Any]) -> None:
+    """:func:`run_rank` in a process that no process of ours has started: it says what begins."""
+    if config["mode"] == "train" and os.environ.get("RANK", "0") == "0":
+        set_up_log()
+        say_what_begins(config)
+    run_rank(config)
+
+
 def run_rank(config: dict[str, Any]) -> None:
     """Run one rank of a job; a mistake of the user's ends it with a message and exit code 2.
 
@@ -32,7 +40,7 @@ def run_rank(config: dict[str, Any]) -> None:
     restore_num_workers(config)
     if config["mode"] == "train":
         signals.listen()
-        _say_what_begins(going_on(config))
+        set_up_log()
     runner = Runner()
     _KEPT_ALIVE.append(runner)
     try:
@@ -42,20 +50,23 @@ def run_rank(config: dict[str, Any]) -> None:
         raise SystemExit(2) from None
 
 
-def _say_what_begins(config: dict[str, Any]) -> None:
+def set_up_log() -> None:
+    """fairchem's, with lines that begin with the time, and not with the path of a module."""
     setup_logging()
     for handler in logging.getLogger().handlers:
         if "%(pathname)s" in (getattr(handler.formatter, "_fmt", None) or ""):
-            # fairchem's begins with the path of the module, 100 characters of site-packages
             handler.setFormatter(logging.Formatter(_FORMAT, "%Y-%m-%d %H:%M:%S"))
-    if os.environ.get("RANK", "0") != "0":
-        return
-    logging.info(
-        "%s",
-        run_start.first_line(
-            config.get("run_dir") or ".", config["timestamp_id"], config["checkpoint"]
-        ),
-    )
+
+
+def say_what_begins(config: dict[str, Any]) -> None:
+    """Log the first line of a training run.
+
+    Args:
+        config: of the run: ``mode``, ``run_dir``, ``timestamp_id``, ``checkpoint``.
+    """
+    config = going_on(config)
+    run_dir, name = config.get("run_dir") or ".", config["timestamp_id"]
+    logging.info("%s", run_start.first_line(run_dir, name, config["checkpoint"]))
 
 
 def going_on(config: dict[str, Any]) -> dict[str, Any]:

@@ -74,28 +74,36 @@ def without_effect(config: dict[str, Any], checkpoint: dict[str, Any], lambdas: 
     """Options that a resumed run does not look at, because their values come from the checkpoint.
 
     Args:
-        config: the trainer's. checkpoint: that was loaded, with the config of the run before.
+        config: the trainer's. checkpoint: that was loaded.
         lambdas: the schedule is a ``LambdaLR``, whose options do take effect.
 
     Returns:
         One phrase for each option whose value is not what it was.
     """
-    now, then = config["optim"], (checkpoint.get("config") or {}).get("optim") or {}
-    paths = []
-    if checkpoint.get("optimizer"):
-        paths += [("lr_initial",), ("weight_decay",)]
-        paths += [("optimizer_params", name) for name in now.get("optimizer_params") or {}]
-    if checkpoint.get("ema"):
-        paths += [("ema_decay",)]
-    if checkpoint.get("scheduler") and not lambdas:
-        given = now.get("scheduler_params") or {}
-        paths += [("scheduler_params", name) for name in given if "epochs" not in name]
-    found = []
-    for path in paths:
-        mine, theirs = _at(now, path), _at(then, path)
-        if mine is not None and theirs is not None and mine != theirs:
-            found.append(f"optim.{'.'.join(path)}: {mine} (it goes on with {theirs})")
-    return found
+    optim = config["optim"]
+    groups = (checkpoint.get("optimizer") or {}).get("param_groups") or [{}]
+    # (the config in a checkpoint is what its run was given, which may have been without effect too)
+    pairs = [
+        ("lr_initial", optim.get("lr_initial"), groups[-1].get("initial_lr")),
+        ("weight_decay", optim.get("weight_decay"), groups[-1].get("weight_decay")),
+        ("ema_decay", optim.get("ema_decay"), (checkpoint.get("ema") or {}).get("decay")),
+    ]
+    pairs += [
+        (f"optimizer_params.{name}", value, groups[-1].get(name))
+        for name, value in (optim.get("optimizer_params") or {}).items()
+    ]
+    if not lambdas:
+        state = checkpoint.get("scheduler") or {}
+        pairs += [
+            (f"scheduler_params.{name}", value, state.get(name))
+            for name, value in (optim.get("scheduler_params") or {}).items()
+            if "epochs" not in name
+        ]
+    return [
+        f"optim.{name}: {given} (it goes on with {used})"
+        for name, given, used in pairs
+        if given is not None and used is not None and _plain(given) != _plain(used)
+    ]
 
 
 def normalizers_without_effect(config: dict[str, Any], normalizers: dict[str, Any]) -> list[str]:
@@ -134,7 +142,5 @@ def _with_checkpoints(runs: Path) -> list[str]:
     return [each.name for each in runs.iterdir() if _newest_first(each)]
 
 
-def _at(section: dict[str, Any], path: tuple[str, ...]) -> Any:
-    for name in path:
-        section = section.get(name) if isinstance(section, dict) else None
-    return section
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

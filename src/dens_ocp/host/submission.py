@@ -23,7 +23,7 @@ from submitit.helpers import Checkpointable, DelayedSubmission
 
 from dens_ocp.errors import DensError
 from dens_ocp.host import ranks
-from dens_ocp.host.rank_process import run_rank
+from dens_ocp.host.rank_process import run_launched_rank
 from dens_ocp.host.swapped import swapped
 from dens_ocp.host.timestamps import unique_timestamp
 
@@ -127,7 +127,7 @@ class SubmittedRun(Checkpointable):
             config = {**config, "submit": False}
         else:
             config = ranks.joining(config, rank)
-        run_rank(config)
+        run_launched_rank(config)
 
     def checkpoint(self, config: dict[str, Any]) -> DelayedSubmission:
         """What the requeued job does: the same run, which has a checkpoint now."""
