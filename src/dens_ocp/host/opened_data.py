@@ -43,6 +43,13 @@ def _opened(opening: Callable[[], Any], config: dict[str, Any], split: str) -> A
     except Exception as error:
         form = config.get("format", "lmdb")
         reason = " ".join(str(error).split()) or "no message"
+        if isinstance(error, AssertionError) and "metadata" in reason.lower():
+            raise DensError(
+                f"dataset.{split}: metadata.npz beside {config.get('src')}: {reason} It was made "
+                "for other records: make it again with python -m "
+                "fairchem.core.scripts.make_lmdb_sizes --data-path PATH --num-workers 8, or "
+                "remove it"
+            ) from error
         raise DensError(
             f"dataset.{split} (format {form}, src {config.get('src')}) cannot be opened: "
             f"{type(error).__name__}: {reason}; look at its options and files"

@@ -25,7 +25,6 @@ from dens_ocp.datasets.collation import CheckingCollater
 from dens_ocp.datasets.lmdb_environment import reopen_in_each_process
 from dens_ocp.datasets.md_flags import without_inherited_md
 from dens_ocp.datasets.named_records import check_first_record, read_with
-from dens_ocp.errors import DensError
 from dens_ocp.host import (
     best_metric,
     configured_references,
@@ -127,17 +126,8 @@ class HostTrainer(ResumableTrainer):
             relaxation_options.checked(self.config["task"])
             optim = self.config["optim"]
             optim.setdefault("batch_size", optim.get("eval_batch_size", 1))
-        try:
-            with swapped(base_trainer, "create_dataset", opened_data.open_data_set):
-                super().load_datasets()
-        except AssertionError as error:
-            if "metadata" not in str(error).lower():
-                raise
-            raise DensError(
-                f"metadata.npz beside a data set: {error}; it was made for other records: make it "
-                "again with python -m fairchem.core.scripts.make_lmdb_sizes --data-path PATH "
-                "--num-workers 8, or remove it"
-            ) from None
+        with swapped(base_trainer, "create_dataset", opened_data.open_data_set):
+            super().load_datasets()
         self._read_with_rules()
 
     def _read_with_rules(self) -> None:
