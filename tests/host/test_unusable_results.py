@@ -69,7 +69,7 @@ def test_weights_that_are_nan(tmp_path, records, what):
 @everything
 @pytest.mark.parametrize("field", ["pos", "element"])
 def test_a_structure_that_is_nan(tmp_path, records, what, field, caplog):
-    """An atom at NaN has no edge; a model gives it a finite energy."""
+    """A record with an atom at NaN, to which a model gives a finite energy, is refused by name."""
     if field != "element":
         records[1][field].view(-1)[0] = float("nan")
     trainer = evaluating(settings_of(tmp_path, records), tmp_path)
@@ -79,7 +79,7 @@ def test_a_structure_that_is_nan(tmp_path, records, what, field, caplog):
             own -= {int(number) for number in records[index].atomic_numbers}
         with torch.no_grad():
             trainer.model.sphere_embedding.weight[min(own)] = float("nan")
-    if what == "validate" and field == "pos":
+    if field == "pos":
         with pytest.raises(DensError, match="sid 1, fid 1: pos holds NaN"):
             do(trainer, what)
         return

@@ -34,7 +34,7 @@ class FromGeometry(TorchFunctionMode):
     in which crystals are usually set up lies between two of them.
     """
 
-    vector = (0.95, 0.6, 0.9)  # fairchem subtracts 0.5
+    vector = (0.01, 0.55, 0.29)  # fairchem subtracts 0.5
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -50,6 +50,7 @@ class ResumableTrainer(CheckpointingTrainer):
     """fairchem's loop, which can be stopped between two steps, with all that it leaves undone."""
 
     _stops_in_predictions = False
+    _log: TrainingLog | None = None
 
     def load_model(self) -> None:
         # a GPU has no fixed order of sums anyway, and pays for the search of a fixed layout
@@ -230,7 +231,7 @@ class ResumableTrainer(CheckpointingTrainer):
             raise
         if split == "val":
             self._validated_step, self._evaluated_since_save = self.step, True
-        if self._in_training and distutils.is_master():
+        if self._in_training and self._log is not None and distutils.is_master():
             self._log.validated(metrics)
         return metrics
 
