@@ -24,7 +24,13 @@ from dens_ocp.host import (
 )
 from dens_ocp.host.agreement import Failures
 from dens_ocp.host.checkpointing import CheckpointingTrainer
-from dens_ocp.host.steps import AgreedStop, Stepwise, StopTraining, UnequalLoops
+from dens_ocp.host.steps import (
+    AgreedStop,
+    Stepwise,
+    StopTraining,
+    UnequalLoops,
+    most_batches,
+)
 from dens_ocp.host.swapped import swapped
 from dens_ocp.host.training_log import TrainingLog
 
@@ -49,7 +55,8 @@ class FixedBuckets(DistributedDataParallel):
 class ResumableTrainer(CheckpointingTrainer):
     """fairchem's loop, which can be stopped between two steps, with all that it leaves undone."""
 
-    _stops_in_predictions = False
+    _questions_left = 0
+    """Of predictions in training: before each batch, as often on every rank, all may stop."""
     _log: TrainingLog | None = None
 
     def load_model(self) -> None:
@@ -82,8 +89,8 @@ class ResumableTrainer(CheckpointingTrainer):
     # ---- a run -----------------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
-        if self._stops_in_predictions:
-            self._may_stop()
+        if self._questions_left:
+            self._ask_in_predictions()
         if self.model.training:
             step_randomness.seed_step(self._seed, distutils.get_rank(), self.step)
         return super()._forward(batch)
@@ -237,9 +244,19 @@ class ResumableTrainer(CheckpointingTrainer):
 
     def predict(self, data_loader: Any, *args: Any, **options: Any) -> Any:
         """fairchem's; in training a signal breaks it off between two batches."""
-        stops = self._in_training and isinstance(data_loader, DataLoader)
-        with swapped(self, "_stops_in_predictions", stops):
+        batches = isinstance(data_loader, DataLoader)
+        questions = most_batches(data_loader) if self._in_training and batches else 0
+        with swapped(self, "_questions_left", questions):
             return super().predict(data_loader, *args, **options)
+
+    def _ask_in_predictions(self) -> None:
+        self._questions_left -= 1
+        self._may_stop()
+
+    def save_results(self, *args: Any, **options: Any) -> None:
+        while self._questions_left:  # another rank has more batches
+            self._ask_in_predictions()
+        super().save_results(*args, **options)
 
     def update_best(self, *args: Any, **options: Any) -> None:
         before = self.best_val_metric

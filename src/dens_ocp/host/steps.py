@@ -41,9 +41,14 @@ class Stepwise:
         for batch in batches:
             yield batch
             self.before_batch()
-        most = getattr(getattr(self.loader, "batch_sampler", None), "most", 0)
-        for _ in range(most - len(self.loader)):
+        for _ in range(most_batches(self.loader) - len(self.loader)):
             self.before_batch()
+
+
+def most_batches(loader: Any) -> int:
+    """Batches of the rank that has most (``most`` of the batch sampler; without it all have as
+    many)."""
+    return getattr(getattr(loader, "batch_sampler", None), "most", len(loader))
 
 
 class AgreedStop:
