@@ -128,13 +128,16 @@ class ResumableTrainer(CheckpointingTrainer):
         master = distutils.is_master()
         folder = self._folder if master and not self.is_debug else None
         self._log = TrainingLog(self, self._last_step, folder)
+        validation = self.val_loader
+        if validation is not None:  # of length 0 where other ranks have all batches
+            validation = Stepwise(validation, self._may_stop)
         try:
             with ExitStack() as stack:
                 stack.enter_context(self._log)
                 for name, value in (
                     ("_in_training", True),
                     ("train_loader", Stepwise(self.train_loader, self._between_steps)),
-                    ("val_loader", self.val_loader and Stepwise(self.val_loader, self._may_stop)),
+                    ("val_loader", validation),
                 ):
                     stack.enter_context(swapped(self, name, value))
                 super().train(disable_eval_tqdm)
