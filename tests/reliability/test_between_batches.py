@@ -46,7 +46,7 @@ def run_of(config, run_dir, name, number=None, during="", batch=2, rank=0):
     mine = int(os.environ.get("RANK", "0")) == rank
 
     def counting(batch_of_it):
-        kind = "predictions" if trainer._stops_in_predictions else ""
+        kind = "predictions" if trainer._questions_left else ""
         if kind and kind == during and mine and done[kind] + 1 == batch:
             os.kill(os.getpid(), number)
         out = forward(batch_of_it)
