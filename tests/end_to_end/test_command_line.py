@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.runs import dens_ocp, environment, run, small_config, write_config
+from tests.runs import dens_ocp, environment, logged, run, small_config, write_config
 
 
 def error_of(done) -> str:
@@ -60,8 +60,9 @@ def test_mistakes_on_the_command_line(data, tmp_path, arguments, words):
 
 def test_overrides_reach_the_dens_block(data, tmp_path):
     config = write_config(tmp_path / "c.yml", small_config(data, max_epochs=1))
-    log = run("train", config, "--optim.dens.p=1", "--optim.dens.r=1", cwd=tmp_path).stdout
-    assert log.count("dens_corrupted_atoms: 1.00e+00") == 4
+    run("train", config, "--optim.dens.p=1", "--optim.dens.r=1", "--timestamp-id=all", cwd=tmp_path)
+    steps = [line["dens_corrupted_atoms"] for line in logged(tmp_path, "all")]
+    assert steps == [1.0] * 4
 
 
 def test_no_gpu_an_equals_sign_and_the_printed_config(data, tmp_path):
