@@ -199,8 +199,8 @@ def test_official_yaml_form(data, tmp_path):
     )  # fmt: skip
     config["trainer"] = "denoising_forces"
     config["model"] |= {"use_tp_reparam": False, "use_energy_lin_ref": False}
-    log = run("train", write_config(tmp_path / "c.yml", config), cwd=tmp_path).stdout
-    assert "dens_structures: 1.00e+00" in log
+    run("train", write_config(tmp_path / "c.yml", config), cwd=tmp_path)
+    assert [line["dens_structures"] for line in logged(tmp_path)] == [1.0] * 4
 
 
 def test_wandb_offline_and_without_a_key(data, tmp_path):
