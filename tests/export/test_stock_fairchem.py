@@ -79,6 +79,16 @@ print("found:", json.dumps(found))
 """
 
 
+def with_random_frames(script: str, *arguments, cwd) -> str:
+    """Our calculator with fairchem's random edge frames, not those that follow from geometry."""
+    swap = """
+from contextlib import nullcontext
+from dens_ocp.host import edge_frames
+edge_frames.repeatable = lambda *_: nullcontext()
+"""
+    return python(swap + script, *arguments, cwd=cwd)
+
+
 def calculated(program, *checkpoints, cwd) -> np.ndarray:
     """(checkpoints, 2 seeds, 1 + 3 N): energy and forces."""
     output = program(CALCULATE, *checkpoints, cwd=cwd)
@@ -98,17 +108,17 @@ def test_calculator(pair, tmp_path):
     content["ema"] = None
     torch.save(content, last)  # our trainer then has nothing but the last step's weights
 
-    expected = calculated(python, original.checkpoint, last, original.best, cwd=tmp_path)
+    expected = calculated(
+        with_random_frames, original.checkpoint, last, original.best, cwd=tmp_path
+    )
     found = calculated(without_dens_ocp, pair.exported, raw, from_best, cwd=tmp_path)
     for ours_, stock in zip(expected, found, strict=True):
         for part in (np.s_[:, :1], np.s_[:, 1:]):  # energy, forces
-            # stock fairchem's edge frames are random, ours follow from the geometry: they differ
-            # by no more than stock calls among themselves
-            mine, again = ours_[part]
-            assert np.array_equal(mine, again)
-            first, second = stock[part]
-            for call in (first, second):
-                assert relative(call, mine) < 3 * relative(second, first) + 1e-6
+            # with the same random edge frames they differ by the rounding of one addition
+            assert relative(stock[part], ours_[part]) < 1e-6
+            # with others no more than the original differs from itself
+            first, second = ours_[part]
+            assert relative(stock[part][1], first) < relative(second, first) + 1e-6
     averaged, of_last_step, _ = found
     assert relative(averaged[0, 1:], of_last_step[0, 1:]) > 1e-3, "the weights should differ"
 
