@@ -1,5 +1,6 @@
 """Checkpoints: ours in evaluation and in OCPCalculator, the authors', fairchem's as a start."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def test_evaluation_without_a_training_set(trained, tmp_path, mode):
         log = run(mode, config, "--checkpoint", checkpoint, cwd=folder).stdout
         shutil.rmtree(tmp_path / "trajectories", ignore_errors=True)
         if mode == "validate":
-            results.append(log.split("forces_mae: ")[-1].split(",")[0])
+            results.append(re.findall(r"forces_mae: ([\d.]+)", log)[-1])
         else:
             (file,) = folder.glob("results/*/*.npz")
             content = np.load(file)

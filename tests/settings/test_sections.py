@@ -1,6 +1,8 @@
 """Sections of configs: what others have published passes, mistakes are refused by name."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -303,3 +305,20 @@ def test_milestones_count_steps(optim, words):
     with pytest.raises(DensError) as raised:
         needed_for_training(checked)
     assert all(word in str(raised.value) for word in words), raised.value
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "dataset.data_format('oc22_lmdb', '')",
+        "dataset.data_format('ase_read', '')",
+        "task.logger('wandb')",
+        "task.logger('tensorboard')",
+        "targets.losses([{'energy': {'fn': 'l2mae', 'coefficient': 1}}])",
+        "run.model({'name': 'gemnet_oc'})",
+    ],
+)
+def test_names_of_fairchem_in_a_process_that_has_imported_nothing_of_it(call):
+    """They are registered when fairchem's modules are imported, which a run does later."""
+    program = f"from dens_ocp.settings import dataset, run, targets, task; {call}"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

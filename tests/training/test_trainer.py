@@ -362,6 +362,7 @@ def test_a_checkpoint_remembers_the_scale(data, tmp_path, caplog):
     path = tmp_path / "checkpoints" / "scaled" / "checkpoint.pt"
     saved = torch.load(path, weights_only=False)["config"]["model"]
     assert saved["force_encoding_scale"] == 23.060548
+    caplog.clear()
     with caplog.at_level("WARNING"):
         make_trainer(config, tmp_path).load_checkpoint(str(path))
     assert "force_encoding_scale" not in caplog.text

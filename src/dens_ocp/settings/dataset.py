@@ -24,6 +24,7 @@ from dens_ocp.settings.values import (
     is_missing,
     number,
     one_of,
+    registered,
 )
 
 SPLITS = ("train", "val", "test", "relax")
@@ -223,7 +224,7 @@ def data_format(name: Any, where: str) -> str:
     if "." in name:
         return name
     try:
-        return choice(name, registry.mapping["dataset_name_mapping"])
+        return choice(name, registered("dataset", name))
     except ValueError as error:
         raise DensError(f"{where}: {name!r} {error}") from None
 

@@ -7,13 +7,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from fairchem.core.common.registry import registry
 from fairchem.core.modules import evaluator
 from pydantic import Field
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings.section import Section, mapping, read
-from dens_ocp.settings.values import Flag, Number, Whole, choice, is_missing, one_of
+from dens_ocp.settings.values import Flag, Number, Whole, choice, is_missing, one_of, registered
 
 _LEVELS = {"energy": "system", "forces": "atom"}
 
@@ -103,7 +102,7 @@ def _loss(options: Any, where: str) -> dict[str, Any]:
             raise DensError(f"{where}.{name} is missing; for example {example}")
     if "." not in loss["fn"]:
         try:
-            loss["fn"] = choice(loss["fn"], registry.mapping["loss_name_mapping"])
+            loss["fn"] = choice(loss["fn"], registered("loss", loss["fn"]))
         except ValueError as error:
             raise DensError(f"{where}.fn: {loss['fn']!r} {error}") from None
     return loss

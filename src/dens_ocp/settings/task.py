@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fairchem.core.common.registry import registry
 from pydantic import BeforeValidator, Field
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings.dataset import data_format
 from dens_ocp.settings.section import Section, mapping, read
-from dens_ocp.settings.values import Flag, Number, Whole, choice, is_missing, one_of
+from dens_ocp.settings.values import Flag, Number, Whole, choice, is_missing, one_of, registered
 
 
 class Task(Section):
@@ -119,6 +118,6 @@ def _logger_name(name: str, where: str) -> str:
     if "." in name:
         return name
     try:
-        return choice(name, [*registry.mapping["logger_name_mapping"], "wandb_singleton"])
+        return choice(name, [*registered("logger", name), "wandb_singleton"])
     except ValueError as error:
         raise DensError(f"{where}: {name!r} {error}") from None

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
+from fairchem.core.common.registry import registry
+from fairchem.core.common.utils import setup_imports
 from pydantic import BeforeValidator
 
 from dens_ocp.errors import nearest
@@ -120,6 +122,21 @@ def choice(value: Any, known: Iterable[str]) -> str:
     near = nearest(str(value), known)
     listed = f"; there are {', '.join(known)}" if not near or len(known) < 5 else ""
     raise ValueError(f"is not known{near}{listed}")
+
+
+def registered(kind: str, name: str) -> Iterable[str]:
+    """Names in fairchem's registry, of which ``name`` is perhaps one.
+
+    fairchem's own classes register themselves when they are imported; all of them are, before a
+    name counts as unknown.
+
+    Args:
+        kind: ``dataset``, ``logger``, ``loss``, ``model``, ...
+    """
+    names = registry.mapping[f"{kind}_name_mapping"]
+    if name not in names:
+        setup_imports()
+    return names
 
 
 def _type(kind: Any, read: Callable[[Any], Any]) -> Any:
