@@ -30,7 +30,7 @@ from benchmarks import (
 )
 from benchmarks.cases import Case
 from benchmarks.measure import Settings, timed
-from dens_ocp.host.quiet import quiet
+from dens_ocp.tools.quiet import quiet
 
 CASES = (
     Case("eqv2", "3", "oc20"),

@@ -10,7 +10,7 @@ from ase.build import add_adsorbate, fcc111
 from fairchem.core.preprocessing import AtomsToGraphs
 from torch_geometric.data import Data
 
-from dens_ocp.datasets.oc20_records import write_lmdb, write_metadata
+from dens_ocp.data.records.oc20_records import write_lmdb, write_metadata
 
 METALS = ("Cu", "Pt", "Al", "Ni", "Pd", "Ag")
 ADSORBATES = ("O", "N", "H", "C")

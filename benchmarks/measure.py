@@ -17,7 +17,7 @@ from benchmarks.cases import Case
 from benchmarks.clock import Clock
 from benchmarks.steps import PHASES, Runner
 from benchmarks.variants import Variant, of
-from dens_ocp.host.quiet import quiet
+from dens_ocp.tools.quiet import quiet
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dens_ocp.fast.matrix_products import product, uses_onednn, weight_gradient
+from dens_ocp.models.fast.operations.matrix_products import product, uses_onednn, weight_gradient
 
 SHAPES = (
     ("first SO(2) convolution, m = 0", 1480, 1280, 896),

@@ -34,8 +34,8 @@ GROUPS = {
                   "aten::_foreach_sqrt", "aten::_foreach_div_", "aten::lerp_", "aten::addcmul_",
                   "aten::addcdiv_"),
 }  # fmt: skip
-"""Group -> operators. All else is "other": on a CPU also blocks of :mod:`dens_ocp.fast`, whose
-inner operators are counted in their own groups."""
+"""Group -> operators. All else is "other": on a CPU also blocks of :mod:`dens_ocp.models.fast`,
+whose inner operators are counted in their own groups."""
 
 
 def run(case: Case, variants: Sequence[Variant], settings: Settings) -> list[dict[str, Any]]:

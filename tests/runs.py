@@ -139,8 +139,8 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def dens_ocp(*arguments: str | Path, cwd: Path, check: bool = True, **variables: str):
-    """Run ``python -m dens_ocp.cli`` with arguments, in ``cwd``; returns the finished process."""
-    command = [sys.executable, "-m", "dens_ocp.cli", *map(str, arguments)]
+    """Run ``dens-ocp`` with arguments, in ``cwd``; returns the finished process."""
+    command = [sys.executable, "-m", "dens_ocp.tools.cli", *map(str, arguments)]
     done = subprocess.run(
         command, cwd=cwd, env=environment(**variables), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=600, check=False,

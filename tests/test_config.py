@@ -2,7 +2,7 @@
 
 import pytest
 
-from dens_ocp.config import DeNSConfig, MultiScaleSigma, parse_dens_config
+from dens_ocp.dens.config import DeNSConfig, MultiScaleSigma, parse_dens_config
 from dens_ocp.errors import DensError
 
 OFFICIAL = {

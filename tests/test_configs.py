@@ -10,7 +10,7 @@ import torch
 from fairchem.core.common.flags import flags
 from fairchem.core.common.utils import build_config, load_config
 
-from dens_ocp.config import DeNSConfig, parse_dens_config
+from dens_ocp.dens.config import DeNSConfig, parse_dens_config
 from tests.conftest import ROOT, build_model
 from tests.lmdbs import s2ef_records, write_lmdb, write_s2ef
 from tests.runs import make_trainer

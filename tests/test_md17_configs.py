@@ -5,7 +5,7 @@ import re
 import pytest
 from ase import units
 
-from dens_ocp.config import DeNSConfig, parse_dens_config
+from dens_ocp.dens.config import DeNSConfig, parse_dens_config
 from tests.conftest import build_model
 from tests.molecules import SMALL_EQUIFORMER_L2, write_molecules
 from tests.runs import make_trainer

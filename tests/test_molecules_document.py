@@ -8,7 +8,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from fairchem.core.common.utils import create_dict_from_args
 
-from dens_ocp.ablation.plan import Plan
+from dens_ocp.tools.ablate.plan import Plan
 from tests.conftest import ROOT
 from tests.test_readme import SMALLER, blocks, commands_of, execute
 

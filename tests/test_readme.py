@@ -22,9 +22,9 @@ import yaml
 from fairchem.core.common.flags import flags
 from fairchem.core.common.utils import load_config
 
-from dens_ocp.cli import COMMANDS
-from dens_ocp.config import DeNSConfig, MultiScaleSigma, parse_dens_config
-from dens_ocp.evaluation.boards import OC20
+from dens_ocp.dens.config import DeNSConfig, MultiScaleSigma, parse_dens_config
+from dens_ocp.results.leaderboard.boards import OC20
+from dens_ocp.tools.cli import COMMANDS
 from tests.conftest import ROOT
 from tests.lmdbs import write_is2re, write_s2ef
 from tests.runs import environment
@@ -154,7 +154,7 @@ def test_our_commands_parse(document):
 
 def test_options_of_the_demo_exist():
     shown = subprocess.run(
-        [sys.executable, "-m", "dens_ocp.cli", "demo", "--help"],
+        [sys.executable, "-m", "dens_ocp.tools.cli", "demo", "--help"],
         env=environment(), capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     arguments = re.findall(r"DEMO_ARGS=('.+?'|\S+)", "\n".join(text for _, text in blocks(README)))
@@ -307,5 +307,5 @@ def test_commands_run_as_written(tmp_path):
 
 def test_scripts_are_ours():
     for name, function in (("fairchem", "fairchem_main"), ("dens-ocp", "main")):
-        assert f"from dens_ocp.cli import {function}" in (BIN / name).read_text()
+        assert f"from dens_ocp.tools.cli import {function}" in (BIN / name).read_text()
     assert shutil.which("fairchem", path=str(BIN))

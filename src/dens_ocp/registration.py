@@ -14,12 +14,12 @@ def register() -> None:
     command line starts. Done by ``import dens_ocp``."""
     from fairchem.core.common.registry import registry
 
-    from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
-    from dens_ocp.models.equiformer import EquiformerDeNS
+    from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
+    from dens_ocp.launch.spawned import take_over
+    from dens_ocp.models.equiformer.model import EquiformerDeNS
     from dens_ocp.models.equiformer_v2 import EquiformerV2DeNS
     from dens_ocp.models.escn import eSCNDeNS
-    from dens_ocp.spawned import take_over
-    from dens_ocp.trainer import DeNSTrainer
+    from dens_ocp.training.trainer import DeNSTrainer
 
     take_over()
     for name in TRAINER_NAMES:

@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from dens_ocp.ablation.comparison import paired, summarise
-from dens_ocp.ablation.picture import draw
-from dens_ocp.ablation.plan import read_plan
-from dens_ocp.ablation.runs import runs_of
-from dens_ocp.ablation.tables import collect, json_table, latex_table, text_table
+from dens_ocp.tools.ablate.comparison import paired, summarise
+from dens_ocp.tools.ablate.picture import draw
+from dens_ocp.tools.ablate.plan import read_plan
+from dens_ocp.tools.ablate.runs import runs_of
+from dens_ocp.tools.ablate.tables import collect, json_table, latex_table, text_table
 from tests.ablation.test_plan import write_plan
 
 BASE = {0: 50.0, 1: 40.0, 2: 60.0}

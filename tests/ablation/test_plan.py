@@ -5,10 +5,10 @@ import copy
 import pytest
 import yaml
 
-from dens_ocp.ablation.plan import config_of, read_plan, score_of
-from dens_ocp.ablation.runs import runs_of
-from dens_ocp.config import parse_dens_config
+from dens_ocp.dens.config import parse_dens_config
 from dens_ocp.errors import DensError
+from dens_ocp.tools.ablate.plan import config_of, read_plan, score_of
+from dens_ocp.tools.ablate.runs import runs_of
 from tests.conftest import ROOT
 from tests.runs import small_config, write_config
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from dens_ocp.cli import main
-from dens_ocp.config import DeNSConfig
+from dens_ocp.dens.config import DeNSConfig
+from dens_ocp.tools.cli import main
 from tests.runs import make_trainer, run, small_config, write_config, write_data
 
 

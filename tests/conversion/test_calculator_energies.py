@@ -12,8 +12,8 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from dens_ocp.cli import main
-from dens_ocp.host import dataset_reference
+from dens_ocp.data import dataset_reference
+from dens_ocp.tools.cli import main
 from tests.runs import make_trainer, small_config
 
 PER_ATOM = {"H": -13.6, "C": -1030.0, "O": -2041.0}  # eV, as of all electrons

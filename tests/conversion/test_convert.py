@@ -16,10 +16,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from fairchem.core.datasets import LmdbDataset
 
-from dens_ocp.cli import main
-from dens_ocp.conversion.split import Given, draw
-from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
+from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
 from dens_ocp.errors import DensError
+from dens_ocp.tools.cli import main
+from dens_ocp.tools.data.split import Given, draw
 from tests.runs import make_trainer, small_config
 
 KCAL = 0.04336410  # eV, of kcal/mol (CODATA)

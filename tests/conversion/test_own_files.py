@@ -13,10 +13,10 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from dens_ocp.conversion import energy_reference
-from dens_ocp.conversion.box import fitted_box
-from dens_ocp.conversion.frames import Frame
 from dens_ocp.errors import DensError
+from dens_ocp.tools.data import energy_reference
+from dens_ocp.tools.data.box import fitted_box
+from dens_ocp.tools.data.frames import Frame
 from tests.conversion.test_convert import data, emt_frames, fresh, records, write_npz
 from tests.runs import make_trainer
 

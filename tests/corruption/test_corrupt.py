@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from dens_ocp.batch import attach, carries_corruption, read
-from dens_ocp.config import DeNSConfig
-from dens_ocp.corruption.corrupt import corrupt, step_generator
-from dens_ocp.corruption.noise import sigma_levels
+from dens_ocp.dens.config import DeNSConfig
+from dens_ocp.dens.corruption.corrupt import corrupt, step_generator
+from dens_ocp.dens.corruption.noise import sigma_levels
+from dens_ocp.dens.step_plan import attach, carries_corruption, read
 
 
 def many(num_structures=2000, natoms=6, num_fixed=2, seed=0, **options):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fairchem.core.datasets.base_dataset import create_dataset
 
-from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
+from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
 from tests.lmdbs import s2ef_records, write_lmdb
 
 KEY_MAPPING = {"y": "energy", "force": "forces"}

@@ -8,9 +8,9 @@ import lmdb
 import pytest
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 
-from dens_ocp.datasets.checks import LMDB_FORMATS, check_dataset_paths
-from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
-from dens_ocp.datasets.lmdb_file import read_header
+from dens_ocp.data.checks import LMDB_FORMATS, check_dataset_paths
+from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
+from dens_ocp.data.lmdb_file import read_header
 from dens_ocp.errors import DensError
 from tests.lmdbs import write_lmdb
 

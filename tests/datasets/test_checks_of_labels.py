@@ -9,9 +9,9 @@ from fairchem.core.datasets.base_dataset import create_dataset
 from fairchem.core.datasets.lmdb_dataset import data_list_collater
 from torch.utils.data import DataLoader
 
-from dens_ocp.datasets.collation import CheckingCollater
-from dens_ocp.datasets.named_records import check_first_record, read_with
-from dens_ocp.datasets.record_checks import RecordRules
+from dens_ocp.data.records.collation import CheckingCollater
+from dens_ocp.data.records.named_records import check_first_record, read_with
+from dens_ocp.data.records.record_checks import RecordRules
 from dens_ocp.errors import DensError
 from tests.datasets.conftest import KEY_MAPPING
 from tests.lmdbs import s2ef_records

@@ -10,9 +10,9 @@ from fairchem.core.datasets import LmdbDataset
 from fairchem.core.datasets.base_dataset import create_dataset
 from torch.utils.data import DataLoader
 
-from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
-from dens_ocp.datasets.lmdb_environment import LmdbEnvironment, reopen_in_each_process
-from dens_ocp.datasets.named_records import read_with
+from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
+from dens_ocp.data.lmdb_environment import LmdbEnvironment, reopen_in_each_process
+from dens_ocp.data.records.named_records import read_with
 from dens_ocp.errors import DensError
 
 SHARDS = [1, 2] * 20

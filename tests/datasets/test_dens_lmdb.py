@@ -12,8 +12,8 @@ from fairchem.core.datasets.base_dataset import create_dataset
 from fairchem.core.datasets.lmdb_dataset import data_list_collater
 from torch.utils.data import DataLoader
 
-from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
-from dens_ocp.datasets.md_flags import without_inherited_md
+from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
+from dens_ocp.data.md_flags import without_inherited_md
 from dens_ocp.errors import DensError
 from tests.datasets.conftest import KEY_MAPPING
 

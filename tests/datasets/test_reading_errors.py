@@ -12,11 +12,11 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch.utils.data import DataLoader
 
-from dens_ocp.datasets.checks import check_dataset_paths
-from dens_ocp.datasets.named_records import check_first_record, read_with
-from dens_ocp.datasets.record_checks import RecordRules
+from dens_ocp.data.checks import check_dataset_paths
+from dens_ocp.data.opened_data import open_data_set
+from dens_ocp.data.records.named_records import check_first_record, read_with
+from dens_ocp.data.records.record_checks import RecordRules
 from dens_ocp.errors import DensError
-from dens_ocp.host.opened_data import open_data_set
 from tests.lmdbs import s2ef_records, write_lmdb
 
 REQUIRED = {"energy": "system", "forces": "atom"}

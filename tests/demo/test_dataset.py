@@ -13,14 +13,14 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.optimize import BFGS
 
-from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
-from dens_ocp.demo.adsorbates import atom_references, gas_reference
-from dens_ocp.demo.dataset import DataSettings, make
-from dens_ocp.demo.records import read_folder
-from dens_ocp.demo.splits import DOMAINS, VALIDATION_SPLITS, candidates
-from dens_ocp.demo.surfaces import FACETS, Catalyst, clean_energy, cut, elements
-from dens_ocp.demo.trajectories import RELAXED_FMAX, spread
+from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
 from dens_ocp.errors import DensError
+from dens_ocp.tools.demo.adsorbates import atom_references, gas_reference
+from dens_ocp.tools.demo.dataset import DataSettings, make
+from dens_ocp.tools.demo.records import read_folder
+from dens_ocp.tools.demo.splits import DOMAINS, VALIDATION_SPLITS, candidates
+from dens_ocp.tools.demo.surfaces import FACETS, Catalyst, clean_energy, cut, elements
+from dens_ocp.tools.demo.trajectories import RELAXED_FMAX, spread
 
 TINY = DataSettings(
     train_systems=3, frames=4, md_systems=1, md_frames=2, md_every=3, val_systems=2, val_frames=3
@@ -215,7 +215,7 @@ def test_data_are_reused_only_if_they_are_the_same(data, tmp_path):
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("dens_ocp.demo.dataset.VALIDATION_SPLITS", ("val_nowhere",))
+    monkeypatch.setattr("dens_ocp.tools.demo.dataset.VALIDATION_SPLITS", ("val_nowhere",))
     with pytest.raises(KeyError):
         make(tmp_path / "data", TINY, progress=False)
     assert list(tmp_path.iterdir()) == []

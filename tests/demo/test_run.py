@@ -17,17 +17,17 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from dens_ocp.cli import COMMANDS, main
-from dens_ocp.config import parse_dens_config
-from dens_ocp.demo import config, run
-from dens_ocp.demo.evaluation import write_config
-from dens_ocp.demo.given import read_given
-from dens_ocp.demo.interrupted import NOTE, run_id_of
-from dens_ocp.demo.progress import TrainingProgress
+from dens_ocp.dens.config import parse_dens_config
 from dens_ocp.errors import DensError
-from dens_ocp.evaluation.boards import OC20
-from dens_ocp.pipeline.process import run_cli
-from dens_ocp.pipeline.settings import load_settings
+from dens_ocp.results.leaderboard.boards import OC20
+from dens_ocp.results.pipeline.options import load_settings
+from dens_ocp.results.pipeline.process import run_cli
+from dens_ocp.tools.cli import COMMANDS, main
+from dens_ocp.tools.demo import config, run
+from dens_ocp.tools.demo.evaluation import write_config
+from dens_ocp.tools.demo.given import read_given
+from dens_ocp.tools.demo.interrupted import NOTE, run_id_of
+from dens_ocp.tools.demo.progress import TrainingProgress
 from tests.conftest import build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.lmdbs import write_is2re as write_is2re_lmdb
@@ -289,7 +289,7 @@ def test_the_same_call_goes_on_with_an_interrupted_demo(tmp_path):
         assert second == first and goes_on
         # another process with the same arguments while this one is at work
         code = (
-            "import sys, pathlib; from dens_ocp.demo.interrupted import run_id_of\n"
+            "import sys, pathlib; from dens_ocp.tools.demo.interrupted import run_id_of\n"
             "path = pathlib.Path(sys.argv[1])\n"
             "with run_id_of(path, {'seed': 0, 'train_lmdb': path}) as found: print(*found)"
         )

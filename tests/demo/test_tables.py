@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from dens_ocp.demo.baselines import MEAN, ZERO_FORCE, baselines
-from dens_ocp.demo.labels import Labels, targets
-from dens_ocp.demo.tables import relaxation_table, s2ef_table
-from dens_ocp.evaluation.prediction_files import Predictions
-from dens_ocp.evaluation.scores import IS2REScores, IS2RSScores, s2ef_scores
-from dens_ocp.evaluation.structures import Structure
-from dens_ocp.report.breakdown import Breakdown
+from dens_ocp.data.structures import Structure
+from dens_ocp.results.report.breakdown import Breakdown
+from dens_ocp.results.scores.prediction_files import Predictions
+from dens_ocp.results.scores.scores import IS2REScores, IS2RSScores, s2ef_scores
+from dens_ocp.tools.demo.baselines import MEAN, ZERO_FORCE, baselines
+from dens_ocp.tools.demo.labels import Labels, targets
+from dens_ocp.tools.demo.tables import relaxation_table, s2ef_table
 
 
 def structure(name: str, energy: float, forces: list, fixed: list) -> Structure:

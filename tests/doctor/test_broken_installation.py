@@ -14,11 +14,11 @@ from tests.runs import environment
 
 
 def broken(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """``python -m dens_ocp.cli`` with ``folder`` in front of the installed packages."""
+    """``python -m dens_ocp.tools.cli`` with ``folder`` in front of the installed packages."""
     variables = environment()
     variables["PYTHONPATH"] = os.pathsep.join([str(folder), variables["PYTHONPATH"]])
     return subprocess.run(
-        [sys.executable, "-m", "dens_ocp.cli", *arguments], env=variables, cwd=folder.parent,
+        [sys.executable, "-m", "dens_ocp.tools.cli", *arguments], env=variables, cwd=folder.parent,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dens_ocp.doctor import command, run_folder
-from dens_ocp.doctor.collectives import all_reduce
-from dens_ocp.doctor.finding import OK, PROBLEM, WARNING
-from dens_ocp.doctor.records import nearest_neighbour, sample
+from dens_ocp.tools.doctor import command, run_folder
+from dens_ocp.tools.doctor.collectives import all_reduce
+from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
+from dens_ocp.tools.doctor.records import nearest_neighbour, sample
 from tests.conftest import slab
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import dens_ocp, small_config, write_config, write_data

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dens_ocp.doctor import training
-from dens_ocp.doctor.finding import OK, PROBLEM, WARNING
-from dens_ocp.doctor.model_step import check_step
+from dens_ocp.tools.doctor import training
+from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
+from dens_ocp.tools.doctor.model_step import check_step
 from tests.doctor.test_data import findings, those
 from tests.lmdbs import s2ef_records, write_lmdb, write_s2ef
 from tests.runs import small_config

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dens_ocp.doctor.finding import OK, PROBLEM, WARNING
-from dens_ocp.doctor.programs import check_scripts, check_slurm
-from dens_ocp.doctor.run_folder import check_logger
+from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
+from dens_ocp.tools.doctor.programs import check_scripts, check_slurm
+from dens_ocp.tools.doctor.run_folder import check_logger
 
 BIN = Path(sys.executable).parent
 
@@ -41,7 +41,9 @@ def test_stock_fairchem_first(path, tmp_path):
 
 
 def test_scripts_of_another_environment_or_none(path, tmp_path):
-    script(tmp_path / "bin", "fairchem", "#!/bin/sh\n# from dens_ocp.cli import fairchem_main\n")
+    script(
+        tmp_path / "bin", "fairchem", "#!/bin/sh\n# from dens_ocp.tools.cli import fairchem_main\n"
+    )
     path(tmp_path / "bin")
     other, missing = check_scripts()
     assert "another environment" in other.text and "not on PATH" in missing.text

@@ -7,11 +7,11 @@ from importlib.metadata import requires
 
 from packaging.requirements import Requirement
 
-from dens_ocp.doctor import versions
-from dens_ocp.doctor.devices import judged_extension
-from dens_ocp.doctor.finding import OK, PROBLEM, Finding, guarded, refused
-from dens_ocp.doctor.imports import try_imports
 from dens_ocp.errors import DensError
+from dens_ocp.tools.doctor import versions
+from dens_ocp.tools.doctor.devices import judged_extension
+from dens_ocp.tools.doctor.finding import OK, PROBLEM, Finding, guarded, refused
+from dens_ocp.tools.doctor.imports import try_imports
 from tests.conftest import ROOT
 
 
@@ -28,7 +28,7 @@ def test_no_version_is_repeated_in_the_code():
     project = (ROOT / "pyproject.toml").read_text()
     caps = re.findall(r'^    "[\w-]+[^"]*<([\d.]+)"', project, flags=re.MULTILINE)
     assert "1.17" in caps
-    for path in (ROOT / "src/dens_ocp/doctor").glob("*.py"):
+    for path in (ROOT / "src/dens_ocp/tools/doctor").glob("*.py"):
         for cap in caps:
             assert not re.search(rf"[a-z]<{re.escape(cap)}\b", path.read_text()), (path, cap)
 

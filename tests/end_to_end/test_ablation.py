@@ -31,7 +31,7 @@ def test_stopped_and_gone_on(tmp_path):
     write_plan(tmp_path)
     command = ["ablate", "plan.yml", "--out", "out", "--cpu", "--print-every", "1"]
     first = subprocess.Popen(
-        [sys.executable, "-m", "dens_ocp.cli", *command], cwd=tmp_path, env=environment(),
+        [sys.executable, "-m", "dens_ocp.tools.cli", *command], cwd=tmp_path, env=environment(),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     checkpoint = tmp_path / "out/checkpoints/dens-seed0/checkpoint.pt"

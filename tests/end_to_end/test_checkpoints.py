@@ -109,7 +109,7 @@ def test_official_checkpoint(shared, trained, tmp_path):
 OFFICIAL_PREDICTION = """
 import sys, torch
 from contextlib import nullcontext
-from dens_ocp.host import edge_frames
+from dens_ocp.relaxation import repeatable_frames as edge_frames
 from torch_geometric.data import Batch
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports

@@ -149,7 +149,7 @@ def test_a_reader_who_leaves_is_no_error(data, tmp_path, arguments, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "dens_ocp.cli", *arguments],
+        [sys.executable, "-m", "dens_ocp.tools.cli", *arguments],
         stdout=writer,
         stderr=subprocess.PIPE,
         env=environment(PYTHONUNBUFFERED=unbuffered),

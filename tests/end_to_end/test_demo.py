@@ -2,7 +2,7 @@
 
 import re
 
-from dens_ocp.cli import main
+from dens_ocp.tools.cli import main
 from tests.runs import dens_ocp
 
 SPLITS = ["id", "ood_ads", "ood_cat", "ood_both"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from dens_ocp.cli import main
+from dens_ocp.tools.cli import main
 from tests.lmdbs import write_is2re, write_s2ef
 from tests.runs import dens_ocp, environment
 
@@ -123,7 +123,7 @@ def test_other_settings_are_not_mixed_in(evaluated, trained, config):
 @pytest.mark.slow
 def test_killed_at_random_points_and_restarted(evaluated, trained, config):
     out = config.parent / "killed"
-    words = [sys.executable, "-m", "dens_ocp.cli",
+    words = [sys.executable, "-m", "dens_ocp.tools.cli",
              *command(trained, config, out, "--at-a-time", "2", "--no-report")]  # fmt: skip
     chance = random.Random(0)
     for group in (False, True, True):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ase.io import read
 
-from dens_ocp import cli
+from dens_ocp.tools import cli
 from tests.conftest import ROOT
 from tests.export.stock import without_dens_ocp
 from tests.runs import environment

@@ -81,7 +81,7 @@ def test_resume_from_any_step(data, tmp_path, stop_at):
 KILL_AFTER_FIRST_SAVE = """
 import os, sys
 import dens_ocp.trainer as module
-from dens_ocp.cli import fairchem_main
+from dens_ocp.tools.cli import fairchem_main
 save = module.DeNSTrainer.save
 def save_and_die(self, *args, **kwargs):
     save(self, *args, **kwargs)
@@ -264,7 +264,7 @@ def test_two_multi_rank_runs_at_once(data, tmp_path):
     """torch's default rendezvous is one port, at which both would meet."""
     config = write_config(tmp_path / "c.yml", small_config(data, max_epochs=1))
     command = [
-        sys.executable, "-m", "dens_ocp.cli", "main", "--mode", "train",
+        sys.executable, "-m", "dens_ocp.tools.cli", "main", "--mode", "train",
         "--config-yml", str(config), "--cpu", "--print-every", "1",
         "--num-gpus", "2", "--run-dir", str(tmp_path),
     ]  # fmt: skip

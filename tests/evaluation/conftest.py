@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import Trajectory
 
-from dens_ocp.evaluation.boards import OC20
+from dens_ocp.results.leaderboard.boards import OC20
 from tests.lmdbs import s2ef_records, write_is2re, write_s2ef
 
 SEEDS = {"id": 1, "ood_ads": 2, "ood_cat": 3, "ood_both": 4}

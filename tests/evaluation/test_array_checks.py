@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dens_ocp.evaluation import array_checks
-from dens_ocp.evaluation.reference import Reference
-from dens_ocp.evaluation.submission_sources import Choices, read_source
+from dens_ocp.results.leaderboard import array_checks
+from dens_ocp.results.leaderboard.reference import Reference
+from dens_ocp.results.leaderboard.submission_sources import Choices, read_source
 
 
 def test_blocks_do_not_matter(monkeypatch):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dens_ocp.errors import DensError
-from dens_ocp.evaluation.prediction_files import energies_of_npz, positions_of_npz
-from dens_ocp.evaluation.reference import read_reference
+from dens_ocp.results.leaderboard.reference import read_reference
+from dens_ocp.results.scores.prediction_files import energies_of_npz, positions_of_npz
 
 
 def test_energies_by_id_or_system(tmp_path):

@@ -10,20 +10,20 @@ import pytest
 import torch
 from fairchem.core.modules.evaluator import Evaluator
 
-from dens_ocp.cli import main
+from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.errors import DensError
-from dens_ocp.evaluation import scores as scores_module
-from dens_ocp.evaluation.boards import OC20, OC22, Board
-from dens_ocp.evaluation.prediction_files import Predictions, read_predictions
-from dens_ocp.evaluation.score_tables import score_json, score_latex, score_numbers, score_table
-from dens_ocp.evaluation.scores import (
+from dens_ocp.results.leaderboard.boards import OC20, OC22, Board
+from dens_ocp.results.scores import scores as scores_module
+from dens_ocp.results.scores.prediction_files import Predictions, read_predictions
+from dens_ocp.results.scores.score_tables import score_json, score_latex, score_numbers, score_table
+from dens_ocp.results.scores.scores import (
     IS2REScores,
     S2EFScores,
     is2re_scores,
     is2rs_scores,
     s2ef_scores,
 )
-from dens_ocp.evaluation.structures import Structure, open_structures
+from dens_ocp.tools.cli import main
 from tests.evaluation.conftest import lmdb_options, options
 
 

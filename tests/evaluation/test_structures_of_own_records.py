@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dens_ocp.evaluation.structures import open_structures
+from dens_ocp.data.structures import open_structures
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.molecules import write_molecules
 

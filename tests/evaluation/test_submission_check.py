@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from dens_ocp import evaluation
-from dens_ocp.cli import main
 from dens_ocp.errors import DensError
-from dens_ocp.evaluation.boards import OC20, OC22
-from dens_ocp.evaluation.reference import read_references
-from dens_ocp.evaluation.submission_checker import check_submission
+from dens_ocp.results.leaderboard.boards import OC20, OC22
+from dens_ocp.results.leaderboard.reference import read_references
+from dens_ocp.results.leaderboard.submission_checker import check_submission
+from dens_ocp.tools.cli import main
 from tests.evaluation.conftest import edit, good_submission, lmdb_options
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fairchem.core.scripts import make_submission_file
 
-from dens_ocp.cli import main
-from dens_ocp.evaluation.boards import BOARDS
+from dens_ocp.results.leaderboard.boards import BOARDS
+from dens_ocp.tools.cli import main
 from tests.evaluation.conftest import edit, lmdb_options, options, predict
 
 NAMES = ("ids", "energy", "forces", "chunk_idx")

@@ -7,14 +7,13 @@ import os
 import pytest
 from ase.io import Trajectory
 
-from dens_ocp.datasets import trajectory_files
 from dens_ocp.errors import DensError
-from dens_ocp.evaluation.trajectories import (
+from dens_ocp.relaxation import trajectories, trajectory_files
+from dens_ocp.relaxation.read_trajectories import (
     energies_of_trajectories,
     positions_of_trajectories,
     read_relaxed,
 )
-from dens_ocp.host import trajectories
 from tests.conftest import slab
 from tests.evaluation.conftest import frame
 

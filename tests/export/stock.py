@@ -36,7 +36,7 @@ fairchem.core._cli.main()
 
 OURS = """
 import sys
-from dens_ocp.cli import fairchem_main
+from dens_ocp.tools.cli import fairchem_main
 assert fairchem_main(sys.argv[1:]) == 0
 """
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from dens_ocp import cli
-from dens_ocp.export import stock_model
+from dens_ocp.tools import cli
+from dens_ocp.tools.export import stock_model
 from tests.conftest import SMALL_EQUIFORMER
 from tests.export.conftest import MODELS
 from tests.runs import small_config, write_config
@@ -193,7 +193,7 @@ def test_nothing_is_left_when_predictions_differ(originals, tmp_path, capsys, mo
 
 
 def test_sections_that_are_missing_get_defaults():
-    from dens_ocp.export.stock_config import checkpoint_config, stock_config
+    from dens_ocp.tools.export.stock_config import checkpoint_config, stock_config
 
     optim = {"use_denoising_pos": True, "denoising_pos_coefficient": 10, "batch_size": 7}
     given = {"optim": optim, "dataset": [{"format": "dens_lmdb", "src": "x", "md_source": "auto"}]}

@@ -7,9 +7,9 @@ import sys
 
 import yaml
 
-from dens_ocp.export import command
-from dens_ocp.export.comparison import LARGEST_DIFFERENCE
-from dens_ocp.export.stock_config import TRAINER
+from dens_ocp.tools.export import command
+from dens_ocp.tools.export.comparison import LARGEST_DIFFERENCE
+from dens_ocp.tools.export.stock_config import TRAINER
 from tests.conftest import ROOT
 from tests.test_readme import blocks, commands
 

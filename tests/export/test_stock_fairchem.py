@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dens_ocp import cli
+from dens_ocp.tools import cli
 from tests.conftest import build_model
 from tests.export.conftest import MODELS, Original
 from tests.export.stock import fairchem, ours, python, without_dens_ocp
@@ -83,7 +83,7 @@ def with_random_frames(script: str, *arguments, cwd) -> str:
     """Our calculator with fairchem's random edge frames, not those that follow from geometry."""
     swap = """
 from contextlib import nullcontext
-from dens_ocp.host import edge_frames
+from dens_ocp.relaxation import repeatable_frames as edge_frames
 edge_frames.repeatable = lambda *_: nullcontext()
 """
     return python(swap + script, *arguments, cwd=cwd)
@@ -156,9 +156,9 @@ def test_start_of_fine_tuning_with_our_trainer(pair, data, tmp_path):
     assert torch.load(result, weights_only=False)["step"] == 4
 
     # a new force encoding has no bias, so step 0 predicts what the original does
-    from dens_ocp.export.comparison import example_batch, largest_differences
-    from dens_ocp.export.source import read_source
     from dens_ocp.models.checkpoint_states import fit
+    from dens_ocp.tools.export.comparison import example_batch, largest_differences
+    from dens_ocp.tools.export.source import read_source
 
     start = build_model(model)
     content = torch.load(pair.exported, weights_only=False)

@@ -4,8 +4,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dens_ocp.fast import sphere_programs
-from dens_ocp.fast.sphere_kernel import constants
+from dens_ocp.models.fast.operations import sphere_programs
+from dens_ocp.models.fast.operations.sphere_kernel import constants
 
 GPUS = {70: ("fp32", "fp16"), 80: ("fp32", "bf16"), 90: ("fp32", "bf16")}
 SHAPES = [(19, 64, 196), (29, 64, 324), (49, 128, 324)]

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from dens_ocp.fast.sphere_kernel import agrees, fused_silu, plain_silu, value_and_gradient
+from dens_ocp.models.fast.operations.sphere_kernel import (
+    agrees,
+    fused_silu,
+    plain_silu,
+    value_and_gradient,
+)
 
 generator = torch.Generator().manual_seed(0)
 for edges, size, to, points, channels, dtype in [

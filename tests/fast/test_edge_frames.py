@@ -5,9 +5,10 @@ import torch
 from fairchem.core.models.equiformer_v2.edge_rot_mat import init_edge_rot_mat
 from fairchem.core.models.equiformer_v2.so3 import CoefficientMappingModule, SO3_Rotation
 
-from dens_ocp.fast import blocks, launches
-from dens_ocp.fast.edge_frames import EdgeFrames, MatrixFrames, edge_frames
-from dens_ocp.fast.messages import into_frames, out_of_frames
+from dens_ocp.models.fast import blocks
+from dens_ocp.models.fast.edge_frames import EdgeFrames, MatrixFrames, edge_frames
+from dens_ocp.models.fast.messages import into_frames, out_of_frames
+from dens_ocp.models.fast.operations import launches
 
 EDGES, ATOMS, CHANNELS = 9, 4, 3
 ORDERS = [(3, 2), (4, 2), (2, 0), (3, 3), (1, 1)]

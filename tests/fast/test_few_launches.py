@@ -10,14 +10,14 @@ from fairchem.core.models.equiformer_v2.so3 import SO3_Embedding, SO3_LinearV2, 
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.utils import softmax
 
-from dens_ocp.fast import launches
-from dens_ocp.fast.edge_softmax import edge_softmax
-from dens_ocp.fast.layer_norm import FewLaunchesLayerNorm
-from dens_ocp.fast.rotation import wigner_matrices
-from dens_ocp.fast.so2_convolution import _ComplexLinear, complex_linear
-from dens_ocp.fast.so3_linear import so3_linear
-from dens_ocp.fast.spherical_harmonics import spherical_harmonics
-from dens_ocp.nn import force_encoding
+from dens_ocp.dens import force_encoding
+from dens_ocp.models.fast.operations import launches
+from dens_ocp.models.fast.operations.edge_softmax import edge_softmax
+from dens_ocp.models.fast.operations.layer_norm import FewLaunchesLayerNorm
+from dens_ocp.models.fast.operations.so2_convolution import _ComplexLinear, complex_linear
+from dens_ocp.models.fast.operations.so3_linear import so3_linear
+from dens_ocp.models.fast.rotation import wigner_matrices
+from dens_ocp.models.fast.spherical_harmonics import spherical_harmonics
 from tests.conftest import SMALL_EQUIFORMER, build_model
 
 DOUBLE = {"dtype": torch.float64}

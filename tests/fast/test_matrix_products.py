@@ -3,8 +3,13 @@
 import pytest
 import torch
 
-from dens_ocp.fast import matrix_products
-from dens_ocp.fast.matrix_products import linear, product, uses_onednn, weight_gradient
+from dens_ocp.models.fast.operations import matrix_products
+from dens_ocp.models.fast.operations.matrix_products import (
+    linear,
+    product,
+    uses_onednn,
+    weight_gradient,
+)
 
 
 def tensors(rows, inputs, outputs, dtype=torch.float32):

@@ -5,10 +5,11 @@ import torch
 from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
 from fairchem.core.models.equiformer_v2.transformer_block import SO2EquivariantGraphAttention
 
-from dens_ocp.batch import attach_scored
-from dens_ocp.fast import blocks, launches, s2_activation
-from dens_ocp.fast.sphere_kernel import plain_silu
-from dens_ocp.fast.switch import make_fast
+from dens_ocp.dens.step_plan import attach_scored
+from dens_ocp.models.fast import blocks
+from dens_ocp.models.fast.operations import launches, s2_activation
+from dens_ocp.models.fast.operations.sphere_kernel import plain_silu
+from dens_ocp.models.fast.switch import make_fast
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
 from tests.models.test_chosen_atoms import double, masks, run
 from tests.models.test_models import corrupted

@@ -5,8 +5,11 @@ import torch
 from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
 from fairchem.core.models.equiformer_v2.so3 import SO3_Grid
 
-from dens_ocp.fast import blocks
-from dens_ocp.fast.s2_activation import BlockedS2Activation, BlockedSeparableS2Activation
+from dens_ocp.models.fast import blocks
+from dens_ocp.models.fast.operations.s2_activation import (
+    BlockedS2Activation,
+    BlockedSeparableS2Activation,
+)
 
 LMAX, MMAX, CHANNELS = 4, 2, 5
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dens_ocp.fast import sphere_kernel
+from dens_ocp.models.fast.operations import sphere_kernel
 from tests.runs import environment
 
 pytest.importorskip("triton", reason="comes with CUDA builds of torch")

@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from dens_ocp import cli
+from dens_ocp.checkpoints import checkpoint_files
 from dens_ocp.errors import DensError
-from dens_ocp.host import checkpoint_files
+from dens_ocp.tools import cli
 from tests.guards.conftest import LeavesAMark
 from tests.runs import make_trainer, run, small_config, write_config
 

@@ -11,7 +11,7 @@ import torch
 from torch_geometric.data import Batch
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import non_finite
+from dens_ocp.training import non_finite
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import DENS, environment, make_trainer, run, small_config, write_config, write_data
 
@@ -265,8 +265,8 @@ def test_unknown_action(data, tmp_path):
 
 TWO_RANKS = """
 import sys, torch
-from dens_ocp.host import guarded_step
-from dens_ocp.host.rank_process import run_rank
+from dens_ocp.training import guarded_step
+from dens_ocp.launch.rank_process import run_rank
 from fairchem.core.common import distutils
 from fairchem.core.common.utils import build_config
 from fairchem.core.common.flags import flags

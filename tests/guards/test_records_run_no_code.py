@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from dens_ocp.datasets import record_pickles
-from dens_ocp.datasets.checks import check_lmdb_source
-from dens_ocp.datasets.dens_lmdb import DeNSLmdbDataset
+from dens_ocp.data.checks import check_lmdb_source
+from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
+from dens_ocp.data.records import record_pickles
 from dens_ocp.errors import DensError
 from tests.guards.conftest import LeavesAMark
 from tests.lmdbs import s2ef_records, write_lmdb

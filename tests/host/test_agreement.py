@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import trajectories
-from dens_ocp.host.agreement import MasterFailed, on_master
+from dens_ocp.launch.agreement import MasterFailed, on_master
+from dens_ocp.relaxation import trajectories
 from tests.ranks import on_ranks
 from tests.runs import make_trainer, small_config, write_data
 

@@ -7,7 +7,7 @@ from ase import units
 from ase.build import add_adsorbate, fcc111
 from ase.md.verlet import VelocityVerlet
 
-from dens_ocp.host.edge_frames import FromGeometry
+from dens_ocp.relaxation.repeatable_frames import FromGeometry
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
 from tests.runs import make_trainer, small_config
 

@@ -8,12 +8,12 @@ import torch
 import yaml
 from fairchem.core.common.utils import create_dict_from_args, merge_dicts
 
-from dens_ocp import cli
 from dens_ocp.errors import DensError
-from dens_ocp.host import configured_references
-from dens_ocp.pipeline.folder import EvaluationFolder
-from dens_ocp.pipeline.jobs import jobs_of
-from dens_ocp.pipeline.settings import load_settings
+from dens_ocp.results.pipeline.folder import EvaluationFolder
+from dens_ocp.results.pipeline.jobs import jobs_of
+from dens_ocp.results.pipeline.options import load_settings
+from dens_ocp.settings import configured_references
+from dens_ocp.tools import cli
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import make_trainer, small_config
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from fairchem.core.modules.loss import DDPLoss
 
-from dens_ocp.host.dealt_batches import DealtBatches
-from dens_ocp.host.rank_loss import RankLoss
-from dens_ocp.host.steps import Stepwise
+from dens_ocp.launch.steps import Stepwise
+from dens_ocp.relaxation.dealt_batches import DealtBatches
+from dens_ocp.training.losses import RankLoss
 from tests.lmdbs import write_s2ef
 from tests.runs import make_trainer, run, small_config, write_config
 

@@ -9,8 +9,9 @@ from ase.build import bulk
 from ase.io import Trajectory
 from torch_geometric.data import Batch, Data
 
-from dens_ocp.host import metric_errors, trajectories
-from dens_ocp.host.metric_errors import Fields, MetricRows
+from dens_ocp.relaxation import trajectories
+from dens_ocp.training import metric_errors
+from dens_ocp.training.metric_errors import Fields, MetricRows
 from tests.host import relaxations
 from tests.host.relaxations import OURS, STOCK
 from tests.lmdbs import s2ef_records, write_lmdb

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def command(config, checkpoint, run_dir, *arguments):
     return [
-        sys.executable, "-m", "dens_ocp.cli", "main", "--mode", "run-relaxations", "--cpu",
+        sys.executable, "-m", "dens_ocp.tools.cli", "main", "--mode", "run-relaxations", "--cpu",
         "--config-yml", config, "--checkpoint", checkpoint, "--run-dir", run_dir,
         "--timestamp-id", "run", *arguments,
     ]  # fmt: skip

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from dens_ocp.data.records import record_ids
 from dens_ocp.errors import DensError
-from dens_ocp.host import edge_frames, record_ids, whole_results
+from dens_ocp.relaxation import repeatable_frames, whole_results
 from tests.host import relaxations
 from tests.host.relaxations import OURS, STOCK
 from tests.lmdbs import s2ef_records, write_lmdb
@@ -86,11 +87,11 @@ def test_edge_frames_leave_the_generator_alone():
     torch.manual_seed(0)
     drawn = []
     for seed in (0, 0, 1):
-        with edge_frames.repeatable(seed, Batch(batch), torch.device("cpu")):
+        with repeatable_frames.repeatable(seed, Batch(batch), torch.device("cpu")):
             drawn.append(torch.rand(3))
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
-    with edge_frames.repeatable(0, Batch(), torch.device("cpu")):  # without ids
+    with repeatable_frames.repeatable(0, Batch(), torch.device("cpu")):  # without ids
         assert torch.equal(torch.rand(3), torch.rand(3)) is False
         assert torch.equal(*(torch.rand_like(torch.zeros(2, 3)) for _ in range(2)))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from fairchem.core.common.flags import flags
 
-from dens_ocp.ablation import command as ablate
-from dens_ocp.host import processor
-from dens_ocp.pipeline import command as evaluate
+from dens_ocp.launch import processor
+from dens_ocp.results.pipeline import command as evaluate
+from dens_ocp.tools.ablate import command as ablate
 
 
 def parser_of(name):

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from dens_ocp.host.quiet import quiet
+from dens_ocp.tools.quiet import quiet
 
 
 def test_only_errors_inside_and_as_before_afterwards(caplog):

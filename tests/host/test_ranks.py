@@ -6,7 +6,7 @@ import os
 import pytest
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import rank_process, ranks, submission
+from dens_ocp.launch import rank_process, ranks, slurm
 
 TORCHRUN = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "29500",
@@ -104,4 +104,4 @@ def test_a_job_that_is_started_again_goes_on_with_its_own(config, tmp_path):
 def test_submitting_where_there_is_no_slurm(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DensError, match="srun is not on the PATH"):
-        submission.ClusterExecutor(tmp_path)
+        slurm.ClusterExecutor(tmp_path)

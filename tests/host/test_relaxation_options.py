@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import relaxation_options
-from dens_ocp.host.dealt_batches import DealtBatches, WaitingLoader
+from dens_ocp.relaxation import relaxation_options
+from dens_ocp.relaxation.dealt_batches import DealtBatches, WaitingLoader
 from tests.host import relaxations
 from tests.host.relaxations import OURS, STOCK
 

@@ -9,9 +9,9 @@ from ase.io import Trajectory
 from fairchem.core.common.relaxation.optimizable import OptimizableBatch
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import trajectories
-from dens_ocp.host.relaxation import changed_properties
-from dens_ocp.host.swapped import swapped
+from dens_ocp.patched import swapped
+from dens_ocp.relaxation import trajectories
+from dens_ocp.relaxation.relaxing import changed_properties
 from tests.host import relaxations
 from tests.host.relaxations import OURS, STOCK
 from tests.lmdbs import s2ef_records, write_lmdb

@@ -8,7 +8,7 @@ import torch
 from ase import Atoms
 from torch_geometric.data import Batch
 
-from dens_ocp.batch import Corruption, attach, attach_scored, read
+from dens_ocp.dens.step_plan import Corruption, attach, attach_scored, read
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model, slab
 from tests.host import relaxations
 from tests.lmdbs import write_lmdb

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from dens_ocp.batch import read
+from dens_ocp.dens.step_plan import read
 from tests.conftest import build_model
 
 

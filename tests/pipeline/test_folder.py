@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from dens_ocp.errors import DensError
-from dens_ocp.pipeline.folder import EvaluationFolder, sha256
+from dens_ocp.results.pipeline.folder import EvaluationFolder, sha256
 
 
 def description(sha="a", steps=5):
@@ -45,7 +45,7 @@ def test_the_lock_is_held_by_a_process_that_was_left(tmp_path):
         )
         again = f"""
 from pathlib import Path
-from dens_ocp.pipeline.folder import EvaluationFolder
+from dens_ocp.results.pipeline.folder import EvaluationFolder
 with EvaluationFolder(Path({str(tmp_path)!r})).locked(lambda line: print(line, flush=True)):
     print("mine", flush=True)
 """
@@ -63,7 +63,7 @@ def test_runs_have_locks_of_their_own(tmp_path):
     program = f"""
 import sys
 from pathlib import Path
-from dens_ocp.pipeline.folder import EvaluationFolder
+from dens_ocp.results.pipeline.folder import EvaluationFolder
 folder = EvaluationFolder(Path({str(tmp_path)!r}))
 with folder.locked(lambda line: print(line, flush=True), sys.argv[1:]):
     print("mine", flush=True)

@@ -5,9 +5,9 @@ import torch
 import yaml
 
 from dens_ocp.errors import DensError
-from dens_ocp.pipeline.folder import EvaluationFolder
-from dens_ocp.pipeline.jobs import jobs_of
-from dens_ocp.pipeline.settings import load_settings
+from dens_ocp.results.pipeline.folder import EvaluationFolder
+from dens_ocp.results.pipeline.jobs import jobs_of
+from dens_ocp.results.pipeline.options import load_settings
 from tests.conftest import ROOT, SMALL_EQUIFORMER
 
 TRAINED = {

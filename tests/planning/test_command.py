@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from dens_ocp.cli import main
-from dens_ocp.planning.text import LIMITS
+from dens_ocp.tools.cli import main
+from dens_ocp.tools.plan.text import LIMITS
 from tests.conftest import ROOT
 from tests.runs import small_config, write_config, write_data
 

@@ -6,9 +6,9 @@ import doctest
 
 import pytest
 
-from dens_ocp.planning import cost
-from dens_ocp.planning.fit import fit, fit_line, without_constant
-from dens_ocp.planning.hardware import GPUS, speed_range
+from dens_ocp.tools.plan import cost
+from dens_ocp.tools.plan.fit import fit, fit_line, without_constant
+from dens_ocp.tools.plan.hardware import GPUS, speed_range
 
 
 def test_examples_of_the_docstrings():

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from dens_ocp.host import run_config
-from dens_ocp.planning import paper_runs
-from dens_ocp.planning.counters import PeakBytes
-from dens_ocp.planning.hardware import GPUS, PAPER
-from dens_ocp.planning.measure import build, measure, structure
-from dens_ocp.planning.plan import speed_from_paper
+from dens_ocp.settings import run_config
+from dens_ocp.tools.plan import paper_runs
+from dens_ocp.tools.plan.counters import PeakBytes
+from dens_ocp.tools.plan.hardware import GPUS, PAPER
+from dens_ocp.tools.plan.measure import build, measure, structure
+from dens_ocp.tools.plan.plan import speed_from_paper
 from tests.conftest import ROOT, SMALL_EQUIFORMER, SMALL_ESCN
 
 CPU = torch.device("cpu")

@@ -82,7 +82,7 @@ class Lives:
 def _serve() -> None:
     import fairchem.core.common.utils as fairchem_utils
 
-    from dens_ocp.cli import fairchem_main
+    from dens_ocp.tools.cli import fairchem_main
 
     fairchem_utils.setup_imports()
     import fairchem.core._cli  # noqa: F401

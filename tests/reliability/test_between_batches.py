@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dens_ocp.host import signals
+from dens_ocp.launch import signals
 from tests.ranks import on_ranks
 from tests.reliability.states import checkpoint, difference
 from tests.runs import make_trainer, small_config

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dens_ocp.checkpoints import kept_checkpoints
 from dens_ocp.errors import DensError
-from dens_ocp.host import kept_checkpoints
 from tests.reliability.states import checkpoint, difference
 
 

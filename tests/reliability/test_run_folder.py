@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from dens_ocp.checkpoints import run_folder
 from dens_ocp.errors import DensError
-from dens_ocp.host import run_folder
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from dens_ocp.host import run_start
+from dens_ocp.checkpoints import run_start
 from tests.runs import make_trainer, small_config
 
 

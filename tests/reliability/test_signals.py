@@ -85,8 +85,8 @@ def test_two_ranks(config, tmp_path, to):
     a terminal do it."""
     path = config(max_epochs=6, batch_size=1, eval_every=1000, checkpoint_every=1000)
     command = [
-        sys.executable, "-m", "dens_ocp.cli", "main", "--mode", "train", "--config-yml", str(path),
-        "--cpu", "--print-every", "1", "--run-dir", str(tmp_path), "--num-gpus", "2",
+        sys.executable, "-m", "dens_ocp.tools.cli", "main", "--mode", "train", "--config-yml",
+        str(path), "--cpu", "--print-every", "1", "--run-dir", str(tmp_path), "--num-gpus", "2",
         "--timestamp-id", "parts",
     ]  # fmt: skip
     log = tmp_path / "log"
@@ -117,7 +117,7 @@ def test_two_ranks(config, tmp_path, to):
 
 AT_ONCE = """
 import multiprocessing, os, signal, sys, time
-from dens_ocp.host import signals
+from dens_ocp.launch import signals
 
 def rank():
     signals.listen()
@@ -168,7 +168,8 @@ def test_an_ignored_ctrl_c_stays_ignored():
     """As a shell starts what runs in the background."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from dens_ocp.host import signals; signals.listen(); signal.raise_signal(signal.SIGINT)\n"
+        "from dens_ocp.launch import signals; signals.listen()\n"
+        "signal.raise_signal(signal.SIGINT)\n"
         "assert signals.received() == 0 and signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
     )
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)

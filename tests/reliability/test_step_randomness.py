@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from fairchem.core.models.equiformer_v2.drop import GraphDropPath
 
-from dens_ocp.corruption.corrupt import step_generator
-from dens_ocp.host.step_randomness import drop_paths_alike, seed_step
+from dens_ocp.dens.corruption.corrupt import step_generator
+from dens_ocp.training.step_randomness import drop_paths_alike, seed_step
 
 
 def drawn(seed: int, rank: int, step: int) -> tuple[float, float, float]:

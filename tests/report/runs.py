@@ -13,7 +13,7 @@ from ase.constraints import FixAtoms
 from ase.io import Trajectory
 from torch.utils.tensorboard import SummaryWriter
 
-from dens_ocp.evaluation.structures import Structure, open_structures
+from dens_ocp.data.structures import Structure, open_structures
 from tests.lmdbs import write_is2re, write_s2ef
 
 NAME = "2024-01-01-00-00-00-000001-first"

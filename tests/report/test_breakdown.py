@@ -9,10 +9,15 @@ import pytest
 import torch
 from fairchem.core.modules import evaluator
 
+from dens_ocp.data.structures import Structure, structure
 from dens_ocp.errors import DensError
-from dens_ocp.evaluation.structures import Structure, structure
-from dens_ocp.report.breakdown import MAGNITUDES, Breakdown, adsorbate_formula, surface_elements
-from dens_ocp.report.sample import Sample
+from dens_ocp.results.report.breakdown import (
+    MAGNITUDES,
+    Breakdown,
+    adsorbate_formula,
+    surface_elements,
+)
+from dens_ocp.results.report.sample import Sample
 from tests.conftest import slab
 
 

@@ -10,9 +10,9 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from dens_ocp.errors import DensError
-from dens_ocp.report.scalars import collected, smooth, tail, window_ends
-from dens_ocp.report.tensorboard_curves import read_scalars
-from dens_ocp.report.wandb_curves import read_wandb, run_files
+from dens_ocp.results.report.scalars import collected, smooth, tail, window_ends
+from dens_ocp.results.report.tensorboard_curves import read_scalars
+from dens_ocp.results.report.wandb_curves import read_wandb, run_files
 from tests.runs import environment
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from dens_ocp.cli import main
+from dens_ocp.data.structures import open_structures
 from dens_ocp.errors import DensError
-from dens_ocp.evaluation.structures import open_structures
-from dens_ocp.report.evaluation_folder import read_evaluation, score_split
+from dens_ocp.results.report.evaluation_folder import read_evaluation, score_split
+from dens_ocp.tools.cli import main
 from tests.lmdbs import write_lmdb
 from tests.molecules import record as molecule_record
 from tests.report.runs import NAME, write_evaluation, write_predictions, write_run

@@ -7,10 +7,10 @@ import pytest
 import torch
 from matplotlib import image
 
-from dens_ocp.config import DeNSConfig
-from dens_ocp.evaluation.structures import structure
-from dens_ocp.report.breakdown import Breakdown
-from dens_ocp.report.corruption_gallery import (
+from dens_ocp.data.structures import structure
+from dens_ocp.dens.config import DeNSConfig
+from dens_ocp.results.report.breakdown import Breakdown
+from dens_ocp.results.report.figures.corruption_gallery import (
     DISPLACED,
     FORCE,
     LONGEST_FORCE,
@@ -20,14 +20,14 @@ from dens_ocp.report.corruption_gallery import (
     most_varied,
     sigmas_around,
 )
-from dens_ocp.report.drawing import COLOURS, DENSITY_FROM, save
-from dens_ocp.report.force_magnitude import binned, force_magnitude
-from dens_ocp.report.group_errors import element_errors, group_errors, keys
-from dens_ocp.report.learning_curves import ERRORS, SETTINGS, learning_curves
-from dens_ocp.report.parity import Parity, parity
-from dens_ocp.report.relaxation_files import Relaxations, Trace
-from dens_ocp.report.relaxation_traces import relaxation_traces
-from dens_ocp.report.tensorboard_curves import read_scalars
+from dens_ocp.results.report.figures.drawing import COLOURS, DENSITY_FROM, save
+from dens_ocp.results.report.figures.force_magnitude import binned, force_magnitude
+from dens_ocp.results.report.figures.group_errors import element_errors, group_errors, keys
+from dens_ocp.results.report.figures.learning_curves import ERRORS, SETTINGS, learning_curves
+from dens_ocp.results.report.figures.parity import Parity, parity
+from dens_ocp.results.report.figures.relaxation_traces import relaxation_traces
+from dens_ocp.results.report.relaxation_files import Relaxations, Trace
+from dens_ocp.results.report.tensorboard_curves import read_scalars
 from tests.conftest import slab
 from tests.report.runs import write_events
 

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from dens_ocp.config import DeNSConfig
-from dens_ocp.report import verdict
-from dens_ocp.report.breakdown import Scores
-from dens_ocp.report.relaxation_files import Relaxations
-from dens_ocp.report.verdict import BAD, GOOD, NOTE, Check, SplitNumbers
+from dens_ocp.dens.config import DeNSConfig
+from dens_ocp.results.report import verdict
+from dens_ocp.results.report.breakdown import Scores
+from dens_ocp.results.report.relaxation_files import Relaxations
+from dens_ocp.results.report.verdict import BAD, GOOD, NOTE, Check, SplitNumbers
 
 DENS = DeNSConfig(p=0.5, r=0.5, sigma=0.1)
 

@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import config_file, run_config
-from dens_ocp.settings import run
-from dens_ocp.settings.optim import needed_for_training
+from dens_ocp.settings import config_file, run, run_config
+from dens_ocp.settings.sections.optim import needed_for_training
 from tests.conftest import ROOT
 from tests.runs import small_config, write_config
 

@@ -8,12 +8,13 @@ import torch
 from pydantic import BeforeValidator
 
 from dens_ocp.errors import DensError
-from dens_ocp.settings import run, values
-from dens_ocp.settings.dataset import DataSet, Fit, Normalizer
-from dens_ocp.settings.optim import LambdaSchedule, Optim
-from dens_ocp.settings.section import read
-from dens_ocp.settings.targets import Loss, Output
-from dens_ocp.settings.task import Logger, RelaxOptions, Task
+from dens_ocp.settings import run
+from dens_ocp.settings.sections import values
+from dens_ocp.settings.sections.dataset import DataSet, Fit, Normalizer
+from dens_ocp.settings.sections.optim import LambdaSchedule, Optim
+from dens_ocp.settings.sections.section import read
+from dens_ocp.settings.sections.targets import Loss, Output
+from dens_ocp.settings.sections.task import Logger, RelaxOptions, Task
 
 MODELS = (Optim, LambdaSchedule, DataSet, Normalizer, Fit, Output, Loss, Task, RelaxOptions, Logger)
 NUMBERS = {float, int, int | float}
@@ -150,7 +151,7 @@ def test_load_balancing_is_atoms(given):
 def test_numbers_of_our_models_by_the_types_of_their_constructors(name):
     from fairchem.core.common.registry import registry
 
-    from dens_ocp.settings import signatures
+    from dens_ocp.settings.sections import signatures
 
     cls = registry.get_model_class(name)
     hints = signatures._hints(cls)

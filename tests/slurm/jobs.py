@@ -57,7 +57,7 @@ class Jobs:
     def submit_itself(self, *arguments: str, ranks: int = 2) -> str:
         """``dens-ocp main --submit`` for ranks on the CPU; returns the id of the job."""
         done = self.run(
-            sys.executable, "-m", "dens_ocp.cli", "main", "--mode", "train", "--config-yml",
+            sys.executable, "-m", "dens_ocp.tools.cli", "main", "--mode", "train", "--config-yml",
             "config.yml", "--submit", "--cpu", "--num-gpus", str(ranks), "--slurm-mem", "1",
             "--slurm-timeout", "1", "--print-every", "1", *arguments,
         )  # fmt: skip

@@ -25,7 +25,7 @@ def test_array_predictions_table(jobs):
 
     def ablate(*options):
         done = jobs.run(
-            sys.executable, "-m", "dens_ocp.cli", "ablate", "ablation/plan.yml", "--out",
+            sys.executable, "-m", "dens_ocp.tools.cli", "ablate", "ablation/plan.yml", "--out",
             "ablation/out", "--cpu", *options,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

@@ -8,7 +8,7 @@ import torch
 from fairchem.core.modules import evaluator
 
 from dens_ocp.errors import DensError
-from dens_ocp.host import best_metric
+from dens_ocp.settings import best_metric
 from tests.runs import make_trainer, small_config, write_data
 
 FUNCTIONS = [

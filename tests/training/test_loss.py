@@ -5,8 +5,8 @@ import torch
 from fairchem.core.modules.loss import DDPLoss
 from torch_geometric.data import Batch, Data
 
-from dens_ocp.batch import Corruption, attach
-from dens_ocp.loss import NoiseTarget, force_and_noise_loss, target_loss
+from dens_ocp.dens.loss import NoiseTarget, force_and_noise_loss, target_loss
+from dens_ocp.dens.step_plan import Corruption, attach
 from tests.runs import make_trainer, small_config, write_data
 
 

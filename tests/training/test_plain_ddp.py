@@ -7,7 +7,7 @@ import torch
 from torch.nn.parallel.distributed import DistributedDataParallel
 
 from dens_ocp.errors import DensError
-from dens_ocp.host.resumable import FixedBuckets
+from dens_ocp.training.resumable import FixedBuckets
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
 from tests.ranks import on_ranks
 from tests.runs import make_trainer, small_config, write_data

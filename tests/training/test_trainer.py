@@ -95,7 +95,7 @@ def test_dens_step_corrupts_learns_and_measures(data, tmp_path, model):
 
 
 def structures(batch):
-    from dens_ocp.batch import read
+    from dens_ocp.dens.step_plan import read
 
     return read(batch).structure_mask[batch.batch]
 
@@ -258,7 +258,7 @@ def test_md_structures_are_left_alone_and_flags_are_not_inherited(tmp_path):
 @pytest.fixture
 def everywhere(monkeypatch):
     """The heads do not learn which atoms are looked at, so they compute all."""
-    return lambda: monkeypatch.setattr("dens_ocp.trainer.attach_scored", lambda *_: None)
+    return lambda: monkeypatch.setattr("dens_ocp.training.trainer.attach_scored", lambda *_: None)
 
 
 @pytest.mark.parametrize("free_only", [True, False])

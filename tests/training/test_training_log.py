@@ -7,7 +7,7 @@ import re
 import pytest
 from fairchem.core.trainers import base_trainer, ocp_trainer
 
-from dens_ocp.host.training_log import shown, summary
+from dens_ocp.training.training_log import shown, summary
 from tests.runs import logged, make_trainer, small_config, write_data
 
 

@@ -7,8 +7,8 @@ import torch
 from fairchem.core.trainers import OCPTrainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dens_ocp.host import metric_errors
-from dens_ocp.host.trainer import HostTrainer
+from dens_ocp.training import metric_errors
+from dens_ocp.training.fairchem_trainer import HostTrainer
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import make_trainer, small_config, write_data

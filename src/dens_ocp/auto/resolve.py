@@ -6,7 +6,7 @@ from typing import Any
 
 from dens_ocp.auto.evidence import observe
 from dens_ocp.auto.pick import Picks, pick, rounded
-from dens_ocp.config import DeNSConfig
+from dens_ocp.dens.config import DeNSConfig
 from dens_ocp.errors import DensError
 
 

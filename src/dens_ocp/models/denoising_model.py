@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class DenoisingModel(torch.nn.Module, ABC):
     """Energy and forces of a batch; in training also the noise of its corrupted atoms.
 
-    In training mode the batch may carry the fields of :mod:`dens_ocp.batch`. In evaluation mode
-    none of these fields is looked at, ``forces`` neither.
+    In training mode the batch may carry the fields of :mod:`dens_ocp.dens.step_plan`. In evaluation
+    mode none of these fields is looked at, ``forces`` neither.
 
     Attributes:
         use_denoising_energy: False: no energy loss on DeNS structures.

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dens_ocp.batch import read, read_scored
+from dens_ocp.dens.force_encoding import ForceEncoding, checked_scale
+from dens_ocp.dens.step_plan import read, read_scored
 from dens_ocp.errors import DensError, nearest
-from dens_ocp.fast.spherical_harmonics import spherical_harmonics
-from dens_ocp.fast.switch import make_fast
 from dens_ocp.models import lone_atoms
 from dens_ocp.models.denoising_model import DenoisingModel
+from dens_ocp.models.fast.spherical_harmonics import spherical_harmonics
+from dens_ocp.models.fast.switch import make_fast
 from dens_ocp.models.parameter_names import translated
-from dens_ocp.nn.force_encoding import ForceEncoding, checked_scale
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -56,9 +56,10 @@ class DeNSModel(DenoisingModel):
                 (Angstrom; 0 for uncorrupted atoms) to its l = 0 part.
             use_denoising_energy: False: ablation, the trainer puts no energy loss on DeNS
                 structures (the authors' model option; ``optim.dens.energy`` says the same).
-            fast: evaluate the backbone in another order (:mod:`dens_ocp.fast`): the same numbers to
-                rounding, less time and memory; False: fairchem's own path. ``auto``: True, but for
-                models that nobody has measured on a GPU (eSCN), on a machine with one.
+            fast: evaluate the backbone in another order (:mod:`dens_ocp.models.fast`): the same
+                numbers to rounding, less time and memory; False: fairchem's own path. ``auto``:
+                True, but for models that nobody has measured on a GPU (eSCN), on a machine with
+                one.
             backbone_options: the fairchem backbone's own options.
 
         Raises:

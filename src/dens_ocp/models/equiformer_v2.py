@@ -13,9 +13,9 @@ from fairchem.core.models.equiformer_v2.so3 import SO3_Rotation
 from fairchem.core.models.equiformer_v2.weight_initialization import eqv2_init_weights
 
 from dens_ocp.errors import DensError
+from dens_ocp.models.chosen_atoms import EqV2ChosenAtomsHead
 from dens_ocp.models.dens_model import DeNSModel
-from dens_ocp.nn.chosen_atoms import EqV2ChosenAtomsHead
-from dens_ocp.nn.injection import added_to_output
+from dens_ocp.models.injection import added_to_output
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch

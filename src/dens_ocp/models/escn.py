@@ -15,9 +15,9 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
 )
 
+from dens_ocp.models.chosen_atoms import eSCNChosenAtomsHead
 from dens_ocp.models.dens_model import DeNSModel
-from dens_ocp.nn.chosen_atoms import eSCNChosenAtomsHead
-from dens_ocp.nn.injection import added_to_input
+from dens_ocp.models.injection import added_to_input
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: their files, which are kept, what a run goes on from."""

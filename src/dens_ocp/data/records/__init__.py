@@ -1,0 +1,1 @@
+"""Records of an LMDB: forms they come in, checks, names, errors of reading."""

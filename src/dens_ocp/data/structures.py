@@ -1,0 +1,125 @@
+"""Labelled structures as arrays, read one by one through fairchem's own data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fairchem.core.common.registry import registry
+from torch_geometric.data import Data
+
+from dens_ocp.data.checks import check_dataset_paths
+from dens_ocp.data.records.named_records import read_with
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A structure and the labels that it has; of a test set, none.
+
+    Attributes:
+        id: ``sid_fid`` for S2EF records, ``sid`` for others: the id in prediction files.
+        sid: id of the system, the name of its relaxation trajectory.
+        atomic_numbers, tags: (N,) int64. fixed: (N,) bool.
+        pos: (N, 3) Angstrom. cell: (3, 3) Angstrom, zeros where a record has none.
+        energy: eV, or None. forces: (N, 3) eV/Angstrom, or None.
+        energy_relaxed: eV, or None. pos_relaxed: (N, 3) Angstrom, or None.
+    """
+
+    id: str
+    sid: str
+    atomic_numbers: np.ndarray
+    tags: np.ndarray
+    fixed: np.ndarray
+    pos: np.ndarray
+    cell: np.ndarray
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    energy_relaxed: float | None = None
+    pos_relaxed: np.ndarray | None = None
+
+    @property
+    def free(self) -> np.ndarray:
+        """(N,) bool: atoms that move, those of prediction files."""
+        return ~self.fixed
+
+
+def open_structures(section: Mapping[str, Any], name: str = "dataset") -> Structures:
+    """Open the data set of a config section as fairchem would.
+
+    Args:
+        section: ``src``, ``format`` (default ``lmdb``), ``key_mapping`` (beside OC20's) and what
+            else the format takes; ``transforms`` are left out.
+        name: of the section, for messages.
+
+    Raises:
+        DensError: the path is missing or holds no whole LMDB.
+    """
+    section = {"format": "lmdb", **section}
+    section.pop("transforms", None)
+    check_dataset_paths(section, name)
+    dataset = registry.get_dataset_class(section["format"])(section)
+    read_with(dataset, numbered=True)
+    return Structures(dataset)
+
+
+class Structures:
+    """The structures of a data set, each read when it is asked for."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Structure:
+        return structure(self.dataset[index])
+
+    def __iter__(self) -> Iterator[Structure]:
+        return (self[index] for index in range(len(self)))
+
+
+def structure(record: Data) -> Structure:
+    """The arrays of an OC20 or OC22 record; energies and forces by their names in the LMDBs
+    (``y``, ``force``, ``y_relaxed``) or fairchem's (``energy``, ``forces``, ``energy_relaxed``)."""
+    sid = str(_plain(record.sid))
+    natoms = record.pos.shape[0]
+    fid, cell = _first(record, "fid"), _first(record, "cell")
+    fixed, tags = _first(record, "fixed"), _first(record, "tags")
+    return Structure(
+        id=sid if fid is None else f"{sid}_{_plain(fid)}",
+        sid=sid,
+        atomic_numbers=record.atomic_numbers.numpy().astype(np.int64),
+        tags=np.zeros(natoms, np.int64) if tags is None else tags.numpy().astype(np.int64),
+        fixed=np.zeros(natoms, bool) if fixed is None else fixed.numpy().astype(bool),
+        pos=record.pos.numpy(),
+        cell=np.zeros((3, 3), np.float32) if cell is None else cell.numpy().reshape(3, 3),
+        energy=_number(record, "energy", "y"),
+        forces=_array(record, "forces", "force"),
+        energy_relaxed=_number(record, "energy_relaxed", "y_relaxed"),
+        pos_relaxed=_array(record, "pos_relaxed"),
+    )
+
+
+def _first(record: Data, *names: str) -> Any:
+    for name in names:
+        value = getattr(record, name, None)
+        if value is not None:
+            return value
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """A sid or fid: a number, a string, or a tensor with one number."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _number(record: Data, *names: str) -> float | None:
+    value = _first(record, *names)
+    return None if value is None else float(_plain(value))
+
+
+def _array(record: Data, *names: str) -> np.ndarray | None:
+    value = _first(record, *names)
+    return None if value is None else value.numpy()

@@ -1,0 +1,1 @@
+"""The method, pure: options, the plan of a step, corruption, force encoding, loss and metrics."""

@@ -1,1 +1,0 @@
-"""From a checkpoint to numbers: predictions, relaxations, scores, leaderboard files."""

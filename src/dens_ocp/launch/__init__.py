@@ -1,0 +1,1 @@
+"""Processes of a run: ranks, SLURM, signals, agreement, data workers, logger login."""

@@ -1,0 +1,1 @@
+"""Single operations of fairchem's models in faster forms."""

@@ -1,0 +1,119 @@
+"""fairchem's SO(2) convolution on coefficients that lie by order already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from fairchem.core.models.equiformer_v2.so2_ops import SO2_Convolution
+
+from dens_ocp.models.fast.operations.launches import few_launches
+from dens_ocp.models.fast.operations.matrix_products import linear, product, weight_gradient
+
+
+def so2_convolution(
+    layer: SO2_Convolution, orders: Sequence[torch.Tensor]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The linear part of the convolution (the radial function is in the orders already).
+
+    Args:
+        layer: fairchem's, for its weights.
+        orders: see :class:`~dens_ocp.models.fast.edge_frames.EdgeFrames`, of ``sphere_channels``.
+
+    Returns:
+        Orders of ``m_output_channels``, and the extra outputs of m = 0, (E, extra).
+    """
+    extra = layer.extra_m0_output_channels or 0
+    out = linear(orders[0].flatten(1), layer.fc_m0.weight, layer.fc_m0.bias)
+    more, out = out.split([extra, out.shape[1] - extra], 1)
+    convolved = [out.unflatten(1, (-1, layer.m_output_channels))]
+    for order, of_order in zip(orders[1:], layer.so2_m_conv, strict=True):
+        out = complex_linear(order.flatten(1), of_order.fc.weight)
+        convolved.append(out.unflatten(1, (-1, layer.m_output_channels)))
+    return convolved, more
+
+
+class _ComplexLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, _complex(weight))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, weight = ctx.saved_tensors
+        of_x = product(gradient, _complex(weight).t())
+        upper, lower = weight_gradient(gradient, x).chunk(2)
+        (real, left), (right, other) = upper.chunk(2, 1), lower.chunk(2, 1)
+        return of_x, torch.cat([real + other, right - left])
+
+
+class _ComplexLinearByParts(torch.autograd.Function):
+    """All four products in one, added up afterwards: the matrix need not be made."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        x = x.unflatten(1, (2, -1)).flatten(0, 1)
+        ctx.save_for_backward(x, weight)
+        (real, turned), (other, straight) = (
+            part.chunk(2, 1) for part in (x @ weight.t()).unflatten(0, (-1, 2)).unbind(1)
+        )
+        out = x.new_empty(len(real), 2, real.shape[1])
+        torch.sub(real, straight, out=out[:, 0])
+        torch.add(turned, other, out=out[:, 1])
+        return out.flatten(1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, weight = ctx.saved_tensors
+        plus, minus = gradient.chunk(2, 1)
+        both = gradient.new_empty(len(gradient), 2, gradient.shape[1])
+        both[:, 0] = gradient
+        both[:, 1, : plus.shape[1]] = minus
+        torch.neg(plus, out=both[:, 1, plus.shape[1] :])
+        both = both.flatten(0, 1)
+        return (both @ weight).unflatten(0, (-1, 2)).flatten(1), both.t() @ x
+
+
+def complex_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The product of complex numbers with a matrix [[a, -b], [b, a]]: +m and -m come and go in one
+    product, and nothing is left to be added up. The matrix is twice as large as the weights; it is
+    made again in the backward pass.
+
+    Args:
+        x: (E, 2 K), +m first.
+        weight: (2 N, K), a first, then b: ``SO2_m_Convolution.fc.weight``.
+
+    Returns:
+        (E, 2 N). Differentiable once.
+    """
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    form = _ComplexLinearByParts if few_launches(x.device) else _ComplexLinear
+    with torch.autocast(kind, enabled=False):
+        return form.apply(x.to(dtype), weight.to(dtype))
+
+
+def _complex(weight: torch.Tensor) -> torch.Tensor:
+    real, imaginary = weight.chunk(2)
+    return torch.cat([torch.cat([real, -imaginary], 1), torch.cat([imaginary, real], 1)])
+
+
+def so2_convolution_of_degree(
+    layer: SO2_Convolution, orders: Sequence[torch.Tensor], degree: int
+) -> list[torch.Tensor]:
+    """Orders 0..degree of the convolution's output of one degree alone, (E, 1 or 2, C); as many
+    orders are looked at."""
+    channels, extra = layer.m_output_channels, layer.extra_m0_output_channels or 0
+    rows = slice(extra + degree * channels, extra + (degree + 1) * channels)
+    weight, bias = layer.fc_m0.weight[rows], layer.fc_m0.bias[rows]
+    out = [linear(orders[0].flatten(1), weight, bias)[:, None]]
+    for order, values in enumerate(orders[1:], start=1):
+        first = (degree - order) * channels
+        both = layer.so2_m_conv[order - 1].fc.weight.unflatten(0, (2, -1))
+        weight = both[:, first : first + channels].flatten(0, 1)
+        out.append(complex_linear(values.flatten(1), weight).unflatten(1, (2, channels)))
+    return out

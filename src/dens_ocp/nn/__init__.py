@@ -1,1 +1,0 @@
-"""Force encoding and its way into a fairchem backbone."""

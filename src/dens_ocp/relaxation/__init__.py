@@ -1,0 +1,1 @@
+"""Relaxations: batches dealt to ranks, trajectories, metrics."""

@@ -1,0 +1,129 @@
+"""From results to scores, leaderboard files and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dens_ocp.data.structures import open_structures
+from dens_ocp.errors import DensError
+from dens_ocp.results.leaderboard.boards import Board
+from dens_ocp.results.leaderboard.reference import read_references
+from dens_ocp.results.leaderboard.submission_sources import Choices
+from dens_ocp.results.leaderboard.submission_writer import make_submission
+from dens_ocp.results.pipeline.folder import EvaluationFolder
+from dens_ocp.results.pipeline.options import EvaluationSettings
+from dens_ocp.results.report.command import evaluation_and_its_run, write_report
+from dens_ocp.results.scores.score import score_structures
+from dens_ocp.results.scores.score_tables import Score, score_json, score_latex, score_table
+from dens_ocp.whole_files import write_text
+
+
+def conclude(
+    settings: EvaluationSettings,
+    folder: EvaluationFolder,
+    *,
+    report: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Score what has labels, write the files of the board, write the report.
+
+    The same results give the same bytes.
+
+    Args:
+        settings: whose runs are all done.
+        report: write ``report/index.html`` too.
+        say: prints a line.
+
+    Raises:
+        DensError: results that do not fit the data; a leaderboard file that would be wrong.
+    """
+    scores = {}
+    for task, sections in _sections(settings).items():
+        found = _scores(task, sections, folder, say)
+        if found:
+            scores[task] = found
+    written = []
+    if scores:
+        board = settings.board or Board("scores", settings.splits, settings.splits, "float32")
+        table = score_table(scores, board)
+        for kind, text in (
+            ("txt", table),
+            ("json", score_json(scores, board)),
+            ("tex", score_latex(scores, board)),
+        ):
+            write_text(folder.scores(kind), text)
+            written.append(folder.scores(kind))
+        say("\n" + table)
+    if settings.board is not None:
+        written += _submissions(settings, settings.board, folder, say)
+    if report:
+        path, verdict = write_report(*evaluation_and_its_run(folder.path), folder.report)
+        written.append(path)
+        say(verdict)
+    say("written:")
+    for path in written:
+        say(f"  {path}")
+
+
+def _sections(settings: EvaluationSettings) -> dict[str, dict[str, dict[str, Any]]]:
+    """Sections of data sets by task and split."""
+    return {"s2ef": settings.s2ef, "is2re": settings.is2re, "is2rs": settings.is2re}
+
+
+_LABELS = {"s2ef": "forces", "is2re": "energy_relaxed", "is2rs": "pos_relaxed"}
+"""The label without which a task has no scores."""
+
+
+def _scores(
+    task: str,
+    sections: dict[str, dict[str, Any]],
+    folder: EvaluationFolder,
+    say: Callable[[str], None],
+) -> dict[str, Score]:
+    """Scores of the splits that have labels."""
+    scores = {}
+    for split, section in sections.items():
+        structures = open_structures(section, f"evaluation.{task}.{split}")
+        if getattr(structures[0], _LABELS[task]) is None:
+            say(f"no {task} scores of {split}: its data set has no label {_LABELS[task]}")
+            continue
+        bar = tqdm(structures, desc=f"{task} {split}", total=len(structures), leave=False)
+        try:
+            scores[split] = score_structures(task, folder.results(task, split), bar)
+        except DensError as error:
+            raise DensError(f"{task}, {split}: {error}") from None
+    return scores
+
+
+def _submissions(
+    settings: EvaluationSettings,
+    board: Board,
+    folder: EvaluationFolder,
+    say: Callable[[str], None],
+) -> list[Path]:
+    """The files of the board for which all splits are there, compared with the data sets."""
+    references: dict[int, Any] = {}
+    written = []
+    for task, sections in _sections(settings).items():
+        missing = [split for split in board.splits if split not in sections]
+        if missing:
+            say(f"no {task} file for {board.name}: without {', '.join(missing)}")
+            continue
+        if id(sections) not in references:
+            paths = {split: Path(section["src"]) for split, section in sections.items()}
+            references[id(sections)] = read_references(paths)
+        make_submission(
+            folder.submission(task),
+            task,
+            board,
+            {split: folder.results(task, split) for split in board.splits},
+            references[id(sections)],
+            Choices(progress=False),
+            force=True,
+        )
+        written.append(folder.submission(task))
+    return written

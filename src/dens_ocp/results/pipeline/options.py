@@ -1,0 +1,148 @@
+"""The config of an evaluation: its own section ``evaluation``, the rest is fairchem's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairchem.core.common.utils import merge_dicts
+
+from dens_ocp.errors import DensError, nearest
+from dens_ocp.results.leaderboard.boards import Board, board
+from dens_ocp.settings import config_file, oc22_references
+from dens_ocp.settings.configured_references import keeping_settings
+from dens_ocp.settings.overrides import applied
+
+TASKS = ("s2ef", "is2re")
+_KEYS = ("board", "dataset", *TASKS)
+_FROM_TRAINING = ("trainer", "model", "outputs", "loss_functions", "evaluation_metrics", "optim")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is evaluated.
+
+    Attributes:
+        board: the leaderboard, or None: splits of any name, no leaderboard files.
+        s2ef: sections of data sets to predict on, by split.
+        is2re: sections of data sets of initial structures to relax, by split.
+        host: fairchem's config of every run, without data sets (but for the normalizers and element
+            references that ``dataset.train`` names).
+    """
+
+    board: Board | None
+    s2ef: dict[str, dict[str, Any]]
+    is2re: dict[str, dict[str, Any]]
+    host: dict[str, Any]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All splits, in the order of the board or of the config."""
+        named = dict.fromkeys([*self.s2ef, *self.is2re])
+        return tuple(named) if self.board is None else tuple(
+            split for split in self.board.splits if split in named
+        )  # fmt: skip
+
+
+def load_settings(
+    path: Path, checkpoint: dict[str, Any], overrides: list[str]
+) -> EvaluationSettings:
+    """Read a config file; what it leaves open comes from the checkpoint's config.
+
+    The section ``evaluation``::
+
+        evaluation:
+          board: OC20                        # or OC22; left out: no leaderboard files
+          s2ef: {id: PATH, ood_ads: PATH}    # predictions
+          is2re: {id: PATH}                  # relaxations: IS2RE and IS2RS
+          dataset: {format: lmdb}            # what the data sets share
+
+    In place of a path a data set can have a section of its own: ``{src: PATH, format: ...}``.
+
+    Args:
+        path: YAML, with fairchem's ``includes``.
+        checkpoint: as read; its ``config`` may be missing or in the authors' form.
+        overrides: ``--section.option=value``, as of fairchem.
+
+    Raises:
+        DensError: not a config, an unknown key or split, nothing to evaluate, no model.
+    """
+    given = config_file.read(path, "--config-yml")
+    given = applied(given, keeping_settings(overrides))
+    section = given.pop("evaluation", None)
+    if not isinstance(section, dict):
+        raise DensError(
+            f"--config-yml: {path} has no section evaluation; start with a copy of "
+            "configs/oc20/evaluate.yml or configs/oc22/evaluate.yml"
+        )
+    for key in section:
+        if key not in _KEYS:
+            raise DensError(
+                f"evaluation.{key} is not an option{nearest(key, _KEYS)}; options: "
+                f"{', '.join(_KEYS)}"
+            )
+    asked = section.get("board")
+    chosen = None if asked is None else board(str(asked))
+    shared = section.get("dataset") or {}
+    sources = {task: _sources(task, section.get(task), shared, chosen) for task in TASKS}
+    if not any(sources.values()):
+        raise DensError(
+            f"--config-yml: {path} names nothing to evaluate; give evaluation.s2ef and "
+            "evaluation.is2re the paths of the splits"
+        )
+    named = _named_references(given.pop("dataset", None))
+    host = _host(given, checkpoint.get("config") or {})
+    if named:
+        host["dataset"] = {"train": named}
+    return EvaluationSettings(chosen, sources["s2ef"], sources["is2re"], host)
+
+
+def _named_references(dataset: Any) -> dict[str, Any]:
+    """Normalizers and element references of an included training config: those that the checkpoint
+    lacks are read from it."""
+    train = (dataset.get("train") or {}) if isinstance(dataset, dict) else {}
+    transforms = oc22_references.with_linear_references(train).get("transforms") or {}
+    kept = {
+        option: transforms[option]
+        for option in ("normalizer", "element_references")
+        if transforms.get(option)
+    }
+    return {"transforms": kept} if kept else {}
+
+
+def _sources(
+    task: str, splits: Any, shared: dict[str, Any], chosen: Board | None
+) -> dict[str, dict[str, Any]]:
+    sections = {}
+    for split, source in (splits or {}).items():
+        if chosen is not None and split not in chosen.splits:
+            raise DensError(
+                f"evaluation.{task}.{split} is no split of {chosen.name}"
+                f"{nearest(split, chosen.splits)}; splits: {', '.join(chosen.splits)}"
+            )
+        if not source:  # switched off on the command line
+            continue
+        own = source if isinstance(source, dict) else {"src": str(source)}
+        sections[split] = {"format": "lmdb", **shared, **own}
+    return sections
+
+
+def _host(given: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
+    """fairchem's config: the checkpoint's, overridden by the file's."""
+    base = {key: trained[key] for key in _FROM_TRAINING if trained.get(key)}
+    if isinstance(base.get("model"), str):  # the authors' form
+        base["model"] = {"name": base["model"], **(trained.get("model_attributes") or {})}
+    config, _ = merge_dicts(base, given)
+    if not isinstance(config.get("model"), dict) or "name" not in config["model"]:
+        raise DensError(
+            "the checkpoint has no config with a model; add the section model of its training "
+            "config to the --config-yml (includes: [the training config])"
+        )
+    config["trainer"] = "dens_ocp.trainer.DeNSTrainer"
+    config["logger"] = "tensorboard"
+    optim = config["optim"] = dict(config.get("optim") or {})
+    optim.setdefault("batch_size", 4)
+    optim.setdefault("eval_batch_size", optim["batch_size"])
+    optim.setdefault("num_workers", 0)
+    return config

@@ -1,0 +1,156 @@
+"""Learning curves: loss terms and errors, DeNS structures apart from clean ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dens_ocp.results.report.figures.drawing import COLOURS, new_figure, plain
+from dens_ocp.results.report.scalars import Series, smooth, window_ends
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of the picture.
+
+    Attributes:
+        title, unit: texts.
+        curves: tag and label of each line.
+        factor: from the logged unit to ``unit``.
+        log: logarithmic axis.
+    """
+
+    title: str
+    unit: str
+    curves: tuple[tuple[str, str], ...]
+    factor: float = 1.0
+    log: bool = True
+
+
+ERRORS = (
+    Panel(
+        "loss terms (weighted)",
+        "loss",
+        (
+            ("train/loss_energy", "energy"),
+            ("train/loss_forces", "forces (uncorrupted atoms)"),
+            ("train/loss_noise", "noise (corrupted atoms)"),
+        ),
+    ),
+    Panel(
+        "force MAE",
+        "meV/\u00c5",
+        (
+            ("train/forces_mae", "train, clean structures"),
+            ("train/dens_forces_mae", "train, DeNS structures: uncorrupted atoms"),
+            ("val/forces_mae", "validation"),
+        ),
+        factor=1000,
+    ),
+    Panel(
+        "energy MAE",
+        "meV",
+        (
+            ("train/energy_mae", "train, clean structures"),
+            ("train/dens_energy_mae", "train, DeNS structures"),
+            ("val/energy_mae", "validation"),
+        ),
+        factor=1000,
+    ),
+    Panel(
+        "noise MAE of corrupted atoms",
+        "\u00c5",
+        (("train/dens_noise_mae", "train, DeNS structures"),),
+    ),
+)
+"""Losses and errors."""
+
+SETTINGS = (
+    Panel("learning rate", "learning rate", (("train/lr", "learning rate"),)),
+    Panel(
+        "what is corrupted",
+        "share of a batch",
+        (
+            ("train/dens_structures", "DeNS structures"),
+            ("train/dens_corrupted_atoms", "corrupted atoms (of those in the loss)"),
+        ),
+        log=False,
+    ),
+)
+"""What the run did: its schedule and its corruption."""
+
+
+def learning_curves(
+    runs: dict[str, Series],
+    every: int,
+    noise_of_zero: float | None = None,
+    panels: tuple[Panel, ...] = ERRORS,
+) -> Figure:
+    """Curves over the steps, two panels a row.
+
+    Args:
+        runs: scalars by name of the run; a second run is drawn dashed.
+        every: the runs' ``--print-every``: the logged values are means over as many steps, of
+            which the last of each window is drawn pale, and their running mean over it.
+        noise_of_zero: MAE of predicting no noise, Angstrom; drawn as a line.
+        panels: what to draw.
+    """
+    rows = (len(panels) + 1) // 2
+    figure, axes = new_figure(rows, 2, (11, 3.6 * rows))
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        for style, (name, series) in zip(("-", "--"), runs.items(), strict=False):
+            for colour, (tag, label) in zip(COLOURS, panel.curves, strict=False):
+                if tag in series:
+                    named = f"{label} ({name})" if len(runs) > 1 else label
+                    _line(axis, tag, series[tag], every, panel.factor, style, colour, named)
+        if noise_of_zero is not None and "noise MAE" in panel.title:
+            axis.axhline(noise_of_zero, color="0.35", linestyle=":", label="no noise predicted")
+        axis.set(title=panel.title, xlabel="step", ylabel=panel.unit)
+        plain(axis)
+        if axis.lines and panel.log:
+            axis.set_yscale("log")
+            _plain_ticks(axis)
+        if axis.lines:
+            axis.legend(fontsize=8, frameon=False)
+        else:
+            axis.text(0.5, 0.5, "not logged", ha="center", transform=axis.transAxes, color="0.4")
+    return figure
+
+
+def _line(
+    axis: Axes,
+    tag: str,
+    curve: tuple[np.ndarray, np.ndarray],
+    every: int,
+    factor: float,
+    style: str,
+    colour: str,
+    label: str,
+) -> None:
+    steps, values = curve[0], factor * curve[1]
+    marker = "o" if tag.startswith("val/") else None
+    if tag.startswith("train/") and tag != "train/lr":
+        steps, values = window_ends(steps, values, every)
+        axis.plot(steps, values, style, color=colour, linewidth=1, alpha=0.25)
+        values = smooth(values)
+    axis.plot(
+        steps, values, style, color=colour, marker=marker, markersize=4, linewidth=1.5, label=label
+    )
+
+
+def _plain_ticks(axis: Axes) -> None:
+    formatter = ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_major_formatter(formatter)
+    low, high = axis.get_ylim()
+    few = high / low < 30
+    axis.yaxis.set_minor_formatter(formatter if few else ticker.NullFormatter())
+    if few:
+        axis.yaxis.set_minor_locator(ticker.LogLocator(subs=(2, 3, 5)))
+    axis.tick_params(axis="y", which="both", labelsize=8)
+    axis.grid(which="minor", alpha=0.15, linewidth=0.5)

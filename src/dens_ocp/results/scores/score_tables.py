@@ -1,0 +1,169 @@
+"""Scores of all splits: as text, JSON, and in the layout of the DeNS paper's tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+
+from dens_ocp.results.leaderboard.boards import Board
+from dens_ocp.results.scores.scores import IS2REScores, IS2RSScores, S2EFScores
+from dens_ocp.results.scores.text_table import format_table, latex_tabular, latex_text
+
+Score = S2EFScores | IS2REScores | IS2RSScores
+Scores = Mapping[str, Mapping[str, Score]]
+"""By task (``s2ef``, ``is2re``, ``is2rs``) and split."""
+
+AVERAGE = "average"
+"""In place of a split's name: the mean over the splits, each of the same weight, as the boards and
+the paper (Table 1: "averaged over the four validation sub-splits") take it."""
+
+_COLUMNS = {
+    "structures": ("structures", "", 0),
+    "atoms": ("free atoms", "", 0),
+    "energy_mae_meV": ("energy MAE", "meV", 1),
+    "force_mae_meV_per_A": ("force MAE", "meV/A", 2),
+    "force_cosine": ("force cos", "", 3),
+    "efwt_percent": ("EFwT", "%", 2),
+    "ewt_percent": ("EwT", "%", 2),
+    "average_dwt_percent": ("average DwT", "%", 2),
+    "mean_distance_A": ("mean distance", "A", 3),
+}
+"""Heading, unit and decimals by the name of the score."""
+
+
+def score_numbers(scores: Scores) -> dict[str, dict[str, dict[str, float]]]:
+    """Unrounded numbers by task, split and name; units are in the names; :data:`AVERAGE` is a split
+    too, in which numbers of structures and atoms are sums.
+
+    DwT at a threshold is named by it: ``dwt_0.1A_percent``.
+    """
+    return {
+        task: {
+            **{split: _numbers(score) for split, score in by_split.items()},
+            AVERAGE: _average([_numbers(score) for score in by_split.values()]),
+        }
+        for task, by_split in scores.items()
+        if by_split
+    }
+
+
+def _numbers(score: Score) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for field in fields(score):
+        value = getattr(score, field.name)
+        if isinstance(value, dict):
+            numbers |= {f"dwt_{each:g}A_percent": percent for each, percent in value.items()}
+        else:
+            numbers[field.name] = value
+    return numbers
+
+
+def _average(splits: list[dict[str, float]]) -> dict[str, float]:
+    average = {}
+    for name in splits[0]:
+        total = sum(numbers[name] for numbers in splits)
+        average[name] = total if name in ("structures", "atoms") else total / len(splits)
+    return average
+
+
+def score_json(scores: Scores, board: Board) -> str:
+    """:func:`score_numbers` and the board's name, as JSON."""
+    return json.dumps({"board": board.name, "scores": score_numbers(scores)}, indent=2) + "\n"
+
+
+def _column(name: str) -> tuple[str, str, int]:
+    if name in _COLUMNS:
+        return _COLUMNS[name]
+    return f"DwT {name.removeprefix('dwt_').removesuffix('A_percent')} A", "%", 2
+
+
+def _title(split: str, board: Board) -> str:
+    titles = dict(zip(board.splits, board.titles, strict=True))
+    return "Average" if split == AVERAGE else titles.get(split, split)
+
+
+def _cells(numbers: Mapping[str, float]) -> list[str]:
+    return [f"{value:.{_column(name)[2]}f}" for name, value in numbers.items()]
+
+
+def score_table(scores: Scores, board: Board) -> str:
+    """Plain text: a table for each task, a row for each split and their average."""
+    parts = []
+    for task, by_split in score_numbers(scores).items():
+        names = list(by_split[AVERAGE])
+        header = [
+            f"{heading} ({unit})" if unit else heading for heading, unit, _ in map(_column, names)
+        ]
+        rows = [[_title(split, board), *_cells(numbers)] for split, numbers in by_split.items()]
+        parts.append(f"{board.name} {task.upper()}\n{format_table(['split', *header], rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def score_latex(scores: Scores, board: Board, model: str = "this model") -> str:
+    """LaTeX (booktabs): the model's row in the layout of the paper's table, then every score.
+
+    OC20 and other splits, as Table 2: energy and force MAE averaged over the splits. OC22, as Table
+    3: in distribution and out of it, each.
+
+    Args:
+        model: name in the first column.
+    """
+    numbers = score_numbers(scores)
+    layout = _per_split_layout if board.name == "OC22" else _average_layout
+    lines = [
+        f"% {board.name}, layout of Table {3 if board.name == 'OC22' else 2} of the DeNS paper",
+        layout(numbers, board, model),
+    ]
+    for task, by_split in numbers.items():
+        names = list(by_split[AVERAGE])
+        header = ["Split"]
+        for heading, unit, _ in map(_column, names):
+            unit = {"meV/A": r"meV/\AA", "A": r"\AA", "%": r"\%"}.get(unit, unit)
+            heading = heading.removesuffix(" A") + (r" \AA" if heading.endswith(" A") else "")
+            header.append(f"{heading} ({unit})" if unit else heading)
+        rows = [[_title(split, board), *_cells(each)] for split, each in by_split.items()]
+        lines += ["", f"% {board.name} {task.upper()}", latex_tabular([header], rows, 1)]
+    return "\n".join(lines) + "\n"
+
+
+_PAPER = (
+    ("s2ef", "energy_mae_meV", r"Energy MAE (meV) $\downarrow$", {"OC20": 0, "OC22": 1}),
+    ("s2ef", "force_mae_meV_per_A", r"Force MAE (meV/\AA) $\downarrow$", {"OC20": 1, "OC22": 2}),
+    ("is2re", "energy_mae_meV", r"Energy MAE (meV) $\downarrow$", {"OC20": 0, "OC22": 0}),
+)
+"""The scores in Tables 2 and 3: task, name, heading, decimals."""
+
+
+def _value(numbers: Mapping, task: str, split: str, name: str, decimals: int) -> str:
+    found = numbers.get(task, {}).get(split)
+    return "-" if found is None else f"{found[name]:.{decimals}f}"
+
+
+def _across(columns: int, text: str) -> str:
+    return rf"\multicolumn{{{columns}}}{{c}}{{{text}}}"
+
+
+def _average_layout(numbers: Mapping, board: Board, model: str) -> str:
+    header = [
+        ["", _across(2, "S2EF"), "IS2RE"],
+        ["Model", *(heading for _, _, heading, _ in _PAPER)],
+    ]
+    row = [latex_text(model)]
+    row += [
+        _value(numbers, task, AVERAGE, name, d.get(board.name, 1)) for task, name, _, d in _PAPER
+    ]
+    return latex_tabular(header, [row], 1)
+
+
+def _per_split_layout(numbers: Mapping, board: Board, model: str) -> str:
+    count = len(board.splits)
+    header = [
+        ["", _across(2 * count, "S2EF-Total"), _across(count, "IS2RE-Total")],
+        ["", *(_across(count, heading) for _, _, heading, _ in _PAPER)],
+        ["Model", *(board.titles * len(_PAPER))],
+    ]
+    row = [latex_text(model)]
+    for task, name, _, decimals in _PAPER:
+        row += [_value(numbers, task, s, name, decimals[board.name]) for s in board.splits]
+    return latex_tabular(header, [row], 1)

@@ -1,0 +1,42 @@
+"""The arguments of fairchem's trainer, read by :mod:`dens_ocp.settings`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dens_ocp.errors import DensError
+from dens_ocp.settings import run
+from dens_ocp.settings.sections.dataset import SPLITS
+from dens_ocp.settings.sections.optim import needed_for_training
+
+_SECTIONS = {
+    "optimizer": "optim", "model": "model", "dataset": "dataset", "task": "task",
+    "outputs": "outputs", "loss_functions": "loss_functions",
+    "evaluation_metrics": "evaluation_metrics", "logger": "logger",
+}  # fmt: skip
+
+
+def checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the trainer's constructor, with the sections of the config typed.
+
+    Raises:
+        DensError: see :func:`dens_ocp.settings.run.checked`; with a training set also what training
+            needs.
+    """
+    config = {name: arguments[argument] for argument, name in _SECTIONS.items()
+              if argument in arguments}  # fmt: skip
+    config = run.checked(config)
+    dataset = config.get("dataset") or {}
+    if not isinstance(dataset, Mapping):
+        dataset = dict(zip(SPLITS, dataset, strict=False))
+    if (dataset.get("train") or {}).get("src"):
+        needed_for_training(config["optim"])
+        if config["optim"].get("scheduler") == "ReduceLROnPlateau":
+            if not (dataset.get("val") or {}).get("src"):
+                raise DensError(
+                    "optim.scheduler: ReduceLROnPlateau looks at the validation, and dataset.val "
+                    "has no src; give --dataset.val.src=PATH, or another scheduler"
+                )
+    typed = {argument: config[name] for argument, name in _SECTIONS.items() if name in config}
+    return {**arguments, **typed}

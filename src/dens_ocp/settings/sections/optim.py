@@ -1,0 +1,293 @@
+"""``optim``: optimizer, learning rate, schedule, batches, checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import BeforeValidator, Field
+
+from dens_ocp.errors import DensError
+from dens_ocp.settings.sections import signatures
+from dens_ocp.settings.sections.section import Section, mapping, read
+from dens_ocp.settings.sections.values import (
+    Decimal,
+    DecimalOrOff,
+    Flag,
+    Number,
+    NumberOrOff,
+    Numbers,
+    Whole,
+    choice,
+    flag,
+    is_missing,
+    one_of,
+)
+
+NO_SCHEDULER = "Null"
+"""fairchem's word for a constant learning rate."""
+
+_SCHEDULE = (
+    "scheduler: LambdaLR and scheduler_params: {lambda_type: cosine, warmup_factor: 0.2, "
+    "warmup_epochs: 0.1, lr_min_factor: 0.01}"
+)
+
+
+def _balancing(value: Any) -> str | bool:
+    try:
+        return "atoms" if flag(value) else False
+    except ValueError:
+        pass
+    word = choice(value, ("atoms", "neighbors"))
+    if word == "neighbors":
+        logging.warning("optim.load_balancing: neighbors: fairchem-core 1.10.0 balances atoms")
+    return "atoms"
+
+
+class Optim(Section):
+    """What fairchem-core 1.10.0 and this package read of ``optim``; the last block is known from
+    published configs and has no effect."""
+
+    batch_size: Whole = Field(1, ge=1, examples=[4])
+    eval_batch_size: Whole = Field(1, ge=1, examples=[4])
+    num_workers: Whole = Field(0, ge=0, examples=[8])
+    load_balancing: Annotated[str | bool, BeforeValidator(_balancing)] = "atoms"
+    load_balancing_on_error: one_of("warn_and_balance", "warn_and_no_balance", "raise") = "raise"
+    lr_initial: Decimal = Field(0.0, ge=0, examples=[0.0002])
+    optimizer: Any = None
+    optimizer_params: Any = None
+    weight_decay: Number = Field(0, ge=0, examples=[0.001])
+    scheduler: Any = None
+    scheduler_params: Any = None
+    max_epochs: Whole = Field(0, ge=0, examples=[12])
+    clip_grad_norm: NumberOrOff = Field(0, ge=0, examples=[100])
+    ema_decay: DecimalOrOff = Field(0.0, ge=0, le=1, examples=[0.999])
+    eval_every: Whole = Field(1, ge=1, examples=[5000])
+    checkpoint_every: Whole = Field(1, examples=[5000])
+    checkpoint_format: one_of("pt", "dcp") = "pt"
+    load_datasets_and_model_then_exit: Flag = False
+    # fairchem's schedule without scheduler_params
+    lr_gamma: Number = Field(1, ge=0, examples=[0.3])
+    lr_milestones: Numbers = Field([], examples=["[145833, 187500]"])
+    warmup_steps: Number = Field(0, examples=[100])
+    warmup_factor: Number = Field(0, ge=0, examples=[0.2])
+    warmup_epochs: Number = Field(0, ge=0)
+    # losses of configs before version 2
+    loss_energy: str = "mae"
+    loss_forces: str = "l2mae"
+    energy_coefficient: Number = Field(1, ge=0)
+    force_coefficient: Number = Field(1, ge=0)
+    # this package
+    dens: Any = None
+    use_denoising_pos: Flag = False
+    denoising_pos_params: Any = None
+    denoising_pos_coefficient: Number = Field(10, ge=0, examples=[10])
+    keep_checkpoints: Whole = Field(2, ge=1, examples=[2])
+    non_finite: one_of("stop", "skip") = "stop"
+    worker_start_method: str = "fork"
+    eval_each_epoch: Flag = False
+    ddp_find_unused_parameters: Flag = False
+    # without effect
+    loss_force: str = ""
+    loss_position: str = ""
+    position_coefficient: Number = 0
+    grad_accumulation_steps: Whole = 1
+
+
+class LambdaSchedule(Section):
+    """``optim.scheduler_params`` of fairchem's EquiformerV2 trainer; ``epochs`` and ``lr`` are its
+    own entries, found in configs of checkpoints."""
+
+    lambda_type: one_of("cosine", "multistep") = "cosine"
+    warmup_factor: Decimal = Field(0.0, ge=0, examples=[0.2])
+    warmup_epochs: Number = Field(0, ge=0, examples=[0.1])
+    lr_min_factor: Decimal = Field(0.0, ge=0, examples=[0.01])
+    decay_epochs: Numbers = Field([], examples=["[11.7, 15, 18.3]"])
+    decay_rate: Decimal = Field(0.0, ge=0, examples=[0.3])
+    epochs: Number = 0
+    lr: Number = 0
+
+
+_NEEDED = {
+    "cosine": ("warmup_factor", "warmup_epochs", "lr_min_factor"),
+    "multistep": ("warmup_factor", "warmup_epochs", "decay_epochs", "decay_rate"),
+}
+
+
+def checked(block: Any, where: str = "optim") -> dict[str, Any]:
+    """The section, typed.
+
+    Raises:
+        DensError: an unknown name or value, an optimizer or a schedule that cannot be made.
+    """
+    block = dict(mapping(block, where))
+    if "scheduler" in block and is_missing(block["scheduler"]):
+        block["scheduler"] = NO_SCHEDULER
+    scheduler = _class(block, "scheduler", where, _schedulers())
+    of_scheduler = [
+        name for name in (signatures.parameters(scheduler) if scheduler else ())
+        if name not in ("optimizer", *Optim.model_fields)
+    ]  # fmt: skip
+    optim = read(Optim, block, where, also=of_scheduler)
+    if block.get("scheduler") == NO_SCHEDULER:
+        optim["scheduler"] = NO_SCHEDULER
+    if optim.get("checkpoint_every", 1) != -1 and optim.get("checkpoint_every", 1) < 1:
+        raise DensError(
+            f"{where}.checkpoint_every: {optim['checkpoint_every']!r} must be a number of steps, 1 "
+            "or more, or -1 for the end of each epoch"
+        )
+    if optim.get("grad_accumulation_steps", 1) != 1:
+        raise DensError(
+            f"{where}.grad_accumulation_steps: {optim['grad_accumulation_steps']}: fairchem-core "
+            "1.10.0 accumulates no gradients; use a larger batch_size or more GPUs"
+        )
+    if "dens" in optim:
+        optim["dens"] = _without_words(optim["dens"])
+    if "denoising_pos_params" in optim:
+        optim["denoising_pos_params"] = _without_words(optim["denoising_pos_params"])
+    _read_optimizer(optim, where)
+    _read_schedule(optim, scheduler, of_scheduler, where)
+    return optim
+
+
+def needed_for_training(optim: Mapping[str, Any], where: str = "optim") -> None:
+    """Make sure that what training asks for is there.
+
+    Args:
+        optim: the section, checked.
+        where: its name, for messages.
+
+    Raises:
+        DensError: an option without a default is missing, or the schedule cannot be made.
+    """
+    for name in ("lr_initial", "max_epochs"):
+        if name not in optim:
+            example = Optim.model_fields[name].examples[0]
+            raise DensError(f"{where}.{name} is missing; for example {where}.{name}: {example}")
+    name = optim.get("scheduler")
+    if name == "LambdaLR":
+        _check_lambda(optim, where)
+    elif name is None:
+        _check_milestones(optim, where)
+    elif name != NO_SCHEDULER:
+        in_params = "scheduler_params" in optim
+        given = optim["scheduler_params"] if in_params else optim
+        for option in signatures.missing(given, _schedulers()[name], "optimizer"):
+            place = f"{where}.scheduler_params" if in_params else where
+            raise DensError(f"{place}.{option} is missing: {where}.scheduler: {name} needs it")
+
+
+def _without_words(block: Any) -> Any:
+    """``std_low: None`` is YAML's string ``"None"``; it says nothing."""
+    if not isinstance(block, Mapping):
+        return block
+    return {name: None if is_missing(value) else value for name, value in block.items()}
+
+
+# ---- optimizer and schedule --------------------------------------------------------------------
+
+
+def _read_optimizer(optim: dict[str, Any], where: str) -> None:
+    optimizers = {
+        name: each for name, each in vars(torch.optim).items()
+        if isinstance(each, type) and issubclass(each, torch.optim.Optimizer)
+    }  # fmt: skip
+    optimizer = _class(optim, "optimizer", where, optimizers) or torch.optim.AdamW
+    if "optimizer_params" not in optim:
+        return
+    inside = f"{where}.optimizer_params"
+    given = mapping(optim["optimizer_params"], inside, "{weight_decay: 0.001}")
+    if "lr" in given:
+        raise DensError(f"{inside}.lr: the learning rate is {where}.lr_initial; remove the other")
+    for name, value in given.items():
+        if name == "weight_decay" and is_missing(value):
+            raise DensError(f"{inside}.weight_decay: {value!r} is not a number; 0 for none")
+    optim["optimizer_params"] = signatures.typed(given, optimizer, inside)
+
+
+def _read_schedule(
+    optim: dict[str, Any], scheduler: type | None, of_scheduler: list[str], where: str
+) -> None:
+    name, inside = optim.get("scheduler"), f"{where}.scheduler_params"
+    if scheduler is not None:
+        here = {key: optim[key] for key in of_scheduler if key in optim}
+        optim |= signatures.typed(here, scheduler, where)
+    if "scheduler_params" in optim:
+        block = mapping(optim["scheduler_params"], inside, "{lambda_type: cosine, ...}")
+        own = [each for each in block if each in of_scheduler and each not in ("lr", "epochs")]
+        lambdas = {key: value for key, value in block.items() if key not in own}
+        params = read(
+            LambdaSchedule, lambdas, inside, also=of_scheduler, others=name == NO_SCHEDULER
+        )
+        if own:
+            params |= signatures.typed({key: block[key] for key in own}, scheduler, inside)
+        optim["scheduler_params"] = {key: params[key] for key in block if key in params}
+        if name is None and "lambda_type" in params:
+            optim["scheduler"] = "LambdaLR"
+
+
+def _check_lambda(optim: Mapping[str, Any], where: str) -> None:
+    if not optim.get("scheduler_params"):
+        raise DensError(f"{where}.scheduler_params is missing; write for example {_SCHEDULE}")
+    params, inside = optim["scheduler_params"], f"{where}.scheduler_params"
+    if "lambda_type" not in params:
+        raise DensError(f"{inside}.lambda_type is missing; write cosine or multistep")
+    for option in _NEEDED[params["lambda_type"]]:
+        if option not in params:
+            example = LambdaSchedule.model_fields[option].examples[0]
+            raise DensError(
+                f"{inside}.{option} is missing: lambda_type: {params['lambda_type']} needs it; "
+                f"for example {example}"
+            )
+
+
+def _check_milestones(optim: Mapping[str, Any], where: str) -> None:
+    """fairchem's schedule of old configs counts in steps (``common/utils.py:131``)."""
+    milestones = optim.get("lr_milestones")
+    if not milestones:
+        return
+    if any(step < 100 for step in milestones) or "warmup_epochs" in optim:
+        given = "warmup_epochs" if "warmup_epochs" in optim else f"lr_milestones: {milestones}"
+        raise DensError(
+            f"{where}.{given}: fairchem counts lr_milestones and warmup_steps in steps, not "
+            f"epochs; give steps, or in epochs {where}.scheduler: LambdaLR and scheduler_params: "
+            "{lambda_type: multistep, warmup_factor: 0.2, warmup_epochs: 0.1, decay_epochs: "
+            f"{[each for each in milestones if each < 100] or [10]}, decay_rate: 0.3}}"
+        )
+    for option in ("lr_gamma", "warmup_steps", "warmup_factor"):
+        if option == "warmup_factor" and optim["warmup_steps"] <= 0:
+            continue
+        if option not in optim:
+            example = Optim.model_fields[option].examples[0]
+            raise DensError(
+                f"{where}.{option} is missing: {where}.lr_milestones needs it; for example "
+                f"{example}"
+            )
+
+
+def _class(
+    block: dict[str, Any], option: str, where: str, known: Mapping[str, type]
+) -> type | None:
+    """The class that an option names; its name is put in order."""
+    name = block.get(option)
+    if is_missing(name) and name != NO_SCHEDULER:
+        block.pop(option, None)
+        return None
+    try:
+        name = choice(name, (*known, NO_SCHEDULER) if option == "scheduler" else known)
+    except ValueError as error:
+        raise DensError(f"{where}.{option}: {name!r} {error}") from None
+    block[option] = name
+    return known.get(name)
+
+
+def _schedulers() -> dict[str, type]:
+    module = torch.optim.lr_scheduler
+    return {
+        name: each for name, each in vars(module).items()
+        if inspect.isclass(each) and issubclass(each, module.LRScheduler)
+        and not name.startswith("_") and each is not module.LRScheduler
+    }  # fmt: skip

@@ -1,0 +1,206 @@
+"""``outputs``, ``loss_functions`` and ``evaluation_metrics``: what is predicted, trained on and
+measured."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from fairchem.core.modules import evaluator
+from pydantic import Field
+
+from dens_ocp.errors import DensError, nearest
+from dens_ocp.settings.sections.section import Section, mapping, read
+from dens_ocp.settings.sections.values import (
+    Flag,
+    Number,
+    Whole,
+    choice,
+    is_missing,
+    one_of,
+    registered,
+)
+
+_LEVELS = {"energy": "system", "forces": "atom"}
+
+
+class Output(Section):
+    """``outputs.<target>`` and its ``decomposition.<target>``."""
+
+    level: one_of("system", "atom") = "system"
+    property: str = ""
+    train_on_free_atoms: Flag = True
+    eval_on_free_atoms: Flag = True
+    prediction_dtype: one_of("float16", "float32") = "float16"
+    irrep_dim: Whole = Field(0, ge=0)
+    shape: Whole = Field(1, ge=1)
+    decomposition: Any = None
+    parent: str = ""
+
+
+class Loss(Section):
+    """``loss_functions.<target>``."""
+
+    fn: str = "mae"
+    coefficient: Number = Field(1, ge=0, examples=[100])
+    reduction: one_of("mean", "sum") = "mean"
+
+
+class Metrics(Section):
+    """``evaluation_metrics``."""
+
+    metrics: Any = None
+    primary_metric: str = ""
+
+
+def outputs(block: Any, where: str = "outputs") -> dict[str, dict[str, Any]]:
+    """The section, typed; ``level`` of energy and forces is filled in.
+
+    Raises:
+        DensError: an unknown name or value; a level that is missing.
+    """
+    result = {}
+    for target, options in mapping(block, where, "{energy: {level: system}}").items():
+        inside = f"{where}.{target}"
+        output = result[target] = read(Output, options, inside, example="{level: system}")
+        if "decomposition" in output:
+            parts = mapping(output["decomposition"], f"{inside}.decomposition")
+            output["decomposition"] = {
+                name: read(Output, part, f"{inside}.decomposition.{name}")
+                for name, part in parts.items()
+            }
+        if "level" not in output:
+            if target not in _LEVELS:
+                raise DensError(f"{inside}.level is missing; write system or atom")
+            output["level"] = _LEVELS[target]
+    return result
+
+
+def names(outputs: Mapping[str, Any]) -> list[str]:
+    """All targets, parts of a decomposition included."""
+    parts = [part for each in outputs.values() for part in each.get("decomposition") or ()]
+    return [*outputs, *parts]
+
+
+def losses(block: Any, where: str = "loss_functions") -> list[dict[str, Any]]:
+    """The section, typed: a list of single losses, as which a mapping is read too.
+
+    Raises:
+        DensError: an unknown name or value; a loss or coefficient that is missing.
+    """
+    if is_missing(block):
+        return []
+    example = "[{energy: {fn: mae, coefficient: 2}}, {forces: {fn: l2mae, coefficient: 100}}]"
+    if isinstance(block, Mapping):
+        block = [{target: options} for target, options in block.items()]
+    if not isinstance(block, (list, tuple)):
+        raise DensError(f"{where}: {block!r} is not a list of losses; write for example {example}")
+    result = []
+    for entry in block:
+        entry = mapping(entry, where, example)
+        result.append({target: _loss(each, f"{where}.{target}") for target, each in entry.items()})
+    return result
+
+
+def _loss(options: Any, where: str) -> dict[str, Any]:
+    loss = read(Loss, options, where, example="{fn: mae, coefficient: 2}")
+    for name, example in (("fn", "mae"), ("coefficient", 1)):
+        if name not in loss:
+            raise DensError(f"{where}.{name} is missing; for example {example}")
+    if "." not in loss["fn"]:
+        try:
+            loss["fn"] = choice(loss["fn"], registered("loss", loss["fn"]))
+        except ValueError as error:
+            raise DensError(f"{where}.fn: {loss['fn']!r} {error}") from None
+    return loss
+
+
+def metrics(block: Any, where: str = "evaluation_metrics") -> dict[str, Any]:
+    """The section, typed; one name is a list of one.
+
+    Raises:
+        DensError: an unknown name or metric.
+    """
+    section = read(Metrics, block, where, example="{metrics: {forces: [mae]}}")
+    if "metrics" not in section:
+        return section
+    inside, known = f"{where}.metrics", _metric_functions()
+    result: dict[str, list[str]] = {}
+    for target, functions in mapping(section["metrics"], inside, "{forces: [mae]}").items():
+        functions = [functions] if isinstance(functions, str) else functions
+        if is_missing(functions):
+            continue
+        if not isinstance(functions, (list, tuple)):
+            raise DensError(f"{inside}.{target}: {functions!r} is not a list of metrics")
+        try:
+            result[target] = [choice(function, known) for function in functions]
+        except ValueError as error:
+            raise DensError(f"{inside}.{target}: {list(functions)!r} {error}") from None
+    section["metrics"] = result
+    if result and "primary_metric" in section:
+        _check_primary(section["primary_metric"], result, where)
+    return section
+
+
+def _check_primary(primary: str, metrics: Mapping[str, list[str]], where: str) -> None:
+    given = [
+        name if target in name or target == "misc" else f"{target}_{name}"
+        for target, functions in metrics.items()
+        for name in functions
+    ]
+    if primary not in (*given, "loss"):
+        near = nearest(primary, given) or f"; there are {', '.join(given)}"
+        raise DensError(f"{where}.primary_metric: {primary!r} is none of {where}.metrics{near}")
+
+
+def _metric_functions() -> list[str]:
+    return [
+        name
+        for name, function in vars(evaluator).items()
+        if inspect.isfunction(function)
+        and list(inspect.signature(function).parameters)[:3] == ["prediction", "target", "key"]
+    ]
+
+
+def check_together(config: Mapping[str, Any]) -> None:
+    """Targets of losses, metrics and normalizers are outputs.
+
+    fairchem says nothing of a normalizer that no output has.
+
+    Args:
+        config: ``outputs`` and the sections above, checked.
+
+    Raises:
+        DensError: one has a name that no output has and is like that of an output; for a loss, any.
+    """
+    known = names(config.get("outputs") or {})
+    if not known:
+        return
+    for loss in config.get("loss_functions") or ():
+        for target in loss:
+            _check_target(target, known, f"loss_functions.{target}", always=True)
+    for target in (config.get("evaluation_metrics") or {}).get("metrics") or ():
+        if target != "misc":
+            _check_target(target, known, f"evaluation_metrics.metrics.{target}")
+    dataset = config.get("dataset") or {}
+    train = dataset[0] if isinstance(dataset, list) and dataset else dataset
+    train = train.get("train") or {} if isinstance(dataset, Mapping) else train
+    transforms = (train or {}).get("transforms") or {}
+    for kind in ("normalizer", "element_references"):
+        block = transforms.get(kind) or {}
+        where = f"dataset.train.transforms.{kind}"
+        for target in block:
+            if target not in ("fit", "file"):
+                _check_target(target, known, f"{where}.{target}")
+        for target in (block.get("fit") or {}).get("targets") or ():
+            _check_target(target, known, f"{where}.fit.targets.{target}")
+
+
+def _check_target(target: str, known: list[str], where: str, always: bool = False) -> None:
+    if target in known:
+        return
+    near = nearest(target, known)
+    if near or always:
+        rest = near or f"; there are {', '.join(known)}"
+        raise DensError(f"{where}: {target!r} is not one of outputs{rest}")

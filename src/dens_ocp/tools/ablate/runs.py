@@ -1,0 +1,211 @@
+"""The training runs of a plan, and where they stand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dens_ocp.checkpoints import checkpoint_files
+from dens_ocp.errors import DensError
+from dens_ocp.results.pipeline.conclude import conclude
+from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs, unfinished
+from dens_ocp.results.pipeline.folder import EvaluationFolder, difference, sha256
+from dens_ocp.results.pipeline.options import load_settings
+from dens_ocp.results.pipeline.process import run_cli
+from dens_ocp.tools.ablate.plan import Plan, config_of, score_of
+from dens_ocp.whole_files import write_text
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run and its score.
+
+    ::
+
+        configs/NAME.yml, NAME.evaluate.yml
+        checkpoints/NAME, logs/..., output/NAME.log
+        runs/NAME.json               seconds of training, number of starts
+        evaluations/NAME/scores.json
+
+    Attributes:
+        base, variant, seed: which one.
+        config: of fairchem.
+        score: data sets by split.
+        out: folder of the ablation.
+        checkpoint_kind: ``best`` or ``last``.
+    """
+
+    base: str
+    variant: str
+    seed: int
+    config: dict[str, Any]
+    score: dict[str, Any]
+    out: Path
+    checkpoint_kind: str
+
+    @property
+    def name(self) -> str:
+        """``aspirin-dens-seed0``; fairchem's timestamp-id."""
+        return "-".join([*([self.base] if self.base else []), self.variant, f"seed{self.seed}"])
+
+    @property
+    def config_path(self) -> Path:
+        return self.out / "configs" / f"{self.name}.yml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.out / "checkpoints" / self.name
+
+    @property
+    def notes(self) -> Path:
+        return self.out / "runs" / f"{self.name}.json"
+
+    @property
+    def evaluation(self) -> EvaluationFolder:
+        return EvaluationFolder(self.out / "evaluations" / self.name)
+
+    @property
+    def epochs(self) -> float:
+        """How many the config asks for."""
+        return float(self.config["optim"].get("max_epochs", 0))
+
+    def epoch(self) -> float:
+        """How far the newest checkpoint is; 0 without one."""
+        path = self.checkpoints / "checkpoint.pt"
+        if not path.is_file():
+            return 0.0
+        content = checkpoint_files.read(path, torch.device("cpu"))
+        return float(content.get("epoch", 0.0))
+
+    def is_trained(self) -> bool:
+        """Whether the newest checkpoint is that of the end."""
+        return 0 < self.epochs <= self.epoch() + 1e-6
+
+    def read_scores(self) -> dict[str, float] | None:
+        """Average over splits, by name with unit; None: not scored yet."""
+        scores = self.evaluation.scores("json")
+        if not scores.is_file():
+            return None
+        return json.loads(scores.read_text())["scores"]["s2ef"]["average"]
+
+    def read_notes(self) -> dict[str, Any]:
+        """``seconds`` of training and ``starts``."""
+        if not self.notes.is_file():
+            return {"seconds": 0.0, "starts": 0}
+        return json.loads(self.notes.read_text())
+
+
+def runs_of(plan: Plan, plan_folder: Path, out: Path) -> list[Run]:
+    """All runs: bases, then seeds, then variants, so that an early table compares.
+
+    Raises:
+        DensError: a mistake in a config.
+    """
+    runs = []
+    for base in plan.bases:
+        configs = {
+            variant: config_of(plan, plan_folder, base, variant) for variant in plan.variants
+        }
+        for seed in plan.seeds:
+            for variant, config in configs.items():
+                score = score_of(plan, base, config)
+                runs.append(Run(base, variant, seed, config, score, out, plan.checkpoint))
+    return runs
+
+
+def write_config(run: Run) -> None:
+    """Write the run's config.
+
+    Raises:
+        DensError: the run was started with another one.
+    """
+    if run.config_path.is_file() and (run.checkpoints / "checkpoint.pt").is_file():
+        before = yaml.safe_load(run.config_path.read_text())
+        if before != run.config:
+            raise DensError(
+                f"--out: {run.out} holds a run {run.name} with other settings "
+                f"({difference(before, run.config)}); name another folder, or remove "
+                f"{run.checkpoints}, {run.notes} and {run.evaluation.path}"
+            )
+    write_text(run.config_path, yaml.safe_dump(run.config, sort_keys=False))
+
+
+def arguments_of(run: Run, options: list[str]) -> list[str]:
+    """What ``dens-ocp main`` is called with to train, or to go on."""
+    return [
+        "--mode", "train", "--config-yml", str(run.config_path), "--run-dir", str(run.out),
+        "--timestamp-id", run.name, "--identifier", run.name, "--seed", str(run.seed), *options,
+    ]  # fmt: skip
+
+
+def train(run: Run, options: list[str], on_line: Callable[[str], None]) -> None:
+    """Train to the end, from the newest checkpoint if there is one.
+
+    Raises:
+        DensError: the run failed, or was told to stop.
+    """
+    write_config(run)
+    log = run.out / "output" / f"{run.name}.log"
+    if log.is_file():
+        log.replace(log.with_suffix(f".{run.read_notes()['starts']}.log"))
+    started = time.monotonic()
+    try:
+        run_cli(arguments_of(run, options), log=log, on_line=on_line, threads=None)
+    finally:
+        notes = run.read_notes()
+        notes = {
+            "seconds": notes["seconds"] + time.monotonic() - started,
+            "starts": notes["starts"] + 1,
+        }
+        write_text(run.notes, json.dumps(notes) + "\n")
+    if not run.is_trained():
+        raise DensError(
+            f"{run.name} ended at epoch {run.epoch():g} of {run.epochs:g} (see {log}); call again "
+            "to go on"
+        )
+
+
+def evaluate(run: Run, options: list[str] | None, say: Callable[[str], None]) -> list[str]:
+    """Score the checkpoint on the plan's data sets; what is done stays.
+
+    Args:
+        options: of fairchem main; None: predict nothing, score what is predicted.
+
+    Returns:
+        SLURM jobs that were submitted instead.
+
+    Raises:
+        DensError: no checkpoint; a prediction that failed.
+    """
+    name = "best_checkpoint.pt" if run.checkpoint_kind == "best" else "checkpoint.pt"
+    checkpoint = run.checkpoints / name
+    if not checkpoint.is_file():
+        raise DensError(
+            f"{run.name} left no {name}; a best checkpoint needs a validation (optim.eval_every), "
+            "or say checkpoint: last in the plan"
+        )
+    settings = {"evaluation": {"s2ef": run.score}, "task": {"prediction_dtype": "float32"}}
+    path = run.config_path.with_suffix(".evaluate.yml")
+    write_text(path, yaml.safe_dump(settings, sort_keys=False))
+    content = checkpoint_files.read(checkpoint, torch.device("cpu"))
+    evaluation = load_settings(path, content, [])
+    folder = run.evaluation
+    with folder.locked(say) as locks:
+        jobs = prepare(evaluation, checkpoint, sha256(checkpoint), folder)
+        if options is not None and unfinished(jobs):
+            submitted = run_jobs(
+                jobs, checkpoint, RunOptions(tuple(options)), locks, lambda line: None
+            )
+            if submitted:
+                return submitted
+        if unfinished(jobs):
+            raise DensError(f"{run.name}: predictions are missing; see {folder.output('*').parent}")
+        conclude(evaluation, folder, report=False, say=lambda line: None)
+    return []

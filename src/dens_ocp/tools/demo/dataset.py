@@ -1,0 +1,229 @@
+"""The embedded data set: adsorbates on fcc surfaces, labelled by ASE's EMT, laid out as OC20.
+
+EMT stands in for DFT: it is fast, smooth and deterministic, and for H, C, N and O it is not
+chemistry. Folders under the root::
+
+    s2ef/train                   relaxations (data.0000.lmdb) and MD (data.0001.lmdb), with
+                                 data_log.*.txt that tells them apart (format dens_lmdb)
+    s2ef/val_id, val_ood_ads,    relaxations
+         val_ood_cat, val_ood_both
+    is2re/val_id, ...            initial and relaxed structures of the same systems
+    manifest.json                settings and statistics; written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+from tqdm import tqdm
+
+from dens_ocp.data.records.oc20_records import write_lmdb, write_metadata
+from dens_ocp.errors import DensError
+from dens_ocp.tools.demo import records
+from dens_ocp.tools.demo.labels import Labels, targets
+from dens_ocp.tools.demo.splits import VALIDATION_SPLITS, candidates
+from dens_ocp.tools.demo.trajectories import Frame, System, dynamics, relaxation, spread, start
+
+_VERSION = 1  # of what is written for given settings
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Sizes of the data set.
+
+    Attributes:
+        seed: of every random number.
+        train_systems: relaxations in train; ``frames`` frames of each.
+        md_systems: how many of them are followed by MD; ``md_frames`` frames of each.
+        val_systems: systems of each validation split; ``val_frames`` frames of each.
+    """
+
+    seed: int = 0
+    train_systems: int = 140
+    frames: int = 7
+    md_systems: int = 20
+    md_frames: int = 15
+    md_every: int = 8
+    val_systems: int = 12
+    val_frames: int = 13
+
+
+QUICK = DataSettings(
+    train_systems=12, frames=8, md_systems=2, md_frames=8, val_systems=3, val_frames=6
+)
+"""A few seconds' worth, for tests."""
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """Paths and statistics of a data set on disk.
+
+    Attributes:
+        root: folder of ``s2ef`` and ``is2re``.
+        normalizers: as in a fairchem config: mean and stdev of energies (eV) and forces
+            (eV/Angstrom).
+        counts: number of records by folder.
+    """
+
+    root: Path
+    normalizers: dict[str, dict[str, float]]
+    counts: dict[str, int]
+
+    def s2ef(self, split: str) -> Path:
+        return self.root / "s2ef" / split
+
+    def is2re(self, split: str) -> Path:
+        return self.root / "is2re" / split
+
+
+def make(root: Path, settings: DataSettings | None = None, progress: bool = True) -> DemoData:
+    """The data set in ``root``, made unless it is there with the same settings.
+
+    It is written beside ``root`` and renamed when complete.
+
+    Raises:
+        DensError: ``root`` holds something else.
+    """
+    settings = settings or DataSettings()
+    root = Path(root)
+    existing = _read(root, settings)
+    if existing is not None:
+        return existing
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        _write(temporary, settings, progress)
+        if root.exists():  # an older version: it goes only now that there is a new one
+            shutil.rmtree(root)
+        os.chmod(temporary, 0o755)
+        temporary.rename(root)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return _read(root, settings)
+
+
+def _identity(settings: DataSettings) -> dict[str, Any]:
+    return {"version": _VERSION, "ase": ase.__version__, **asdict(settings)}
+
+
+def _read(root: Path, settings: DataSettings) -> DemoData | None:
+    if not root.exists():
+        return None
+    path = root / "manifest.json"
+    if not path.is_file():
+        if root.is_dir() and not any(root.iterdir()):
+            return None
+        raise DensError(
+            f"{root} exists and is not a demo data set (it has no manifest.json); give another "
+            "--workdir, or remove it"
+        )
+    manifest = json.loads(path.read_text())
+    whole = all((root / name).is_file() for name in manifest["files"])
+    if manifest["settings"] != _identity(settings) or not whole:
+        return None
+    return DemoData(root, manifest["normalizers"], manifest["counts"])
+
+
+def _write(root: Path, settings: DataSettings, progress: bool) -> None:
+    counts = {}
+    total = settings.train_systems + len(VALIDATION_SPLITS) * settings.val_systems
+    with tqdm(
+        total=total, desc="data: EMT relaxations", unit="system", disable=not progress
+    ) as bar:
+        statistics = _write_train(root / "s2ef" / "train", settings, bar, counts)
+        for split in VALIDATION_SPLITS:
+            _write_validation(root, split, settings, bar, counts)
+    files = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+    manifest = {
+        "settings": _identity(settings),
+        "normalizers": statistics,
+        "counts": counts,
+        "files": files,
+    }
+    (root / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _rng(settings: DataSettings, system: System) -> np.random.Generator:
+    return np.random.default_rng([settings.seed, system.sid])
+
+
+def _relaxations(split: str, number: int, settings: DataSettings, bar: tqdm):
+    """``number`` systems with their trajectories; those that fail to relax are passed over."""
+    found = 0
+    for system in candidates(split, settings.seed):
+        if found == number:
+            return
+        rng = _rng(settings, system)
+        # one in three starts rattled, for variety
+        rattle = 0.1 if system.sid % 3 == 0 and split == "train" else 0.0
+        trajectory = relaxation(system, start(system, rng, rattle))
+        if trajectory is not None:
+            found += 1
+            bar.update()
+            yield system, trajectory
+    if found < number:
+        raise DensError(f"{split}: only {found} systems of {number} relaxed; ask for fewer")
+
+
+def _write_train(
+    folder: Path, settings: DataSettings, bar: tqdm, counts: dict[str, int]
+) -> dict[str, dict[str, float]]:
+    relaxed: list[tuple[System, Frame]] = []
+    md: list[tuple[System, Frame]] = []
+    for index, (system, trajectory) in enumerate(
+        _relaxations("train", settings.train_systems, settings, bar)
+    ):
+        relaxed += [(system, frame) for frame in spread(trajectory, settings.frames)]
+        if index < settings.md_systems:
+            steps = settings.md_frames * settings.md_every
+            seed = settings.seed * 1_000_000 + system.sid
+            frames = dynamics(system, trajectory[-1].atoms, steps, settings.md_every, seed)
+            md += [(system, frame) for frame in frames]
+    everything = []
+    for number, (kind, frames) in enumerate((("relaxations", relaxed), ("md", md))):
+        data = [records.s2ef(system, frame) for system, frame in frames]
+        write_lmdb(folder / f"data.{number:04d}.lmdb", data)
+        # OC20's log: trajectory, frame and reference energy, a line per record
+        (folder / f"data_log.{number:04d}.txt").write_text(
+            "".join(
+                f"{kind}/{system.sid}.traj,frame{frame.fid},{-system.reference:.6f}\n"
+                for system, frame in frames
+            )
+        )
+        everything += data
+    write_metadata(folder, [record.natoms for record in everything])
+    counts["s2ef/train"] = len(everything)
+    counts["s2ef/train md"] = len(md)
+    return normalizers(targets(everything)[1])
+
+
+def _write_validation(
+    root: Path, split: str, settings: DataSettings, bar: tqdm, counts: dict[str, int]
+) -> None:
+    s2ef, is2re = [], []
+    for system, trajectory in _relaxations(split, settings.val_systems, settings, bar):
+        frames = spread(trajectory, settings.val_frames)
+        s2ef += [records.s2ef(system, frame) for frame in frames]
+        is2re.append(records.is2re(system, trajectory))
+    for task, data in (("s2ef", s2ef), ("is2re", is2re)):
+        folder = root / task / split
+        write_metadata(folder, write_lmdb(folder / "data.0000.lmdb", data))
+        counts[f"{task}/{split}"] = len(data)
+
+
+def normalizers(labels: Labels) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of energies (eV), root mean square of the free atoms' forces
+    (eV/Angstrom), as in a fairchem config."""
+    return {
+        "energy": {"mean": float(labels.energy.mean()), "stdev": float(labels.energy.std())},
+        "forces": {"mean": 0.0, "stdev": float(np.sqrt((labels.all_forces**2).mean()))},
+    }

@@ -1,0 +1,120 @@
+"""``dens-ocp data suggest``: what ``dens: auto`` picks, beside the paper's values."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dens_ocp.auto.evidence import Evidence, observe
+from dens_ocp.auto.paper import NOTE, PAPER
+from dens_ocp.auto.pick import Picks, pick
+from dens_ocp.auto.resolve import force_coefficient
+from dens_ocp.errors import DensError
+from dens_ocp.results.scores.text_table import format_table
+from dens_ocp.settings import run_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``dens-ocp data suggest``."""
+    parser.epilog = (
+        "examples:\n"
+        "  dens-ocp data suggest config.yml --dataset.train.src=data/mine/train\n"
+        "  dens-ocp data suggest data/mine/train --force-coefficient 100\n"
+        "`optim: {dens: auto}` in a config picks the same at the start of each run."
+    )
+    parser.add_argument("source", type=Path, help="training config (.yml), or a training set: "
+                        "folder of *.lmdb, or one file")  # fmt: skip
+    parser.add_argument("--force-coefficient", type=float, metavar="N", help="lambda_F, the weight "
+                        "of the forces in the loss (default: the config's; without one 10, for "
+                        "forces divided by their rms)")  # fmt: skip
+    parser.add_argument("--gradient-forces", action="store_true", help="the model's forces are "
+                        "gradients of its energy (equiformer_dens; a config says so)")  # fmt: skip
+    parser.set_defaults(overrides=[])
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print evidence, picks, the paper's values and the block for a config.
+
+    Raises:
+        DensError: no data set; data that do not allow a choice.
+    """
+    if args.source.suffix in (".yml", ".yaml"):
+        config = run_config.read(args.source, args.overrides)
+        sections = run_config.data_sections(config)
+        if "train" not in sections:
+            raise DensError(f"{args.source}: dataset.train has no src; --dataset.train.src=PATH")
+        evidence = observe(_open(sections["train"]))
+        coefficient = args.force_coefficient or force_coefficient(config["loss_functions"])
+        gradients = args.gradient_forces or _has_gradient_forces(config["model"])
+        scale = _scale(sections["train"], "energy" if gradients else "forces")
+    else:
+        evidence = observe(_open({"src": str(args.source)}), str(args.source))
+        coefficient, gradients = args.force_coefficient or 10.0, args.gradient_forces
+        # such a model's forces are in units of its energies' deviation
+        scale = (evidence.energy_deviation or None) if gradients else None
+    picks = pick(
+        evidence,
+        force_coefficient=coefficient,
+        force_scale=scale,
+        gradient_forces=gradients,
+    )
+    print(report(evidence, picks, coefficient, gradients))
+    return 0
+
+
+def _open(section: dict[str, Any]) -> Any:
+    from dens_ocp.data.checks import check_dataset_paths
+    from dens_ocp.data.opened_data import open_data_set
+    from dens_ocp.data.records.named_records import read_with
+
+    section = {"format": "dens_lmdb", **section}
+    check_dataset_paths(section, "dataset.train")
+    dataset = open_data_set(section, "train")
+    read_with(dataset)
+    return dataset
+
+
+def _has_gradient_forces(model: dict[str, Any]) -> bool:
+    from fairchem.core.common.registry import registry
+
+    try:
+        found = registry.get_model_class(model["name"])
+    except (RuntimeError, KeyError, ValueError, ImportError):
+        return False
+    return bool(getattr(found, "gradient_forces", False))
+
+
+def _scale(section: dict[str, Any], target: str) -> float | None:
+    normalizer = ((section.get("transforms") or {}).get("normalizer") or {}).get(target) or {}
+    scale = normalizer.get("stdev", normalizer.get("rmsd"))
+    return None if scale is None else float(scale)
+
+
+def report(evidence: Evidence, picks: Picks, coefficient: float, gradients: bool) -> str:
+    """Everything as text."""
+    moved = "-" if evidence.displacement is None else f"{evidence.displacement:.3f} A"
+    here = {
+        **{name: f"{value:g}" if isinstance(value, float) else value
+           for name, value in picks.options.items()},
+        "lambda_F": f"{coefficient:g}",
+        "forces": "gradient" if gradients else "direct",
+    }  # fmt: skip
+    rows = [[name, here[name], *(paper[name] for paper in PAPER.values())] for name in here]
+    lines = [
+        f"{evidence.records:,} records, {evidence.read} read: {evidence.free_atoms:g} free atoms "
+        f"each, nearest neighbours {evidence.nearest:.2f} A, displacement {moved} ("
+        f"{evidence.pairs} pairs), rms force {evidence.force_rms:.3f} eV/A",
+        "",
+        format_table(["option", "here", *PAPER], rows),
+        NOTE,
+        "",
+        *(f"{name}: {reason}" for name, reason in picks.reasons.items()),
+        "",
+        "for your config (or dens: auto, which picks the same):",
+        "",
+        yaml.safe_dump({"optim": {"dens": picks.options}}, sort_keys=False),
+    ]
+    return "\n".join(lines)

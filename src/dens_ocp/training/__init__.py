@@ -1,0 +1,1 @@
+"""The trainer: fairchem's, with DeNS, and what keeps a run whole."""
