@@ -16,7 +16,7 @@ from tests.lmdbs import s2ef_records, write_lmdb, write_s2ef
 from tests.runs import make_trainer
 
 CONFIGS = ROOT / "configs"
-AUTHORS = Path(__file__).parent / "data"
+AUTHORS = Path(__file__).parent / "settings" / "authors_forms"
 
 # What all recipes share (paper, Tables 7 and 8), as dotted options of the config.
 SHARED = {
@@ -230,11 +230,11 @@ def test_every_recipe_is_tested():
     top_level = {
         path for path in CONFIGS.rglob("*.yml") if "common" not in str(path.relative_to(ROOT))
     }
-    elsewhere = {CONFIGS / "ablations", CONFIGS / "acetylacetone"}  # tests/ablation
+    elsewhere = {CONFIGS / "ablations", CONFIGS / "acetylacetone"}  # tests/tools/ablate
     recipes = {
         path
         for path in top_level
-        if path.name != "evaluate.yml" and path.parent not in elsewhere  # in tests/pipeline
+        if path.name != "evaluate.yml" and path.parent not in elsewhere  # in tests/results/pipeline
     }
     names = {str(path.relative_to(CONFIGS)) for path in recipes}
     # md17: test_md17_configs.py

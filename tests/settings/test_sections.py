@@ -179,7 +179,7 @@ def test_recipes_stay_as_they_are(path):
 
 @pytest.mark.parametrize("name", ["authors_form_equiformer_v2.yml", "authors_form_escn.yml"])
 def test_the_authors_forms_stay_as_they_are(name):
-    config = config_file.read(ROOT / "tests/data" / name)
+    config = config_file.read(ROOT / "tests/settings/authors_forms" / name)
     assert run.checked(config) == config
     needed_for_training(config["optim"])
 

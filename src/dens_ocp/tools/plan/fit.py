@@ -5,7 +5,7 @@ Measured at two depths and three sizes, quantity q is::
     q(L, N, E) = (a0 + a1 L) + (n0 + n1 L) N + (e0 + e1 L) E
 
 for L blocks, N atoms and E edges. Each depth gives three numbers from three sizes, two depths give
-their growth with L; a third depth or a fourth size would test it (tests/planning does).
+their growth with L; a third depth or a fourth size would test it (tests/tools/plan does).
 """
 
 from __future__ import annotations

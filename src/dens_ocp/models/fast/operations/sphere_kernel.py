@@ -5,8 +5,8 @@ some points of the grid at a time there and back, and writes coefficients: the g
 memory. The backward pass does the same with the derivative.
 
 Triton comes with CUDA builds of torch. The kernels are compiled for GPUs and run by Triton's
-interpreter in `tests/fast/test_sphere_kernel.py`; :func:`usable` checks them once more on the GPU
-that is there.
+interpreter in `tests/models/fast/test_sphere_kernel.py`; :func:`usable` checks them once more on
+the GPU that is there.
 """
 
 from __future__ import annotations

@@ -1,0 +1,94 @@
+"""The example relaxes an adsorbate, with a DeNS checkpoint and with an exported one."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase.io import read
+
+from dens_ocp.tools import cli
+from tests.conftest import ROOT
+from tests.runs import environment
+from tests.tools.export.stock import without_dens_ocp
+
+EXAMPLE = ROOT / "examples" / "relax_adsorbate.py"
+
+AS_A_SCRIPT = """
+import runpy
+del sys.argv[0]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0
+"""
+
+
+def relax(*arguments, cwd, check=True):
+    return subprocess.run(
+        [sys.executable, str(EXAMPLE), *map(str, arguments)], cwd=cwd, env=environment(),
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=check,
+    )  # fmt: skip
+
+
+def test_relaxation(trained, tmp_path):
+    assert "import dens_ocp" not in EXAMPLE.read_text()
+    out = tmp_path / "results" / "pt_oh.traj"
+    done = relax(
+        trained.checkpoint, "--metal", "Pt", "--adsorbate", "OH", "--steps", 3, "--out", out,
+        "--cpu", cwd=tmp_path,
+    )  # fmt: skip
+    frames = read(out, index=":")
+    assert len(frames) == 4
+    first, last = frames[0], frames[-1]
+    assert "38 atoms, 11 of them free" in done.stdout
+    assert done.stdout.count("LBFGS:") == 4, "progress, step by step"
+    # OC20's layout
+    tags, below = first.get_tags(), first.get_tags() == 0
+    assert [int((tags == tag).sum()) for tag in (0, 1, 2)] == [27, 9, 2]
+    assert first.positions[below, 2].max() < first.positions[tags == 1, 2].min()
+    assert list(first.constraints[0].index) == list(np.flatnonzero(below))
+    assert first.pbc.all() and min(first.cell.lengths()[:2]) >= 8
+    assert first.symbols[-2:].get_chemical_formula() == "HO"
+    assert first.positions[-1, 2] > first.positions[-2, 2], "H of OH looks up"
+    # it moves, and the fixed atoms do not
+    assert np.array_equal(first.positions[below], last.positions[below])
+    assert np.abs(last.positions - first.positions).max() > 1e-4
+    # energies as text and picture
+    rows = np.loadtxt(out.with_suffix(".txt"))
+    energies = [frame.get_potential_energy() for frame in frames]
+    assert np.allclose(rows[:, 1], energies, atol=1e-5) and list(rows[:, 0]) == [0, 1, 2, 3]
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert f"energy {energies[-1]:.4f} eV" in done.stdout
+    assert "adsorption energy" in done.stdout
+
+
+@pytest.mark.slow
+def test_relaxation_with_an_exported_checkpoint(trained, tmp_path):
+    """Without dens_ocp: the same energies as with the original."""
+    exported = tmp_path / "exported.pt"
+    assert cli.main(["export", str(trained.checkpoint), str(exported)]) == 0
+    arguments = ["--adsorbate", "O", "--steps", 1, "--cpu"]
+    without_dens_ocp(AS_A_SCRIPT, EXAMPLE, exported, *arguments, cwd=tmp_path)
+    relax(trained.checkpoint, *arguments, "--out", "own.traj", cwd=tmp_path)
+    stock, own = (
+        [frame.get_potential_energy() for frame in read(tmp_path / name, index=":")]
+        for name in ("Cu_O.traj", "own.traj")
+    )
+    assert len(stock) == 2 and stock == pytest.approx(own, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing.pt"], "nothing.pt does not exist"),
+        ([EXAMPLE, "--metal", "Si"], "Si is no fcc, bcc or hcp metal"),
+        ([EXAMPLE, "--metal", "Xx"], "cannot build CO on Xx"),
+        ([EXAMPLE, "--adsorbate", "CO17"], "cannot build CO17"),
+        ([EXAMPLE, "--out", "x.txt"], "should end in .traj"),
+    ],
+)
+def test_mistakes(arguments, words, tmp_path):
+    done = relax(*arguments, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,116 @@
+"""The fold: a stock model with the exported weights predicts what the DeNS model predicts."""
+
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from dens_ocp.tools.export.comparison import example_batch, largest_differences
+from dens_ocp.tools.export.stock_model import (
+    STOCK_MODELS,
+    constant_embedding,
+    stock_options,
+    stock_state,
+)
+from tests.conftest import build_model
+from tests.tools.export.conftest import MODELS, move
+
+EQUIFORMER, ESCN = MODELS["equiformer_v2"], MODELS["escn"]
+
+CASES = {
+    "equiformer_v2": EQUIFORMER,
+    "without force encoding": {**EQUIFORMER, "use_force_encoding": False},
+    "sigma encoding": {**EQUIFORMER, "use_noise_schedule_sigma_encoding": True},
+    "without energy of DeNS structures": {**EQUIFORMER, "use_denoising_energy": False},
+    "activation checkpointing": {**EQUIFORMER, "activation_checkpoint": True},
+    "references in the model": {
+        **EQUIFORMER, "use_energy_lin_ref": True, "load_energy_lin_ref": True,
+    },
+    "authors' option": {**EQUIFORMER, "use_tp_reparam": False},
+    "shared edge embedding": {**EQUIFORMER, "share_atom_edge_embedding": True},
+    "escn": ESCN,
+    "escn, activation checkpointing": {**ESCN, "activation_checkpoint": True, "use_grid": True},
+    "escn, sigma encoding": {**ESCN, "use_noise_schedule_sigma_encoding": True},
+}  # fmt: skip
+
+
+def models(config):
+    """Our model with moved weights, and the stock model with nothing but its exported ones."""
+    model = build_model(config)
+    move(model, seed=2)
+    if "use_energy_lin_ref" in config:
+        model.energy_lin_ref.copy_(torch.linspace(-1, 1, 90))
+    options = {name: value for name, value in config.items() if name != "name"}
+    section = stock_options(type(model), options)
+    name, cls = STOCK_MODELS[type(model)]
+    assert section.pop("name") == name
+    stock = cls(**section)
+    return model.eval(), stock
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equal_predictions(case, batch):
+    model, stock = models(CASES[case])
+    stock.load_state_dict(stock_state(model), strict=True)
+    for structures in (batch, example_batch()):
+        differences = largest_differences(model, stock, structures)
+        assert set(differences) == {"energy", "forces"}
+        assert max(differences.values()) < 1e-6, differences
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_comparison_sees_a_missing_fold(name):
+    model, stock = models(MODELS[name])
+    state = stock_state(model)
+    state["sphere_embedding.weight"] -= constant_embedding(model)
+    stock.load_state_dict(state)
+    assert min(largest_differences(model, stock, example_batch()).values()) > 1e-4
+
+
+def test_the_fold_by_hand():
+    model, _ = models({**EQUIFORMER, "use_noise_schedule_sigma_encoding": True})
+    atoms = model.sphere_embedding.weight.detach().clone()
+    added = model.force_embedding.bias + model.noise_schedule_sigma_embedding.bias
+    state = stock_state(model)
+    assert torch.equal(state["sphere_embedding.weight"], atoms + added)
+    assert torch.equal(model.sphere_embedding.weight, atoms), "the model itself must not change"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_module_of_dens_is_left(name):
+    model, stock = models(MODELS[name])
+    state = stock_state(model)
+    assert set(state) == set(stock.state_dict())
+    assert not any("noise" in key or "force_embedding" in key for key in state)
+    left_out = [model.force_embedding, model.noise_head]
+    count = sum(p.numel() for p in model.parameters())
+    count -= sum(p.numel() for module in left_out for p in module.parameters())
+    assert count == sum(p.numel() for p in stock.parameters())
+
+
+def test_not_a_number_is_a_difference():
+    model, stock = models(ESCN)
+    state = stock_state(model)
+    state["sphere_embedding.weight"][29] = torch.nan
+    stock.load_state_dict(state)
+    differences = largest_differences(model, stock, example_batch())
+    assert not any(value < 1e9 for value in differences.values())
+
+
+@pytest.mark.parametrize("name", ["equiformer_v2_dens", "escn_dens"])
+def test_predictions_of_the_authors_code(shared, name):
+    """The stock model predicts what the authors' DeNS model does, for their weights and batch."""
+    reference = torch.load(shared / "reference" / f"{name}.pt", weights_only=False)
+    assert reference["state_dict"]["force_embedding.bias"].abs().max() > 0.1
+    model = build_model({"name": name, **reference["config"]})
+    model.load_state_dict(reference["state_dict"])
+    section = stock_options(type(model), reference["config"])
+    section.pop("name")
+    stock = STOCK_MODELS[type(model)][1](**section).eval()
+    stock.load_state_dict(stock_state(model), strict=True)
+    batch, expected = Batch(**reference["batch"]), reference["cases"]["s2ef"]
+    batch.pos = expected["pos"].clone()
+    torch.manual_seed(reference["seed_before_forward"])
+    outputs = stock(batch)
+    for target in ("energy", "forces"):
+        error = (outputs[target] - expected[target]).abs().max() / expected[target].abs().max()
+        assert error < 1e-5, target
