@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from dens_ocp.checkpoints import metrics_file
 from tests.conftest import SMALL_EQUIFORMER
 from tests.lmdbs import write_is2re, write_s2ef
 
@@ -115,9 +115,8 @@ def make_trainer(config: dict, run_dir: Path, name: str | None = None, **options
 
 def logged(run_dir: Path, name: str = "*", split: str = "train") -> list[dict]:
     """Lines of a run's ``metrics.jsonl``."""
-    (path,) = run_dir.glob(f"checkpoints/{name}/metrics.jsonl")
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [line for line in lines if line["split"] == split]
+    (path,) = run_dir.glob(f"checkpoints/{name}/{metrics_file.NAME}")
+    return metrics_file.read(path.parent, split)
 
 
 def environment(**variables: str) -> dict[str, str]:

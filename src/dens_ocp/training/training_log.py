@@ -19,12 +19,8 @@ from typing import Any
 
 from fairchem.core.trainers import base_trainer, ocp_trainer
 
+from dens_ocp.checkpoints import metrics_file
 from dens_ocp.patched import swapped
-
-METRICS = "metrics.jsonl"
-"""In the run's folder of checkpoints: a JSON object a line, with ``split`` (``train``: means since
-the line before, of rank 0; ``val``), ``step``, ``epoch``, ``time`` (seconds since 1970) and all
-metrics in the units of the data. Lines of a step that a resumed run takes again come twice."""
 
 _SHOWN = (
     ("energy_mae", "energy MAE"),
@@ -80,12 +76,12 @@ class TrainingLog:
     """fairchem's lines of a training run, made short inside the context.
 
     Args:
-        trainer: fairchem's. last_step: of the run. folder: gets :data:`METRICS`; None: no file.
+        trainer: fairchem's. last_step: of the run. folder: gets ``metrics.jsonl``; None: no file.
     """
 
     def __init__(self, trainer: Any, last_step: int, folder: Path | None) -> None:
         self.trainer, self.last_step = trainer, last_step
-        self.path = None if folder is None else folder / METRICS
+        self.path = None if folder is None else folder / metrics_file.NAME
         self.first_step, self.started = trainer.step, time.monotonic()
         self._stack = ExitStack()
 

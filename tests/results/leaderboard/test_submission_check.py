@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dens_ocp.results import leaderboard
 from dens_ocp.errors import DensError
+from dens_ocp.results import leaderboard
 from dens_ocp.results.leaderboard.boards import OC20, OC22
 from dens_ocp.results.leaderboard.reference import read_references
 from dens_ocp.results.leaderboard.submission_checker import check_submission
