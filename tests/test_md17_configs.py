@@ -185,5 +185,5 @@ def test_trainer_does_what_the_recipe_says(settings, data, tmp_path):
     batch = next(iter(trainer.train_loader))
     trainer.model.train()
     trainer.step = 1
-    trainer._backward(trainer._compute_loss(trainer._forward(batch), batch))
+    trainer.guard.take(trainer._compute_loss(trainer._forward(batch), batch), batch, batch, {})
     assert trainer.validate(disable_tqdm=True)["forces_mae"]["metric"] > 0

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dens_ocp.dens.config import DeNSConfig
-from dens_ocp.dens.corruption.corrupt import corrupt, step_generator
-from dens_ocp.dens.corruption.noise import sigma_levels
-from dens_ocp.dens.step_plan import attach, carries_corruption, read
+from dens_ocp.dens.corruption import corrupt, sigma_levels, step_generator
+from dens_ocp.dens.step_plan import carries_corruption, read
+from tests.plans import attach
 
 
 def many(num_structures=2000, natoms=6, num_fixed=2, seed=0, **options):

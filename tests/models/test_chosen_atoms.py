@@ -5,9 +5,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from dens_ocp.dens.step_plan import attach_scored, read
+from dens_ocp.dens.step_plan import read
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
 from tests.models.test_models import corrupted
+from tests.plans import attach_scored
 
 MODELS = {
     "eqv2": SMALL_EQUIFORMER,

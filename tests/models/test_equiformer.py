@@ -13,7 +13,7 @@ from ase.md.verlet import VelocityVerlet
 from e3nn import nn, o3
 from torch_geometric.data import Batch, Data
 
-from dens_ocp.dens.step_plan import Corruption, attach, attach_scored, read
+from dens_ocp.dens.step_plan import Corruption, read
 from dens_ocp.errors import DensError
 from dens_ocp.models.checkpoint_states import fit
 from dens_ocp.models.equiformer.degrees import cat, split
@@ -23,6 +23,7 @@ from dens_ocp.models.equiformer.radius_graph import radius_graph
 from dens_ocp.models.parameter_names import is_constant, is_dens, translated
 from tests.conftest import build_model
 from tests.molecules import SMALL_EQUIFORMER_L2, batch_of
+from tests.plans import attach, attach_scored
 
 L2 = {"name": "equiformer_dens"}
 L3 = {

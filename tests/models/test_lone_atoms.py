@@ -8,10 +8,11 @@ import torch
 from ase import Atoms
 from torch_geometric.data import Batch
 
-from dens_ocp.dens.step_plan import Corruption, attach, attach_scored, read
+from dens_ocp.dens.step_plan import Corruption, read
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model, slab
 from tests.lmdbs import write_lmdb
 from tests.molecules import SMALL_EQUIFORMER_L2
+from tests.plans import attach, attach_scored
 from tests.relaxation import relaxations
 from tests.runs import make_trainer, small_config
 

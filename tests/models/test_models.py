@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from dens_ocp.dens.config import DeNSConfig
-from dens_ocp.dens.corruption.corrupt import corrupt, step_generator
+from dens_ocp.dens.corruption import corrupt, step_generator
 from dens_ocp.dens.force_encoding import ForceEncoding, force_coefficients
-from dens_ocp.dens.step_plan import attach
 from dens_ocp.errors import DensError
 from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.parameter_names import translated
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
+from tests.plans import attach
 
 BOTH = pytest.mark.parametrize("config", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
 

@@ -126,7 +126,7 @@ def test_finite_results_are_not_spoken_of(tmp_path, records, what, caplog):
 def test_in_training_it_is_a_warning(tmp_path, records, caplog):
     settings = settings_of(tmp_path, records)
     trainer = make_trainer(settings, tmp_path, timestamp_id="run")
-    trainer._in_training = True
+    trainer.in_training = True
     with torch.no_grad():
         trainer.model.sphere_embedding.weight[:] = float("nan")
     with caplog.at_level(logging.WARNING):

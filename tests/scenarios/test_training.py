@@ -121,11 +121,12 @@ args, overrides = flags.get_parser().parse_known_args(
      "--run-dir", sys.argv[2]])
 config = build_config(args, overrides)
 noise = []
-attach = module.attach
-def recording_attach(batch, corruption):
-    attach(batch, corruption)
-    noise.append(corruption.noise_vec)
-module.attach = recording_attach
+plan_of = module.DeNSTrainer.step_plan
+def recording(trainer, batch):
+    plan = plan_of(trainer, batch)
+    noise.append(plan.corruption.noise_vec)
+    return plan
+module.DeNSTrainer.step_plan = recording
 with new_trainer_context(config=config) as context:
     context.task.setup(context.trainer)
     context.task.run()

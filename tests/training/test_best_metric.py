@@ -109,10 +109,10 @@ def test_a_run_keeps_its_best(data, tmp_path, metrics, primary, best):
     # a resume goes on with it, and a run that fairchem began with -1 has none yet
     again = make_trainer(config, tmp_path / "again", is_debug=False)
     again.load_checkpoint(str(file.with_name("checkpoint.pt")))
-    again._start_with_best()
+    again.checkpoints.start_with_best()
     assert again.best_val_metric == saved
     again.best_val_metric = -1.0
-    again._start_with_best()
+    again.checkpoints.start_with_best()
     assert math.isinf(again.best_val_metric)
 
 

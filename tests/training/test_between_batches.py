@@ -46,7 +46,7 @@ def run_of(config, run_dir, name, number=None, during="", batch=2, rank=0):
     mine = int(os.environ.get("RANK", "0")) == rank
 
     def counting(batch_of_it):
-        kind = "predictions" if trainer._questions_left else ""
+        kind = "predictions" if trainer.questions_left else ""
         if kind and kind == during and mine and done[kind] + 1 == batch:
             os.kill(os.getpid(), number)
         out = forward(batch_of_it)
@@ -97,7 +97,7 @@ def test_one_process(data, tmp_path, during, optim):
 
 def on_rank(config, run_dir, during):
     trainer, done = run_of(config, run_dir, "run", signal.SIGTERM, during, batch=1, rank=1)
-    return trainer.step, done[during], trainer._saved_step
+    return trainer.step, done[during], trainer.checkpoints.saved_step
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ from fairchem.core.modules.loss import DDPLoss
 from torch_geometric.data import Batch, Data
 
 from dens_ocp.dens.loss import NoiseTarget, force_and_noise_loss, target_loss
-from dens_ocp.dens.step_plan import Corruption, attach
+from dens_ocp.dens.step_plan import Corruption
+from tests.plans import attach
 from tests.runs import make_trainer, small_config, write_data
 
 
@@ -52,7 +53,7 @@ def test_hand_computed(data, tmp_path):
     batch, outputs = four_atoms()
     loss = trainer._compute_loss(outputs, batch)
     assert loss.item() == pytest.approx(ENERGY + FORCES + NOISE, rel=1e-6)
-    terms = {name: term.item() for name, term in trainer._loss_terms.items()}
+    terms = {name: term.item() for name, term in trainer.loss_terms(outputs, batch).items()}
     assert terms == pytest.approx({"energy": ENERGY, "forces": FORCES, "noise": NOISE}, rel=1e-6)
     loss.backward()
     assert (outputs["forces"].grad[[1, 2]] == 0).all(), "fixed and corrupted atoms have no force"
@@ -89,9 +90,9 @@ def test_energy_of_dens_structures_off(data, tmp_path):
     for config in (off, ablation):
         trainer = make_trainer(config, tmp_path)
         trainer.model.train()
-        trainer._compute_loss(outputs, batch)
+        terms = trainer.loss_terms(outputs, batch)
         expected = 2 * abs((2 + 0.3) / 1.4 - 1) / 2
-        assert trainer._loss_terms["energy"].item() == pytest.approx(expected, rel=1e-6)
+        assert terms["energy"].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_decay_of_lambda(data, tmp_path):
@@ -100,8 +101,7 @@ def test_decay_of_lambda(data, tmp_path):
     batch, outputs = four_atoms()
     values = []
     for trainer.step in (1, 5, 8):
-        trainer._compute_loss(outputs, batch)
-        values.append(trainer._loss_terms["noise"].item())
+        values.append(trainer.loss_terms(outputs, batch)["noise"].item())
     assert values == pytest.approx([NOISE, NOISE / 2, NOISE / 8], rel=1e-6)
 
 
@@ -111,7 +111,7 @@ def test_separate_denominators(data, tmp_path):
     trainer = make_trainer(small_config(data, dens=dens), tmp_path)
     batch, outputs = four_atoms()
     trainer._compute_loss(outputs, batch).backward()
-    terms = {name: term.item() for name, term in trainer._loss_terms.items()}
+    terms = {name: term.item() for name, term in trainer.loss_terms(outputs, batch).items()}
     assert terms == pytest.approx(
         {"energy": ENERGY, "forces": FORCES * 3 / 2, "noise": NOISE * 3}, rel=1e-6
     )

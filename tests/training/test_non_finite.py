@@ -56,14 +56,14 @@ class Watched:
 
     def __init__(self, trainer) -> None:
         self.trainer, self.changed, self.weights = trainer, {}, {}
-        self.backward = trainer._backward
-        trainer._backward = self
+        self.take = trainer.guard.take
+        trainer.guard.take = self
 
-    def __call__(self, loss: torch.Tensor) -> None:
+    def __call__(self, *step) -> None:
         before = state(self.trainer)
         count = len(list(self.trainer.model.parameters()))
         try:
-            self.backward(loss)
+            self.take(*step)
         finally:
             after = state(self.trainer)
             self.changed[self.trainer.step] = not equal(before, after)
@@ -236,19 +236,19 @@ def test_a_loss_that_overflows_by_its_scale_alone_is_the_scalers(data, tmp_path)
 
 def test_the_saved_loss_is_not_the_scaled_one(data, tmp_path):
     trainer = with_scaler(trainer_of(data, tmp_path), 2.0**10)
-    losses, backward = [], trainer._backward
+    losses, take = [], trainer.guard.take
 
-    def broken(loss):
-        losses.append(loss.item() / 2.0**10)
+    def broken(loss, *others):
+        losses.append(loss.item())
         if trainer.step == 3:  # after the scaler has looked
             unscale = trainer.scaler.unscale_
             trainer.scaler.unscale_ = lambda optimizer: (
                 unscale(optimizer),
                 next(iter(trainer.model.parameters())).grad.fill_(math.nan),
             )
-        backward(loss)
+        take(loss, *others)
 
-    trainer._backward = broken
+    trainer.guard.take = broken
     with pytest.raises(DensError, match="step 3: the gradient is not finite"):
         trainer.train()
     content = torch.load(next(tmp_path.glob("results/*/non_finite/*")), weights_only=True)
@@ -275,19 +275,20 @@ args, overrides = flags.get_parser().parse_known_args(
     ["--mode", "train", "--config-yml", sys.argv[1], "--cpu", "--num-gpus", "2",
      "--run-dir", sys.argv[2], "--timestamp-id", "run"])
 taken = []
-backward = guarded_step.GuardedTrainer._backward
-def watched(self, loss):
-    first = next(iter(self.model.parameters()))
+take = guarded_step.GuardedStep.take
+def watched(self, *step):
+    model = self.trainer.model
+    first = next(iter(model.parameters()))
     before = first.detach().clone()
     try:
-        backward(self, loss)
+        take(self, *step)
     finally:
         taken.append(not torch.equal(before, first))
         torch.save(
-            {"taken": taken, "parameters": [p.detach().clone() for p in self.model.parameters()]},
+            {"taken": taken, "parameters": [p.detach().clone() for p in model.parameters()]},
             f"{sys.argv[2]}/rank{distutils.get_rank()}.pt",
         )
-guarded_step.GuardedTrainer._backward = watched
+guarded_step.GuardedStep.take = watched
 run_rank(build_config(args, overrides))
 """
 
@@ -337,6 +338,6 @@ def test_what_fairchem_does(data, tmp_path):
     poison_gradient(trainer, math.nan, {3})
     theirs = (each for each in type(trainer).__mro__ if each.__module__.startswith("fairchem."))
     backward = next(theirs)._backward
-    trainer._backward = backward.__get__(trainer)
+    trainer.guard.take = lambda loss, *others: backward(trainer, loss)
     trainer.train()
     assert not any(bool(torch.isfinite(each).any()) for each in trainer.model.parameters())

@@ -7,7 +7,7 @@ import torch
 from torch.nn.parallel.distributed import DistributedDataParallel
 
 from dens_ocp.errors import DensError
-from dens_ocp.training.resumable import FixedBuckets
+from dens_ocp.launch.data_parallel import FixedBuckets
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
 from tests.ranks import on_ranks
 from tests.runs import make_trainer, small_config, write_data
@@ -61,8 +61,8 @@ def train(configs: list[dict], run_dir) -> list:
         trainer.train(disable_eval_tqdm=True)
         plain = type(trainer.model) is DistributedDataParallel
         parameters = [each.detach().numpy().copy() for each in trainer.model.parameters()]
-        found.append((plain, trainer.step, {k: v["metric"] for k, v in trainer.metrics.items()},
-                      parameters))  # fmt: skip
+        metrics = {name: each["metric"] for name, each in trainer.sums.fetch().items()}
+        found.append((plain, trainer.step, metrics, parameters))
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from fairchem.core.models.equiformer_v2.drop import GraphDropPath
 
-from dens_ocp.dens.corruption.corrupt import step_generator
+from dens_ocp.dens.corruption import step_generator
 from dens_ocp.training.step_randomness import drop_paths_alike, seed_step
 
 

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from dens_ocp.dens.step_plan import StepPlan, read
 from dens_ocp.errors import DensError
 from dens_ocp.models.parameter_names import translated
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
@@ -57,8 +58,8 @@ def test_at_p_zero_a_step_equals_stock_fairchem(data, tmp_path):
     _, our_loss = loss_of_a_step(ours, first_batch(ours))
     _, stock_loss = loss_of_a_step(stock, first_batch(stock))
     assert our_loss.item() == pytest.approx(stock_loss.item(), rel=1e-6)
-    for trainer, loss in ((ours, our_loss), (stock, stock_loss)):
-        trainer._backward(loss)
+    ours.guard.take(our_loss, None, None, {})
+    stock._backward(stock_loss)
     after = dict(ours._unwrapped_model.named_parameters())
     moved = 0
     for name, parameter in stock._unwrapped_model.named_parameters():
@@ -89,14 +90,12 @@ def test_dens_step_corrupts_learns_and_measures(data, tmp_path, model):
     )
     share = mask[free].float().mean().item()
     assert metrics["dens_corrupted_atoms"]["metric"] == pytest.approx(share)
-    trainer._backward(loss)
+    trainer.guard.take(loss, batch, batch, {})
     heads = dict(trainer._unwrapped_model.noise_head.named_parameters())
     assert any(p.grad.abs().sum() > 0 for p in heads.values())
 
 
 def structures(batch):
-    from dens_ocp.dens.step_plan import read
-
     return read(batch).structure_mask[batch.batch]
 
 
@@ -135,7 +134,7 @@ def test_batches_without_free_atoms_or_with_all_corrupted(tmp_path, p, fixed):
     outputs, loss = loss_of_a_step(trainer, batch)
     assert loss.isfinite()
     metrics = trainer._compute_metrics(outputs, batch, trainer.evaluator, {})
-    trainer._backward(loss)
+    trainer.guard.take(loss, batch, batch, {})
     assert all(value["metric"] == value["metric"] for value in metrics.values())
     assert trainer.validate(disable_tqdm=True)["energy_mae"]["metric"] >= 0
 
@@ -258,7 +257,11 @@ def test_md_structures_are_left_alone_and_flags_are_not_inherited(tmp_path):
 @pytest.fixture
 def everywhere(monkeypatch):
     """The heads do not learn which atoms are looked at, so they compute all."""
-    return lambda: monkeypatch.setattr("dens_ocp.training.trainer.attach_scored", lambda *_: None)
+
+    def forget() -> None:
+        monkeypatch.setattr("dens_ocp.models.dens_model.read_plan", lambda batch: StepPlan())
+
+    return forget
 
 
 @pytest.mark.parametrize("free_only", [True, False])

@@ -71,11 +71,16 @@ def test_loss_and_errors_need_no_value_of_a_tensor(data, tmp_path, model, free_o
     batch, outputs = step(trainer)
     meta = {name: value.to("meta") for name, value in outputs.items()}
     batch = batch.to("meta")
-    assert all(each.is_meta for each in batch.rows.values()), "rows travel with the batch"
+    plan = batch.step_plan
+    rows = [plan.loss_rows, plan.force_atoms, *vars(plan.metric_rows).values(),
+            *plan.dens_rows.values(), *vars(plan.corruption).values()]  # fmt: skip
+    assert all(each is None or each.is_meta for each in rows), "the plan travels with the batch"
     for normalizer in trainer.normalizers.values():
         normalizer.to("meta")
-    loss = trainer._compute_loss(meta, batch)
-    errors = trainer._errors(meta, batch, trainer.evaluator)
+    trainer._model_outputs = meta
+    terms = trainer.loss_terms(meta, batch)
+    loss = trainer.whole_loss(terms)
+    errors = trainer.step_errors(meta, batch, terms, loss)
     assert loss.is_meta
     assert {"loss_noise", "dens_noise_mae", "forces_mae", "energy_mae"} <= set(errors)
     with pytest.raises(RuntimeError, match="meta"):
@@ -89,8 +94,12 @@ def test_metrics_wait_once(data, tmp_path, monkeypatch):
     tolist = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda each: waits.append(1) or tolist(each))
     with NoWaits():
-        trainer._compute_loss(outputs, batch)
-        metrics = trainer._compute_metrics(outputs, batch, trainer.evaluator, {})
+        terms = trainer.loss_terms(outputs, batch)
+        errors = trainer.step_errors(outputs, batch, terms, trainer.whole_loss(terms))
+        for _ in range(3):
+            trainer.sums.add(errors)
+        assert waits == []
+        metrics = trainer.sums.fetch()
     assert waits == [1] and "dens_noise_mae" in metrics and "forces_mae" in metrics
 
 
@@ -128,7 +137,7 @@ def test_a_batch_leaves_the_cpu_with_its_corruption_and_rows(
     to = type(batch).to
 
     def watched(each, *arguments, **options):
-        seen.append((each.get("rows"), each.get("noise_mask") is not None))
+        seen.append((each.step_plan.loss_rows, each.get("noise_mask") is not None))
         return to(each, *arguments, **options)
 
     monkeypatch.setattr(type(batch), "to", watched)

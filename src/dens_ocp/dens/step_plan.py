@@ -1,8 +1,10 @@
-"""The fields that DeNS adds to a PyG batch, in one place.
+"""What a step does with a batch, decided once, on the CPU, and read by model, loss and metrics.
 
-The names are those of the authors' code, so that code written for it keeps working:
+:func:`attach` writes a :class:`StepPlan` into a PyG batch, with which it travels to the device, and
+beside it the fields of the authors' code, so that code written for it keeps working:
 
 =========================  =========  ======  ====================================================
+``step_plan``              --                 the :class:`StepPlan`
 ``noise_mask``             (N,)       bool    atom is corrupted: its force is encoded, its noise
                                               predicted
 ``noise_vec``              (N, 3)     float   noise added to its position, Angstrom; 0 elsewhere
@@ -10,9 +12,6 @@ The names are those of the authors' code, so that code written for it keeps work
 ``denoising_pos_forward``  --         bool    the batch carries the fields above
 ``forces``                 (N, 3)     float   DFT forces of the *original* structure, eV/Angstrom
 ``md``                     (B,)       int     1: from molecular dynamics (All+MD), never corrupted
-``scored``                 (N,)       bool    atom enters loss or metrics; without it, all do
-``rows``                   --         dict    name -> (n,) int64: the atoms or structures of which
-                                              loss and metrics are sums
 =========================  =========  ======  ====================================================
 
 N atoms, B structures. With ``encode: masked`` the mask covers fixed atoms too: these have noise and
@@ -21,8 +20,8 @@ are not moved, and ``sigmas`` is set for every atom of a DeNS structure, as in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -59,14 +58,77 @@ class Corruption:
         return torch.where(self.moved[:, None], self.noise_vec, 0.0)
 
 
-def attach(batch: Batch, corruption: Corruption) -> None:
-    """Move atoms by their ``displacement`` and write the fields of the table above into ``batch``.
+@dataclass(frozen=True)
+class MetricRows:
+    """Which rows of a batch metrics look at.
+
+    Attributes:
+        structures: (b,) int64. atoms: (n,) int64, their atoms.
+        free: (f,) int64, the free ones of these. natoms_free: (b,) int64, of each structure.
+        structure_of_free: (f,) int64, as index into ``structures``.
+    """
+
+    structures: torch.Tensor
+    atoms: torch.Tensor
+    free: torch.Tensor
+    natoms_free: torch.Tensor
+    structure_of_free: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, keep: torch.Tensor | None = None) -> MetricRows:
+        """Of the structures in ``keep`` (B,) bool; None: all. Waits for the device of ``batch``."""
+        if keep is None:
+            keep = torch.ones_like(batch.natoms, dtype=torch.bool)
+        kept = keep[batch.batch]
+        free = rows_of(kept & (batch.fixed == 0))
+        structures = rows_of(keep)
+        structure_of_free = (torch.cumsum(keep.long(), 0) - 1)[batch.batch[free]]
+        natoms_free = torch.zeros_like(structures).index_add_(
+            0, structure_of_free, torch.ones_like(structure_of_free)
+        )
+        return cls(structures, rows_of(kept), free, natoms_free, structure_of_free)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Attributes:
+    corruption: what is done to the batch; None: nothing.
+    force_atoms: (N,) bool, atoms whose force enters loss or metrics; a model may leave out the
+        others. None: all.
+    noise_atoms: (N,) bool, the same for their noise; None: all.
+    loss_rows: (n,) int64, atoms that enter losses of ``train_on_free_atoms``; None: not asked.
+    metric_rows: of the structures that are not corrupted; None: not asked.
+    dens_rows: rows (n,) int64 of the metrics of DeNS structures, see
+        :func:`dens_ocp.dens.metrics.dens_rows`.
+
+    Rows, and not masks, because on a GPU everyone who selects by a mask waits until the GPU has got
+    there, and nobody who selects by row numbers does.
+    """
+
+    corruption: Corruption | None = None
+    force_atoms: torch.Tensor | None = None
+    noise_atoms: torch.Tensor | None = None
+    loss_rows: torch.Tensor | None = None
+    metric_rows: MetricRows | None = None
+    dens_rows: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def to(self, *args: Any, **options: Any) -> StepPlan:
+        """On another device; arguments of ``torch.Tensor.to``. Called by the batch's own ``to``."""
+        return _to(self, *args, **options)
+
+
+def attach(batch: Batch, plan: StepPlan) -> None:
+    """Move atoms by the corruption's ``displacement`` and write the fields of the table above.
 
     ``batch.pos`` becomes a new tensor; the old one is left as it was. Positions are not wrapped.
 
     Raises:
         DensError: the batch is corrupted already.
     """
+    batch.step_plan = plan
+    corruption = plan.corruption
+    if corruption is None:
+        return
     refuse_corrupted(batch, "its atoms would be moved twice, while its labels say once")
     batch.pos = batch.pos + corruption.displacement.to(batch.pos.dtype)
     batch.noise_mask = corruption.noise_mask
@@ -93,12 +155,20 @@ def carries_corruption(batch: Batch) -> bool:
     return bool(batch.get("denoising_pos_forward", False))
 
 
+def read_plan(batch: Batch) -> StepPlan:
+    """What :func:`attach` wrote; an empty plan, if nothing."""
+    return batch.get("step_plan", None) or StepPlan()
+
+
 def read(batch: Batch) -> Corruption:
     """The corruption of a batch: what :func:`attach` wrote, or an empty one.
 
-    A batch with ``denoising_pos_forward`` and no ``noise_mask`` is read as the authors' code reads
-    it: every atom is corrupted.
+    A batch of the authors' code, with ``denoising_pos_forward`` and no ``noise_mask``, is read as
+    it reads it: every atom is corrupted.
     """
+    planned = read_plan(batch).corruption
+    if planned is not None:
+        return planned
     num_atoms, device = batch.pos.shape[0], batch.pos.device
     denoising = carries_corruption(batch)
     mask = batch.get("noise_mask", None)
@@ -116,28 +186,9 @@ def read(batch: Batch) -> Corruption:
     )
 
 
-def attach_scored(batch: Batch, scored: torch.Tensor) -> None:
-    """Say which atoms (N,) bool enter loss or metrics; a model may leave out the others' forces."""
-    batch.scored = scored
-
-
-def read_scored(batch: Batch) -> torch.Tensor | None:
-    """What :func:`attach_scored` wrote; None: nothing, so all atoms."""
-    return batch.get("scored", None)
-
-
-def attach_rows(batch: Batch, rows: dict[str, torch.Tensor]) -> None:
-    """Name rows (n,) int64 of atoms or structures.
-
-    Found while the batch is on the CPU, and moved with it: on a GPU everyone who selects by a mask
-    waits until the GPU has got there, and nobody who selects by row numbers does.
-    """
-    batch.rows = rows
-
-
-def read_rows(batch: Batch) -> dict[str, torch.Tensor] | None:
-    """What :func:`attach_rows` wrote; None: nothing."""
-    return batch.get("rows", None)
+def rows_of(mask: torch.Tensor) -> torch.Tensor:
+    """(n,) int64: where ``mask`` (N,) bool is set. Waits for its device."""
+    return torch.nonzero(mask)[:, 0]
 
 
 def any_in_structure(
@@ -146,3 +197,14 @@ def any_in_structure(
     """(B,) bool: whether any atom of the structure is set in ``atom_mask`` (N,) bool."""
     count = torch.zeros(num_structures, dtype=torch.long, device=atom_mask.device)
     return count.index_add_(0, structure_of_atom, atom_mask.long()) > 0
+
+
+def _to(value: Any, *args: Any, **options: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(*args, **options)
+    if isinstance(value, dict):
+        return {name: _to(each, *args, **options) for name, each in value.items()}
+    if is_dataclass(value):
+        moved = {each.name: getattr(value, each.name) for each in fields(value)}
+        return type(value)(**{name: _to(each, *args, **options) for name, each in moved.items()})
+    return value

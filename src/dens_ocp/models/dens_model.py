@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dens_ocp.dens.force_encoding import ForceEncoding, checked_scale
-from dens_ocp.dens.step_plan import read, read_scored
+from dens_ocp.dens.step_plan import read, read_plan
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.models import lone_atoms
 from dens_ocp.models.denoising_model import DenoisingModel
@@ -143,30 +143,29 @@ class DeNSModel(DenoisingModel):
         """The original task.
 
         Returns:
-            ``energy`` (B,) and ``forces`` (N, 3), normalised; zero for atoms that are not scored.
+            ``energy`` (B,) and ``forces`` (N, 3), normalised; these are zero but for the
+            ``force_atoms`` of the batch's plan.
         """
         embedding = self.force_embedding.without_forces(data.pos.shape[0])
         sigmas = embedding.new_zeros(data.pos.shape[0], 1)
         emb = self._backbone(data, embedding, sigmas)
-        return self._original_task(data, emb, read_scored(data))
+        return self._original_task(data, emb, read_plan(data).force_atoms)
 
     def denoise(self, data: Batch) -> dict[str, torch.Tensor]:
         """Energy, forces and noise of a batch, parts of which may be corrupted.
 
         Returns:
             ``energy`` (B,) and ``forces`` (N, 3), normalised; ``noise`` (N, 3) in units of sigma.
-            With ``scored`` in the batch ``forces`` are zero for corrupted atoms and for those that
-            are not scored, ``noise`` for all but the corrupted ones.
+            ``forces`` are zero but for the ``force_atoms`` of the batch's plan, ``noise`` but for
+            its ``noise_atoms``.
         """
-        corruption, scored = read(data), read_scored(data)
+        plan, corruption = read_plan(data), read(data)
         encoded = corruption.noise_mask & self.use_force_encoding
         forces = data.forces if "forces" in data else torch.zeros_like(data.pos)
         embedding = self.force_embedding(forces.to(data.pos.dtype), encoded)
         emb = self._backbone(data, embedding, corruption.sigmas)
-        mask = corruption.noise_mask
-        outputs = self._original_task(data, emb, None if scored is None else scored & ~mask)
-        noisy = None if scored is None else scored & mask
-        outputs["noise"] = self.vectors(self.noise_head, data, emb, noisy)
+        outputs = self._original_task(data, emb, plan.force_atoms)
+        outputs["noise"] = self.vectors(self.noise_head, data, emb, plan.noise_atoms)
         return outputs
 
     def _backbone(

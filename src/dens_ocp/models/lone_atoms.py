@@ -17,9 +17,11 @@ from fairchem.core.models.base import GraphData
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
+from dens_ocp.dens.step_plan import StepPlan, read_plan
+
 _PAIR = "pair_of_atoms"
 _DISTANCE = 1.0  # Angstrom
-_OF_ATOMS = ("fixed", "tags", "forces", "noise_mask", "noise_vec", "sigmas", "scored")
+_OF_ATOMS = ("fixed", "tags", "forces", "noise_mask", "noise_vec", "sigmas")
 
 
 class NoEdgesError(Exception):
@@ -38,9 +40,12 @@ def with_pair(data: Batch) -> Batch:
     both = copy.copy(data)
     structures = data.natoms.numel()
     for name in _OF_ATOMS:
-        value = data.get(name, None)
-        if value is not None:
-            both[name] = torch.cat([value, value.new_zeros(2, *value.shape[1:])])
+        if data.get(name, None) is not None:
+            both[name] = _with_two_more(data[name])
+    plan = read_plan(data)  # its corruption stands in the fields too
+    both.step_plan = StepPlan(
+        force_atoms=_with_two_more(plan.force_atoms), noise_atoms=_with_two_more(plan.noise_atoms)
+    )
     shift = data.pos.new_tensor([[0.0, 0.0, 0.0], [_DISTANCE, 0.0, 0.0]])
     both.pos = torch.cat([data.pos, shift])
     numbers = data.atomic_numbers
@@ -49,6 +54,10 @@ def with_pair(data: Batch) -> Batch:
     both.natoms = torch.cat([data.natoms, data.natoms.new_full((1,), 2)])
     both[_PAIR] = True
     return both
+
+
+def _with_two_more(value: torch.Tensor | None) -> torch.Tensor | None:
+    return None if value is None else torch.cat([value, value.new_zeros(2, *value.shape[1:])])
 
 
 def has_pair(data: Batch) -> bool:

@@ -1,71 +1,85 @@
-"""fairchem's EquiformerV2 trainer with its traps removed; knows nothing of DeNS.
+"""fairchem's trainer with its traps removed and a loop of our own; nothing of DeNS.
 
-Each override says which trap of fairchem-core 1.10.0 it removes; the work is done by the other
+Each method says which trap of fairchem-core 1.10.0 it removes; the work is done by the other
 modules of this package.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from fairchem.core.common import distutils
+from fairchem.core.common import distutils, gp_utils
 from fairchem.core.common.utils import update_config
-from fairchem.core.modules.normalization import element_references, normalizer
+from fairchem.core.models.equiformer_v2.trainers.forces_trainer import EquiformerV2ForcesTrainer
 from fairchem.core.trainers import base_trainer
 
 from dens_ocp.checkpoints import run_folder
-from dens_ocp.data import load_balancing, opened_data
-from dens_ocp.data.checks import check_dataset_paths
-from dens_ocp.data.lmdb_environment import reopen_in_each_process
-from dens_ocp.data.md_flags import without_inherited_md
-from dens_ocp.data.records.collation import CheckingCollater
-from dens_ocp.data.records.named_records import check_first_record, read_with
-from dens_ocp.launch import data_workers, timestamps, wandb_login
+from dens_ocp.data.dataset_reference import DatasetReference
+from dens_ocp.dens.step_plan import MetricRows
+from dens_ocp.errors import DensError
+from dens_ocp.launch import timestamps, wandb_login
 from dens_ocp.launch.agreement import on_master
+from dens_ocp.launch.data_parallel import FIND_UNUSED, FixedBuckets
 from dens_ocp.patched import swapped
-from dens_ocp.relaxation import relaxation_options
-from dens_ocp.settings import (
-    best_metric,
-    configured_references,
-    defaults,
-    given_settings,
-    oc22_references,
+from dens_ocp.relaxation import repeatable_frames, unusable_results
+from dens_ocp.relaxation.unusable_results import Unusable
+from dens_ocp.settings import best_metric, defaults, given_settings
+from dens_ocp.training import (
+    data_sets,
+    evaluation,
+    loop,
+    losses,
+    non_finite,
+    schedule,
+    step_randomness,
 )
-from dens_ocp.training import free_atoms, losses, schedule
-from dens_ocp.training.metric_errors import Fields, MetricRows, Statistic, fetched, metric_errors
-from dens_ocp.training.resumable import ResumableTrainer
-
-_SPLITS = {
-    "train": "dataset",
-    "val": "val_dataset",
-    "test": "test_dataset",
-    "relax": "relax_dataset",
-}
+from dens_ocp.training.checkpoints import resuming
+from dens_ocp.training.checkpoints.saving import Checkpoints
+from dens_ocp.training.guarded_step import GuardedStep
+from dens_ocp.training.metric_errors import Fields, Statistic, Sums, metric_errors
+from dens_ocp.training.training_log import TrainingLog
 
 
-class HostTrainer(ResumableTrainer):
-    """Cosine and multistep schedules in epochs (fairchem's EquiformerV2 trainer), for any model.
+class HostTrainer(EquiformerV2ForcesTrainer):
+    """fairchem's trainer with a loop of our own (:mod:`~dens_ocp.training.loop`), for any model.
+
+    What it sets up is fairchem's, without the traps that each method names. It holds the objects
+    that do the work of a run: ``checkpoints``, ``guard``, ``sums`` (errors since the last line).
 
     Raises:
         DensError: a mistake in config, data or checkpoint, before work is lost.
     """
 
+    trainer_name: str | None = None
+    """Dotted path of the class; with it a checkpoint says which trainer OCPCalculator has to load
+    (fairchem writes the name of a task there, ``base_trainer.py:148``)."""
+
+    checkpoints: Checkpoints
+    guard: GuardedStep
+    sums: Sums
+    log: TrainingLog
+    in_training = False
+    questions_left = 0
+    """Of predictions in training: before each batch, as often on every rank, all may stop."""
+    unusable: Unusable | None = None
+    predicted: Any = None  # the data set that is
+    dataset_reference: DatasetReference | None = None  # only a calculator has one
+    patient_group: Any = None
+    system_ids_are_unique = False
+    loss_functions: Any = ()  # a calculator has none
+    _relax_dataset: Any = None
     _model_outputs: Any = None
 
     @staticmethod
     def _get_timestamp(device: torch.device, suffix: str | None) -> str:
         return timestamps.unique_timestamp(device, suffix)
 
-    trainer_name: str | None = None
-    """Dotted path of the class; with it a checkpoint says which trainer OCPCalculator has to load
-    (fairchem writes the name of a task there, ``base_trainer.py:148``)."""
+    # ---- set-up ----------------------------------------------------------------------------
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options = inspect.signature(super().__init__).bind(*args, **options).arguments
@@ -81,6 +95,39 @@ class HostTrainer(ResumableTrainer):
     def _updated(self, config: dict[str, Any]) -> dict[str, Any]:
         config = update_config(config)
         return {**config, "trainer": self.trainer_name or config["trainer"]}
+
+    def load(self, inference_only: bool) -> None:
+        self.train_loader = None
+        self.seed = self.config["cmd"]["seed"] or 0
+        self.checkpoints = Checkpoints(self)
+        non_finite.action_of(self.config["optim"])
+        if self.config["dataset"].get("src") and not inference_only and not self.is_debug:
+            on_master(self.checkpoints.claim, self.device)
+        super().load(inference_only)
+        if self.train_loader is not None:
+            self.guard, self.sums = GuardedStep(self), Sums()
+
+    @property
+    def last_step(self) -> int:
+        return len(self.train_loader) * self.config["optim"]["max_epochs"]
+
+    @property
+    def relax_dataset(self) -> Any:
+        """The data set of relaxations.
+
+        Raises:
+            DensError: there is none (fairchem: AttributeError).
+        """
+        if self._relax_dataset is None:
+            raise DensError(
+                "dataset.relax.src is missing: relaxations need initial structures, for example "
+                "--dataset.relax.src=data/oc20/is2re/val_id"
+            )
+        return self._relax_dataset
+
+    @relax_dataset.setter
+    def relax_dataset(self, dataset: Any) -> None:
+        self._relax_dataset = dataset
 
     def load_task(self) -> None:
         self.config["evaluation_metrics"] = defaults.evaluation_metrics(
@@ -98,129 +145,27 @@ class HostTrainer(ResumableTrainer):
                 target.setdefault("eval_on_free_atoms", True)
 
     def load_datasets(self) -> None:
-        self.config["dataset"] = oc22_references.with_linear_references(self.config["dataset"])
-        for split, name in _SPLITS.items():
-            section = self.config[name]
-            if not section.get("src"):
-                # fairchem only asks whether the word is there; of relaxations, whether a word is
-                section.pop("src", None)
-                if split == "relax":
-                    self.config[name] = {}
-                continue
-            inherits = split != "train" and section.get("use_train_settings", True)
-            base = self.config["dataset"] if inherits else {}
-            section = self.config[name] = without_inherited_md(section, base)
-            check_dataset_paths({**base, **section}, f"dataset.{split}")
-            opened_data.check_box_of(self._unwrapped_model, section["src"], split)
-        # fairchem's collater asks the config, not the model, whether graphs are built on the fly,
-        # and warns at every batch if in doubt
-        self.config["model"].setdefault(
-            "otf_graph", getattr(self._unwrapped_model, "otf_graph", True)
-        )
-        if self.config["relax_dataset"]:
-            relaxation_options.checked(self.config["task"])
-            optim = self.config["optim"]
-            optim.setdefault("batch_size", optim.get("eval_batch_size", 1))
-        with swapped(base_trainer, "create_dataset", opened_data.open_data_set):
-            super().load_datasets()
-        self._read_with_rules()
-
-    def _read_with_rules(self) -> None:
-        """Records are put right and checked as they are read, the first of each data set now."""
-        for split, dataset in (
-            ("train", self.train_dataset),
-            ("val", self.val_dataset),
-            ("test", self.test_dataset),
-            ("relax", self._relax_dataset),
-        ):
-            if dataset is None:
-                continue
-            reopen_in_each_process(dataset)
-            # of a validation set that nothing is trained beside, nobody may ask for labels
-            trained = split == "val" and self.train_dataset is not None
-            labels = self._labels() if split == "train" or trained else {}
-            form = self.config[_SPLITS[split]].get("format", self.config["dataset"].get("format"))
-            rules = opened_data.rules_of(self._unwrapped_model, split, labels, form)
-            read_with(dataset, rules)
-            check_first_record(dataset, f"dataset.{split}")
-            if split == "val":
-                read_with(dataset, replace(rules, required=self._labels()))
+        data_sets.load(self, super().load_datasets)
 
     def get_sampler(self, dataset: Any, batch_size: int, shuffle: bool) -> Any:
-        if dataset is self._relax_dataset:  # dealt out system by system
-            return super().get_sampler(dataset, batch_size, shuffle)
-        optim = self.config["optim"]
-        self.config["optim"] = load_balancing.prepared(dataset, optim)
-        try:
-            return super().get_sampler(dataset, batch_size, shuffle)
-        finally:
-            self.config["optim"] = optim
-
-    def train(self, disable_eval_tqdm: bool = False) -> None:
-        """fairchem's.
-
-        Raises:
-            DensError: no atom of the data is free, and the config asks for free atoms.
-        """
-        on_master(self._check_free_atoms, self.device)
-        super().train(disable_eval_tqdm)
-
-    def _check_free_atoms(self) -> None:
-        targets = self.output_targets
-        if self.val_dataset is not None:
-            free_atoms.check_val(self.val_dataset, targets, self.evaluation_metrics)
-        free_atoms.check_train(self.train_dataset, targets, self.config["loss_functions"])
-
-    def load_references_and_normalizers(self) -> None:
-        """fairchem's, which may fit them to the training set: its batches are checked too. Without
-        a training set those of the config that need none: fairchem reads them all, also those that
-        the checkpoint replaces, and fails where one is to be fitted."""
-        if self.train_loader is not None:
-            collater = self._checking(base_trainer.data_list_collater, "train")
-            with (
-                swapped(normalizer, "data_list_collater", collater),
-                swapped(element_references, "data_list_collater", collater),
-            ):
-                super().load_references_and_normalizers()
-            return
-        read = partial(configured_references.read, self.config["dataset"])
-        configured = on_master(read, self.device)
-        for own, modules in (
-            (self.normalizers, configured.normalizer),
-            (self.elementrefs, configured.element_references),
-        ):
-            own.update({target: module.to(self.device) for target, module in modules.items()})
+        return data_sets.sampler(self, super().get_sampler, dataset, batch_size, shuffle)
 
     def get_dataloader(self, dataset: Any, sampler: Any, workers: int | None = None) -> Any:
-        plain = self.collater
-        names = {"train": self.train_dataset, "val": self.val_dataset, "test": self.test_dataset}
-        split = next((name for name, each in names.items() if each is dataset), "relax")
-        self.collater = self._checking(plain, split)
-        self.config["optim"].setdefault("num_workers", 0)
-        try:
-            loader = super().get_dataloader(dataset, sampler, workers)
-            return data_workers.with_start_method(loader, self.config["optim"])
-        finally:
-            self.collater = plain
+        return data_sets.loader(self, super().get_dataloader, dataset, sampler, workers)
 
-    def _checking(self, collater: Any, split: str) -> CheckingCollater:
-        periodic = opened_data.is_periodic(self._unwrapped_model)
-        return CheckingCollater(collater, f"dataset.{split}", periodic)
-
-    def _labels(self) -> dict[str, str]:
-        """Level of each target that the loss needs in every record."""
-        return {
-            target: self.output_targets[target]["level"]
-            for loss in self.config["loss_functions"]
-            for target in loss
-            if target in self.output_targets
-        }
+    def load_references_and_normalizers(self) -> None:
+        data_sets.fit(self, super().load_references_and_normalizers)
 
     def load_optimizer(self) -> None:
+        """fairchem's; on a GPU ``fused``, where the optimizer has that and the config does not say
+        ``fused`` or ``foreach``: one kernel, which can leave out a step that is not finite."""
         if self.train_loader is None:
             self.optimizer = None
-        else:
-            super().load_optimizer()
+            return
+        optim = self.config["optim"]
+        self.config["optim"] = schedule.with_fused_optimizer(optim, self.device)
+        super().load_optimizer()
+        self.config["optim"] = optim
 
     def load_extras(self) -> None:
         if self.train_loader is None:
@@ -238,64 +183,94 @@ class HostTrainer(ResumableTrainer):
         if "scheduler_params" not in optim:
             self.scheduler = schedule.in_steps(self.optimizer, optim)
 
-    # ---- loss ------------------------------------------------------------------------------
-
     def load_model(self) -> None:
-        super().load_model()
+        # a GPU has no fixed order of sums anyway, and pays for the search of a fixed layout
+        fixed = self.config["optim"].get(FIND_UNUSED, self.cpu)
+        parallel = FixedBuckets if fixed else base_trainer.DistributedDataParallel
+        with swapped(base_trainer, "DistributedDataParallel", parallel):
+            super().load_model()
         self.model.register_forward_hook(self._note_outputs)
+        if gp_utils.initialized():
+            group = gp_utils.get_dp_rank()
+            step_randomness.drop_paths_alike(
+                self._unwrapped_model, lambda: (self.seed, group, self.step), self.device
+            )
 
     def _note_outputs(self, model: torch.nn.Module, inputs: Any, outputs: Any) -> None:
         self._model_outputs = outputs if model.training else None
 
-    def _whole_loss(self, loss: torch.Tensor) -> torch.Tensor:
+    # ---- a step ----------------------------------------------------------------------------
+
+    def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        """fairchem's. In evaluation the edge frames of a batch are the same in every run, and a
+        structure that is not finite has no finite results."""
+        if self.model.training:
+            return self._outputs(batch)
+        if self.questions_left:
+            self.ask()
+        with repeatable_frames.repeatable(self.seed, batch, self.device):
+            outputs = self._outputs(batch)
+        outputs = unusable_results.marked(outputs, batch, self.output_targets)
+        if self.unusable is not None:
+            self.unusable.look(outputs, batch, self.output_targets)
+        return outputs
+
+    def _outputs(self, batch: Any) -> dict[str, torch.Tensor]:
+        """By output target, a row for each atom or structure; fairchem asks the device for the
+        number of atoms."""
+        targets = self.output_targets
+        if any("decomposition" in each or "property" in each for each in targets.values()):
+            return super()._forward(batch)
+        outputs = self.model(batch.to(self.device))
+        missing = [name for name in targets if name not in outputs]
+        if missing:
+            raise DensError(
+                f"outputs.{missing[0]}: the model has no such output; it has {', '.join(outputs)}"
+            )
+        rows = {"atom": batch.pos.shape[0], "system": batch.natoms.numel()}
+        return {
+            name: outputs[name].view(rows[target["level"]], -1) for name, target in targets.items()
+        }
+
+    def whole_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a training step with every output of the model in its graph.
 
         DDP asks for every parameter in the graph; with fairchem's loss the ranks of a run without
         a loss of the energy fail at the second step.
         """
-        if self.model.training:
-            used = {name for name, _ in self.loss_functions}
-            used |= {"noise"} if "forces" in used else set()
-            unused = losses.of_unused_outputs(self._model_outputs, used)
-            self._model_outputs = None
-            loss = loss if unused is None else loss + unused
-            self._loss = loss.detach()
-        return loss
+        loss = sum(terms.values())
+        unused = losses.of_unused_outputs(self._model_outputs, terms)
+        self._model_outputs = None
+        return loss if unused is None else loss + unused
+
+    def ask(self) -> None:
+        """Between two batches of predictions in training: may all ranks stop?"""
+        self.questions_left -= 1
+        self.may_stop()
+
+    def may_stop(self) -> None:
+        """Raise ``StopTraining`` at a signal; the loop puts the question in the place of this."""
 
     # ---- metrics ---------------------------------------------------------------------------
-
-    @contextmanager
-    def with_output_targets(self, targets: dict[str, Any]) -> Iterator[None]:
-        """fairchem's ``_forward`` sees ``targets`` and no others."""
-        own = self.output_targets
-        self.output_targets = targets
-        try:
-            yield
-        finally:
-            self.output_targets = own
 
     def _compute_metrics(
         self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any, metrics: Any = None
     ) -> dict[str, Any]:
         """fairchem's numbers with one wait for the device (fairchem's own waits for each structure
         and metric). A batch without a free atom has metrics of its structures only."""
-        metrics = {} if metrics is None else metrics
-        out = {name: value.detach() for name, value in out.items()}
-        for name, statistic in fetched(self._errors(out, batch, evaluator)).items():
-            metrics = evaluator.update(name, statistic, metrics)
-        return metrics
-
-    def _errors(
-        self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any
-    ) -> dict[str, torch.Tensor | Statistic]:
-        """Errors by name of metric. ``out`` is the model's output, without gradients."""
-        return self._errors_of(out, batch, evaluator, MetricRows.of(batch))
+        sums = Sums(metrics)
+        sums.add(self._errors(out, batch, evaluator))
+        return sums.fetch()
 
     def _errors_of(
         self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any, rows: MetricRows
     ) -> dict[str, torch.Tensor | Statistic]:
-        """Of some structures. fairchem's ``_compute_metrics`` up to the evaluator: it cannot be
-        called, because it counts free atoms in a loop that waits for the device."""
+        """Errors by name of metric. fairchem's ``_compute_metrics`` up to the evaluator: it cannot
+        be called, because it counts free atoms in a loop that waits for the device.
+
+        Args:
+            out: outputs of the model, without gradients. rows: of the structures that count.
+        """
         predictions, targets = {}, {}
         for name, target in self.output_targets.items():
             if target["level"] == "system":
@@ -324,3 +299,74 @@ class HostTrainer(ResumableTrainer):
             )
             together[name] = {"metric": total / numel, "total": total, "numel": numel}
         return together
+
+    # ---- a run -----------------------------------------------------------------------------
+
+    def train(self, disable_eval_tqdm: bool = False) -> None:
+        """A run, or the rest of it: see :func:`dens_ocp.training.loop.run`."""
+        loop.run(self, disable_eval_tqdm)
+
+    def evaluation_is_due(self) -> bool:
+        return loop.evaluation_is_due(self)
+
+    def evaluate(self, disable_tqdm: bool = True) -> None:
+        loop.evaluate(self, disable_tqdm)
+
+    def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
+        metrics = evaluation.validate(self, split, disable_tqdm)
+        if split == "val":
+            self.checkpoints.validated()
+        if self.in_training:
+            self.log.validated(metrics)
+        elif distutils.is_master():
+            values = {name: each["metric"] for name, each in metrics.items()} | {
+                "epoch": self.epoch
+            }
+            logging.info(", ".join(f"{name}: {value:.4f}" for name, value in values.items()))
+            if self.logger is not None:
+                self.logger.log(values, step=self.step, split=split)
+        return metrics
+
+    def predict(
+        self,
+        data_loader: Any,
+        per_image: bool = True,
+        results_file: str | None = None,
+        disable_tqdm: bool = False,
+    ) -> Any:
+        return evaluation.predict(
+            self, super().predict, data_loader, per_image, results_file, disable_tqdm
+        )
+
+    def save_results(self, predictions: Any, results_file: str | None, keys: Any = None) -> None:
+        evaluation.save_results(self, super().save_results, predictions, results_file, keys)
+
+    def run_relaxations(self) -> dict[str, Any]:
+        return evaluation.run_relaxations(self, super().run_relaxations)
+
+    def save(
+        self,
+        metrics: Any = None,
+        checkpoint_file: str = "checkpoint.pt",
+        training_state: bool = True,
+    ) -> str | None:
+        return self.checkpoints.save(metrics, checkpoint_file, training_state)
+
+    def update_best(
+        self, primary_metric: str, val_metrics: dict[str, Any], disable_eval_tqdm: bool = True
+    ) -> None:
+        self.checkpoints.update_best(primary_metric, val_metrics, disable_eval_tqdm)
+
+    def load_checkpoint(
+        self,
+        checkpoint_path: str,
+        checkpoint: dict[str, Any] | None = None,
+        inference_only: bool = False,
+    ) -> None:
+        resuming.load(self, super().load_checkpoint, checkpoint_path, checkpoint, inference_only)
+
+    def fitted_checkpoint(
+        self, checkpoint: dict[str, Any], path: str, evaluation: bool
+    ) -> dict[str, Any]:
+        """The checkpoint in the form of this trainer's model."""
+        return checkpoint

@@ -2,143 +2,224 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils
+from fairchem.core.trainers.base_trainer import get_weight_table
 
 from dens_ocp.errors import DensError
-from dens_ocp.patched import swapped
 from dens_ocp.training import non_finite
-from dens_ocp.training.evaluation import EvaluatingTrainer
+from dens_ocp.training.metric_errors import Statistic
 from dens_ocp.training.non_finite import NonFinite
 
+LAG = 2
+"""Steps after which the host looks whether a step was finite, where the device leaves it out by
+itself. The device has long been through them, so that nobody waits."""
 
-class _StepNotTaken(Exception):
-    """Leaves fairchem's ``_backward`` before the optimizer's step."""
+
+@dataclass
+class Taken:
+    """A step that the host has still to look at.
+
+    Attributes:
+        step, epoch: of the run. flags: of :func:`non_finite.flags`, on the host once ``ready``.
+        loss: scalar. loaded, seen: its batch as it was loaded and as the model saw it.
+        counted: what :meth:`Sums.add` returned.
+    """
+
+    step: int
+    epoch: float
+    flags: torch.Tensor
+    loss: torch.Tensor
+    loaded: Any
+    seen: Any
+    counted: dict[str, Statistic] = field(default_factory=dict)
+    ready: torch.cuda.Event | None = None
+
+    def found(self) -> tuple[NonFinite, bool]:
+        """What was not finite, and whether AMP's scaler has found an overflow."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        loss, gradient, here, overflow = (value > 0 for value in self.flags.numpy().tolist())
+        return NonFinite(loss, here, gradient), overflow
 
 
-class GuardedTrainer(EvaluatingTrainer):
-    """Before each step of the optimizer all ranks agree that loss and gradient are finite.
+class GuardedStep:
+    """Before each step of the optimizer it is known on all ranks whether it is finite.
 
-    If they are not, the step is not taken on any rank, the records are named, their batch is
+    If it is not, the step is not taken on any rank, the records are named, their batch is
     saved in ``<results_dir>/non_finite``, and ``optim.non_finite`` says how it goes on: ``stop``
     raises, ``skip`` takes the next batch. (fairchem takes the step: after one non-finite gradient
     all weights are NaN.) Under AMP, steps whose scaled gradient alone overflows are the scaler's
-    business: it leaves them out itself while it looks for its scale.
+    business: they are left out while it looks for its scale.
+
+    The host waits for the answer at each step. Only on a GPU with an optimizer that can leave out a
+    step by itself (``fused``) it does not: the device decides, after a step that is not finite it
+    takes none any more (``stop``), and the host learns of it :data:`LAG` steps later.
     """
 
-    _batch: Any = None  # of the step, as it was loaded
-    _seen: Any = None  # and as the model saw it
-    _loss: torch.Tensor | None = None  # of the step, before AMP scales it
-    _metrics_before: dict[str, Any] | None = None
-    _bad_in_a_row = 0
-    _scaler_skips_in_a_row = 0
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.action = non_finite.action_of(trainer.config["optim"])
+        able = getattr(trainer.optimizer, "_step_supports_amp_scaling", False)
+        self.lag = LAG if able and trainer.device.type == "cuda" else 0
+        self._pending: deque[Taken] = deque()
+        self._halted: torch.Tensor | None = None
+        self._bad_in_a_row = self._scaler_skips_in_a_row = 0
 
-    def load(self, inference_only: bool) -> None:
-        self._on_non_finite = non_finite.action_of(self.config["optim"])
-        super().load(inference_only)
-
-    def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
-        if self.model.training:
-            self._note_batch(batch)
-            metrics = getattr(self, "metrics", None) or {}
-            self._metrics_before = {name: dict(each) for name, each in metrics.items()}
-        return super()._forward(batch)
-
-    def _note_batch(self, batch: Any) -> None:
-        """Keep the batch of a step as it is now, the first time it is seen."""
-        if self._seen is not batch:
-            self._batch, self._seen = copy.copy(batch), batch
-
-    def _backward(self, loss: torch.Tensor) -> None:
-        """fairchem's; leaves out the step if it is not finite.
+    def take(
+        self,
+        loss: torch.Tensor,
+        loaded: Any,
+        seen: Any,
+        errors: Mapping[str, torch.Tensor | Statistic],
+    ) -> None:
+        """Backward, and the optimizer's step if it is finite; add the errors to ``trainer.sums``.
 
         Args:
-            loss: a scalar; under AMP times the scale, which alone can overflow.
+            loss: of this rank, a scalar. loaded, seen: its batch as it was loaded and as the model
+                saw it. errors: of the batch.
 
         Raises:
-            DensError: it is not, and ``optim.non_finite`` is ``stop``; or it has not been for too
-                many steps in a row.
+            DensError: a step is not finite, and ``optim.non_finite`` is ``stop``; or too many in a
+                row are not.
         """
-        scaled, loss = loss, self._loss if self.scaler and self._loss is not None else loss
-        norms: list[torch.Tensor] = []
-        found: list[NonFinite] = []
+        trainer, scaler = self.trainer, self.trainer.scaler
+        norm = self._gradient(loss)
+        overflows = () if scaler is None else scaler._found_inf_per_device(trainer.optimizer)
+        overflow = sum(overflows.values()) if overflows else torch.zeros_like(norm)
+        flags = non_finite.flags(loss, norm, overflow)
+        taken = Taken(trainer.step, trainer.epoch, flags, loss.detach(), loaded, seen)
+        if trainer.clip_grad_norm:
+            errors = {**errors, "grad_norm": norm}
+        if self.lag:
+            self._take_on_device(taken, errors)
+        else:
+            taken.flags = flags.cpu()
+            found, overflowed = taken.found()
+            if not found and not overflowed:
+                self._optimize()
+                if trainer.ema:
+                    trainer.ema.update()
+                trainer.sums.add(errors)
+        if scaler is not None:
+            scaler.update()
+        self._pending.append(taken)
+        while len(self._pending) > self.lag:
+            self._look(self._pending.popleft())
 
-        def clip(*args: Any, **options: Any) -> torch.Tensor:
-            norms.append(_clip_grad_norm(*args, **options))
-            return norms[-1]
+    def settle(self) -> None:
+        """Look at all steps. Every rank calls it at the same step."""
+        while self._pending:
+            self._look(self._pending.popleft())
 
-        def before_step(*_: Any) -> None:
-            if not norms:  # nothing is clipped, so nobody has computed it
-                clip(self.model.parameters(), math.inf)
-            bad = non_finite.detect(loss, norms[-1])
-            if bad and not bad.loss and self._scaler_skips():
-                raise _StepNotTaken
-            found.append(bad)
-            if bad:
-                raise _StepNotTaken
+    def _gradient(self, loss: torch.Tensor) -> torch.Tensor:
+        """Averaged over ranks, unscaled and clipped; its norm, a scalar."""
+        trainer = self.trainer
+        trainer.optimizer.zero_grad()
+        (loss if trainer.scaler is None else trainer.scaler.scale(loss)).backward()
+        for parameter, factor in getattr(trainer.model, "shared_parameters", ()):
+            if parameter.grad is not None:
+                parameter.grad.detach().div_(factor)
+        if trainer.scaler is not None:
+            trainer.scaler.unscale_(trainer.optimizer)
+            self._log_weights()
+        return torch.nn.utils.clip_grad_norm_(
+            trainer.model.parameters(), trainer.clip_grad_norm or math.inf
+        )
 
-        hook = self.optimizer.register_step_pre_hook(before_step)
-        try:
-            with swapped(torch.nn.utils, "clip_grad_norm_", clip):
-                super()._backward(scaled)
-        except _StepNotTaken:
-            if self.scaler:
-                for name in _SCALERS_NOTES:
-                    vars(self.optimizer).pop(name, None)
-                self.scaler.update()
-        finally:
-            hook.remove()
-        if not found:  # AMP's scaler has left the step out
+    def _log_weights(self) -> None:
+        """fairchem's option ``logger.log_weight_table`` (under AMP)."""
+        trainer, logger = self.trainer, self.trainer.config["logger"]
+        every = logger.get("log_weight_table", -1) if isinstance(logger, dict) else -1
+        if trainer.logger is not None and every > 0 and trainer.step % every == 1:
+            columns, data = get_weight_table(trainer.model)
+            trainer.logger.log_table(name="weight_table", cols=columns, data=data)
+
+    def _optimize(self, skip: torch.Tensor | None = None) -> None:
+        """The optimizer's step.
+
+        Args:
+            skip: scalar on the device; where it is not 0, a fused optimizer leaves out the step.
+        """
+        optimizer = self.trainer.optimizer
+        if not getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.step()
+            return
+        # what AMP's scaler tells such optimizers
+        optimizer.grad_scale = None
+        optimizer.found_inf = torch.zeros((), device=self.trainer.device) if skip is None else skip
+        optimizer.step()
+        del optimizer.grad_scale, optimizer.found_inf
+
+    def _take_on_device(self, taken: Taken, errors: Mapping[str, torch.Tensor | Statistic]) -> None:
+        trainer = self.trainer
+        loss_bad, gradient_bad, _, overflow = taken.flags
+        bad = torch.maximum(loss_bad, gradient_bad * (overflow == 0))
+        if self._halted is None:
+            self._halted = torch.zeros_like(bad)
+        skip = torch.stack([bad, gradient_bad, overflow, self._halted]).amax().clamp(max=1.0)
+        if self.action == "stop":
+            self._halted = torch.maximum(self._halted, bad)
+        self._optimize(skip)
+        if trainer.ema:
+            update_average(trainer.ema, skip)
+        taken.counted = trainer.sums.add(errors, skip)
+        on_host = torch.empty(taken.flags.shape, pin_memory=taken.flags.is_cuda)
+        on_host.copy_(taken.flags, non_blocking=True)
+        taken.flags = on_host
+        if trainer.device.type == "cuda":
+            taken.ready = torch.cuda.Event()
+            taken.ready.record()
+
+    def _look(self, taken: Taken) -> None:
+        found, overflow = taken.found()
+        if found or overflow:
+            self.trainer.sums.forget(taken.counted)
+        if overflow and not found.loss:  # AMP's scaler looks for its scale
             self._scaler_skips_in_a_row += 1
-            still_bad = self._scaler_skips_in_a_row > non_finite.MOST_SCALER_SKIPS
-            norm = torch.full_like(loss.detach(), math.nan) if still_bad else None
-            found.append(non_finite.detect(loss, norm))
+            if self._scaler_skips_in_a_row <= non_finite.MOST_SCALER_SKIPS:
+                return
+            found = NonFinite(loss=False, here=False, gradient=True)
         else:
             self._scaler_skips_in_a_row = 0
-        if found[-1]:
-            self._step_was_bad(found[-1], loss)
+        if found:
+            self._bad_in_a_row += 1
+            self._say(found, taken)
         else:
             self._bad_in_a_row = 0
 
-    def _scaler_skips(self) -> bool:
-        """AMP's scaler has found an overflow, and leaves what follows to the optimizer.
-
-        It does so with optimizers that look for the overflow themselves (``fused=True``); others it
-        does not call then.
-        """
-        if not self.scaler or not getattr(self.optimizer, "_step_supports_amp_scaling", False):
-            return False
-        overflows = self.scaler._found_inf_per_device(self.optimizer)
-        return any(bool(each) for each in overflows.values())
-
-    def _step_was_bad(self, found: NonFinite, loss: torch.Tensor) -> None:
-        self._bad_in_a_row += 1
-        self.metrics = self._metrics_before or {}  # a NaN would stay until the next print
-        said = non_finite.describe(self.step, found, self._batch, self.model.named_parameters())
-        if not self.is_debug:
-            folder = Path(self.config["cmd"]["results_dir"]) / "non_finite"
+    def _say(self, found: NonFinite, taken: Taken) -> None:
+        trainer = self.trainer
+        parameters = trainer.model.named_parameters()
+        said = non_finite.describe(taken.step, found, taken.loaded, parameters)
+        if not trainer.is_debug:
+            folder = Path(trainer.config["cmd"]["results_dir"]) / "non_finite"
             if found.here or not found.loss:
                 try:
-                    non_finite.save(folder, self.step, self._batch, self._seen, loss, found)
+                    non_finite.save(folder, taken.step, taken.loaded, taken.seen, taken.loss, found)
                 except OSError as error:  # the other ranks wait for this one
                     logging.warning("%s: the batch was not saved: %s", folder, error.strerror)
             said += f"; the batches are in {folder}"
         in_a_row = self._bad_in_a_row > non_finite.MOST_IN_A_ROW
-        if self._on_non_finite == "skip" and not in_a_row:
+        if self.action == "skip" and not in_a_row:
             if distutils.is_master():
                 logging.warning("%s; skipped on all ranks (optim.non_finite: skip)", said)
             return
-        checkpoint = f"non_finite_step_{self.step}.pt"
-        path = self.save(checkpoint_file=checkpoint, training_state=True)
+        self._pending.clear()
+        trainer.step, trainer.epoch = taken.step, taken.epoch  # of the weights as they are
+        checkpoint = f"non_finite_step_{taken.step}.pt"
+        path = trainer.save(checkpoint_file=checkpoint, training_state=True)
         if path is not None:
             said += f", the weights before the step in {path}"
-        elif not self.is_debug:
+        elif not trainer.is_debug:
             said += f", the weights before the step in {checkpoint} beside the checkpoints"
         raise DensError(
             f"{said}. No weight was changed. "
@@ -152,5 +233,13 @@ class GuardedTrainer(EvaluatingTrainer):
         )
 
 
-_SCALERS_NOTES = ("grad_scale", "found_inf")  # attributes of the optimizer during its step
-_clip_grad_norm = torch.nn.utils.clip_grad_norm_
+@torch.no_grad()
+def update_average(average: Any, skip: torch.Tensor) -> None:
+    """fairchem's ``ExponentialMovingAverage.update``, where ``skip`` (a scalar on the device) is 0.
+
+    Args:
+        average: of all parameters, with a fixed decay.
+    """
+    weight = (1.0 - average.decay) * (1.0 - skip)
+    for shadow, parameter in zip(average.shadow_params, average._get_parameters(None), strict=True):
+        shadow.add_((parameter - shadow) * weight)

@@ -1,8 +1,8 @@
-"""fairchem's metrics of a batch with one wait for the device, and no loop over structures.
+"""fairchem's metrics of a batch without a wait for the device, and without a loop over structures.
 
 fairchem waits for the device in every metric (``.item()``), and in every structure: for its number
 of free atoms, and for whether its energy and forces are within a threshold. Here each metric is a
-tensor of errors on the device, and their sums are fetched together. What is an error is said by
+tensor of errors on the device; :class:`Sums` adds them up there. What is an error is said by
 fairchem's own functions wherever they can be called for it.
 """
 
@@ -10,62 +10,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from fairchem.core.modules import evaluator as fairchems
 
+from dens_ocp.dens.step_plan import MetricRows
+
 Statistic = dict[str, float]
 """``total`` and ``numel``, which ``Evaluator.update`` adds up."""
 
 _ENERGY_WITHIN, _FORCE_WITHIN = 0.02, 0.03  # eV, eV/Angstrom; as in fairchem's evaluator
-
-
-@dataclass(frozen=True)
-class MetricRows:
-    """Which rows of a batch metrics look at.
-
-    Attributes:
-        structures: (b,) int64. atoms: (n,) int64, their atoms.
-        free: (f,) int64, the free ones of these. natoms_free: (b,) int64, of each structure.
-        structure_of_free: (f,) int64, as index into ``structures``.
-    """
-
-    structures: torch.Tensor
-    atoms: torch.Tensor
-    free: torch.Tensor
-    natoms_free: torch.Tensor
-    structure_of_free: torch.Tensor
-
-    @classmethod
-    def of(cls, batch: Any, keep: torch.Tensor | None = None) -> MetricRows:
-        """Of the structures in ``keep`` (B,) bool; None: all. Waits for the device of ``batch``."""
-        if keep is None:
-            keep = torch.ones_like(batch.natoms, dtype=torch.bool)
-        kept = keep[batch.batch]
-        free = torch.nonzero(kept & (batch.fixed == 0))[:, 0]
-        structures = torch.nonzero(keep)[:, 0]
-        structure_of_free = (torch.cumsum(keep.long(), 0) - 1)[batch.batch[free]]
-        natoms_free = torch.zeros_like(structures).index_add_(
-            0, structure_of_free, torch.ones_like(structure_of_free)
-        )
-        atoms = torch.nonzero(kept)[:, 0]
-        return cls(structures, atoms, free, natoms_free, structure_of_free)
-
-    def as_dict(self) -> dict[str, torch.Tensor]:
-        return asdict(self)
-
-    def cut(self, key: str, batch: Any) -> Any:
-        """Rows of a field of ``batch`` with a row per atom or structure; others are kept whole."""
-        value = batch[key]
-        if isinstance(value, torch.Tensor) and value.dim() > 0:
-            level = _level(key, batch)
-            if level == "atom":
-                return value[self.atoms]
-            if level == "system":
-                return value[self.structures]
-        return value
 
 
 def _level(key: str, batch: Any) -> str | None:
@@ -95,7 +50,12 @@ class Fields(dict):
     def __missing__(self, key: str) -> Any:
         if key not in self.batch:
             raise KeyError(key)
-        return self.rows.cut(key, self.batch)
+        value = self.batch[key]
+        if isinstance(value, torch.Tensor) and value.dim() > 0:
+            level = _level(key, self.batch)
+            if level is not None:
+                return value[self.rows.atoms if level == "atom" else self.rows.structures]
+        return value
 
 
 def metric_name(key: str, function: str) -> str:
@@ -129,19 +89,75 @@ def metric_errors(
     return found
 
 
-def fetched(errors: Mapping[str, torch.Tensor | Statistic]) -> dict[str, Statistic]:
-    """Sums and numbers of elements, on the host; the device is waited for once.
+class Sums:
+    """Sums of errors over batches, kept on the device until somebody asks for them.
 
-    Metrics of nothing are left out: fairchem would divide by zero.
+    Of the batches of this rank. ``total`` is a sum in float64, ``numel`` the number of elements.
     """
-    tensors = {name: each for name, each in errors.items() if isinstance(each, torch.Tensor)}
-    sums = [each.detach().sum(dtype=torch.float64) for each in tensors.values()]
-    totals = dict(zip(tensors, torch.stack(sums).tolist() if sums else (), strict=True))
-    found = {
-        name: {"total": totals[name], "numel": each.numel()} if name in tensors else each
-        for name, each in errors.items()
-    }
-    return {name: each for name, each in found.items() if each["numel"] > 0}
+
+    def __init__(self, start: Mapping[str, Mapping[str, float]] | None = None) -> None:
+        """Args: start: what was found before, for example of a checkpoint."""
+        self._known: dict[str, Statistic] = {
+            name: {"total": each["total"], "numel": each["numel"]}
+            for name, each in (start or {}).items()
+        }
+        self._names: tuple[str, ...] = ()
+        self._totals: torch.Tensor | None = None  # (len(_names),) float64, on the device
+
+    def add(
+        self, errors: Mapping[str, torch.Tensor | Statistic], skip: torch.Tensor | None = None
+    ) -> dict[str, Statistic]:
+        """Add the errors of a batch, without a wait for the device.
+
+        Args:
+            errors: of :func:`metric_errors`.
+            skip: scalar on the device; where it is not 0, all sums count as 0. The host cannot know
+                that yet: who learns of it hands the result of this method to :meth:`forget`.
+        """
+        tensors = {name: each for name, each in errors.items() if isinstance(each, torch.Tensor)}
+        known = {
+            name: {"total": 0.0, "numel": tensors[name].numel()} if name in tensors else dict(each)
+            for name, each in errors.items()
+        }
+        self._count(known, 1)
+        if tensors:
+            totals = torch.stack([each.sum(dtype=torch.float64) for each in tensors.values()])
+            if skip is not None:
+                totals = torch.where(skip > 0, 0.0, totals)
+            if self._names != tuple(tensors):
+                self._take_totals()
+                self._names, self._totals = tuple(tensors), torch.zeros_like(totals)
+            self._totals = self._totals + totals
+        return known
+
+    def forget(self, known: Mapping[str, Statistic]) -> None:
+        """A batch was skipped on the device: what :meth:`add` returned for it."""
+        self._count(known, -1)
+
+    def __bool__(self) -> bool:
+        return any(each["numel"] > 0 for each in self._known.values())
+
+    def fetch(self) -> dict[str, dict[str, float]]:
+        """Name -> ``metric``, ``total``, ``numel``, as fairchem's evaluator has them. Waits for the
+        device, once. Metrics of nothing are left out: fairchem would divide by zero."""
+        self._take_totals()
+        return {
+            name: {"metric": each["total"] / each["numel"], **each}
+            for name, each in self._known.items()
+            if each["numel"] > 0
+        }
+
+    def _count(self, known: Mapping[str, Statistic], sign: int) -> None:
+        for name, each in known.items():
+            entry = self._known.setdefault(name, {"total": 0.0, "numel": 0})
+            entry["total"] += sign * each["total"]
+            entry["numel"] += sign * each["numel"]
+
+    def _take_totals(self) -> None:
+        if self._totals is not None:
+            for name, total in zip(self._names, self._totals.tolist(), strict=True):
+                self._known[name]["total"] += total
+        self._totals, self._names = None, ()
 
 
 def _component(error: Callable, axis: int) -> Callable:

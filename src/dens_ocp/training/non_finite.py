@@ -56,22 +56,19 @@ class NonFinite:
         return self.loss or self.gradient
 
 
-def detect(loss: torch.Tensor, gradient_norm: torch.Tensor | None) -> NonFinite:
-    """Ask all ranks whether the step is finite; all get the same answer but for ``here``.
-
-    One sum of two numbers over the ranks, and one wait for the device.
+def flags(loss: torch.Tensor, gradient_norm: torch.Tensor, overflow: torch.Tensor) -> torch.Tensor:
+    """What is not finite, (4,) float32 on the device, 0 or more: the loss of any rank, the averaged
+    gradient, this rank's loss; and whether AMP's scaler has found an overflow. No wait.
 
     Args:
-        loss: this rank's, a scalar.
-        gradient_norm: of the averaged gradient, a scalar; None leaves it out.
+        loss: this rank's, a scalar. gradient_norm: of the averaged gradient, a scalar. overflow:
+            scalar, above 0 where there is one.
     """
-    norm = torch.zeros_like(loss) if gradient_norm is None else gradient_norm
-    bad = ~torch.isfinite(torch.stack([loss.detach().float(), norm.to(loss.device).float()]))
+    bad = ~torch.isfinite(torch.stack([loss.detach().float(), gradient_norm.to(loss).float()]))
     counts = torch.cat([bad, bad[:1]]).float()
     if distutils.get_world_size() > 1:
         distutils.all_reduce(counts[:2])
-    loss_bad, gradient_bad, here = (value > 0 for value in counts.tolist())
-    return NonFinite(loss_bad, here, gradient_bad)
+    return torch.cat([counts, overflow.to(counts).view(1)])
 
 
 def describe(step: int, found: NonFinite, batch: Any, parameters: Any) -> str:
@@ -130,8 +127,11 @@ def save(
         "seen": {
             name: value
             for name, value in seen.to("cpu").to_dict().items()
-            if name not in loaded
-            or (isinstance(value, torch.Tensor) and not torch.equal(value, loaded[name]))
+            if name != "step_plan"  # the corruption has fields of its own
+            and (
+                name not in loaded
+                or (isinstance(value, torch.Tensor) and not torch.equal(value, loaded[name]))
+            )
         },
     }
     torch.save(content, temporary)

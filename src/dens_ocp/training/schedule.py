@@ -65,6 +65,17 @@ def in_steps(optimizer: torch.optim.Optimizer, optim: dict[str, Any]) -> LRSched
     return LRScheduler(optimizer, optim)
 
 
+def with_fused_optimizer(optim: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A copy of ``optim`` with ``optimizer_params.fused`` on a GPU, unless it says how steps are
+    taken."""
+    params = dict(optim.get("optimizer_params") or {})
+    optimizer = getattr(torch.optim, optim.get("optimizer", "AdamW"), None)
+    able = optimizer in (torch.optim.AdamW, torch.optim.Adam)
+    if device.type == "cuda" and able and not {"fused", "foreach", "capturable"} & set(params):
+        params["fused"] = True
+    return {**optim, "optimizer_params": params}
+
+
 def with_direction(optim: dict[str, Any], metric: str) -> dict[str, Any]:
     """A copy of ``optim`` whose ``ReduceLROnPlateau`` lowers the rate where the metric gets no
     better.

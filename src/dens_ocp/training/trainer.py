@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,27 +16,28 @@ from fairchem.core.common import distutils, gp_utils
 
 from dens_ocp.auto.resolve import force_coefficient, resolve
 from dens_ocp.dens.config import DeNSConfig, parse_dens_config
-from dens_ocp.dens.corruption.corrupt import corrupt, step_generator
+from dens_ocp.dens.corruption import corrupt, step_generator
 from dens_ocp.dens.loss import NoiseTarget, force_and_noise_loss, target_loss
 from dens_ocp.dens.metrics import dens_energy_errors, dens_errors, dens_rows
 from dens_ocp.dens.step_plan import (
     Corruption,
+    MetricRows,
+    StepPlan,
     attach,
-    attach_rows,
-    attach_scored,
-    carries_corruption,
     read,
-    read_rows,
+    read_plan,
     refuse_corrupted,
-)
+    rows_of,
+)  # fmt: skip
 from dens_ocp.errors import DensError
 from dens_ocp.launch.agreement import on_master
 from dens_ocp.models import checkpoint_states, gradient_forces
 from dens_ocp.models.denoising_model import DenoisingModel
+from dens_ocp.patched import swapped
 from dens_ocp.training import preconditions
-from dens_ocp.training.checkpointing import TRAINING_STATE
+from dens_ocp.training.checkpoints.saving import TRAINING_STATE
 from dens_ocp.training.fairchem_trainer import HostTrainer
-from dens_ocp.training.metric_errors import MetricRows, Statistic
+from dens_ocp.training.metric_errors import Statistic
 
 DOTTED_NAME = "dens_ocp.trainer.DeNSTrainer"
 
@@ -136,26 +135,46 @@ class DeNSTrainer(HostTrainer):
     # ---- a training step -------------------------------------------------------------------
 
     def _forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        """The outputs of a batch; in training it gets the plan of its step."""
         if not self.model.training:
             refuse_corrupted(batch, "its energies and forces are those of noisy structures")
+            if self._can_denoise and self._free_atoms_suffice:
+                attach(batch, StepPlan(force_atoms=batch.fixed == 0))
+            return super()._forward(batch)
         if not self._can_denoise:
             return super()._forward(batch)
-        if not self.model.training:
-            if self._free_atoms_suffice:
-                attach_scored(batch, batch.fixed == 0)
-            return super()._forward(batch)
-        if self.dens.active:
-            self._note_batch(batch)
-            attach(batch, self._corruption_of(batch))
-        if "forces" in self.output_targets:
-            attach_scored(batch, self._scored(batch))
-            attach_rows(batch, self._rows_of(batch))
-        # fairchem hands on the model outputs that are output targets
-        with self.with_output_targets({**self.output_targets, "noise": {"level": "atom"}}):
-            return super()._forward(batch)
+        attach(batch, self.step_plan(batch))
+        outputs = super()._forward(batch)
+        if "noise" not in outputs:  # no output target of the config's
+            outputs["noise"] = self._model_outputs["noise"]
+        return outputs
+
+    def step_plan(self, batch: Any) -> StepPlan:
+        """Algorithm 1, lines 7 to 22, for the current step, and the rows that loss and metrics look
+        at. The batch is still on the CPU."""
+        corruption = self._corruption_of(batch) if self.dens.active else None
+        if "forces" not in self.output_targets:
+            return StepPlan(corruption)
+        nothing = torch.zeros_like(batch.fixed, dtype=torch.bool)
+        noisy = nothing if corruption is None else corruption.noise_mask
+        # fixed atoms that are masked without moving do not count (``encode: masked``)
+        free = batch.fixed == 0
+        free = free | noisy if self.dens.all_atoms else free
+        forces = self.output_targets["forces"]
+        trained = free if forces["train_on_free_atoms"] else ~nothing
+        measured = free if forces["eval_on_free_atoms"] else ~nothing
+        scored = trained | measured
+        clean = None if corruption is None else ~corruption.structure_mask
+        return StepPlan(
+            corruption,
+            force_atoms=scored & ~noisy,
+            noise_atoms=scored & noisy,
+            loss_rows=rows_of(free),
+            metric_rows=MetricRows.of(batch, clean),
+            dens_rows={} if corruption is None else dens_rows(corruption, measured, batch.batch),
+        )
 
     def _corruption_of(self, batch: Any) -> Corruption:
-        """Algorithm 1, lines 7 to 22, for the current step. The batch is still on the CPU."""
         rank = gp_utils.get_dp_rank() if gp_utils.initialized() else distutils.get_rank()
         return corrupt(
             pos=batch.pos,
@@ -165,11 +184,11 @@ class DeNSTrainer(HostTrainer):
             natoms=batch.natoms,
             md=batch.get("md", None),
             config=self.dens,
-            generator=step_generator(self.config["cmd"]["seed"] or 0, rank, self.step),
+            generator=step_generator(self.seed, rank, self.step),
         )
 
     def _noise_target(self) -> NoiseTarget:
-        total_steps = 0 if self.train_loader is None else self._last_step
+        total_steps = 0 if self.train_loader is None else self.last_step
         return NoiseTarget(
             self.dens.noise_scale,
             self.dens.coefficient_at(self.step, total_steps),
@@ -177,31 +196,38 @@ class DeNSTrainer(HostTrainer):
         )
 
     def _compute_loss(self, out: dict[str, torch.Tensor], batch: Any) -> torch.Tensor:
-        self._loss_terms = {}
+        terms = self.loss_terms(out, batch)
+        return self.whole_loss(terms) if self.model.training else sum(terms.values())
+
+    def loss_terms(self, out: dict[str, torch.Tensor], batch: Any) -> dict[str, torch.Tensor]:
+        """The weighted terms of the loss, Eq. 6: scalars by target, and ``noise``."""
+        plan, corruption = self._with_rows(batch), read(batch)
+        terms: dict[str, torch.Tensor] = {}
         for name, info in self.loss_functions:
             loss_fn, coefficient = info["fn"], info["coefficient"]
+            target = batch[name].view(out[name].shape[0], -1)
+            target = self._normalised(name, target, batch)
+            options = self.output_targets[name]
+            counted = plan.loss_rows if options.get("train_on_free_atoms") else slice(None)
             if name == "forces":
-                self._loss_terms |= force_and_noise_loss(
+                terms |= force_and_noise_loss(
                     loss_fn,
                     coefficient,
                     forces=out["forces"],
-                    force_target=self._normalised("forces", batch.forces, batch),
+                    force_target=target,
                     noise=out.get("noise"),
-                    corruption=read(batch),
-                    counted=self._counted_rows(name, batch),
+                    corruption=corruption,
+                    counted=counted,
                     natoms=batch.natoms,
                     noise_target=self._noise_target(),
                 )
                 continue
-            target = batch[name].view(out[name].shape[0], -1)
-            target = self._normalised(name, target, batch)
             prediction, weight = out[name], None
-            if self.output_targets[name]["level"] == "atom":
-                counted = self._counted_rows(name, batch)
+            if options["level"] == "atom":
                 prediction, target = prediction[counted], target[counted]
-            elif name == "energy" and not self._energy_in_dens() and carries_corruption(batch):
-                weight = ~read(batch).structure_mask
-            self._loss_terms[name] = target_loss(
+            elif name == "energy" and self.model.training and not self._energy_in_dens():
+                weight = ~corruption.structure_mask
+            terms[name] = target_loss(
                 loss_fn,
                 coefficient,
                 prediction=prediction,
@@ -209,97 +235,72 @@ class DeNSTrainer(HostTrainer):
                 natoms=batch.natoms,
                 weight=weight,
             )
-        return self._whole_loss(sum(self._loss_terms.values()))
+        return terms
 
     def _energy_in_dens(self) -> bool:
         return self.dens.energy and getattr(self._unwrapped_model, "use_denoising_energy", True)
 
-    def _counted(self, target: str, option: str, batch: Any) -> torch.Tensor:
-        """(N,) bool: atoms that enter loss or metrics: free ones, and fixed ones that moved."""
-        if not self.output_targets[target][option]:
-            return torch.ones_like(batch.fixed, dtype=torch.bool)
-        return self._free_or_moved(batch)
-
-    def _free_or_moved(self, batch: Any) -> torch.Tensor:
-        # fixed atoms that are masked without moving do not count (``encode: masked``)
-        free = batch.fixed == 0
-        return free | read(batch).noise_mask if self.dens.all_atoms else free
-
-    def _rows_of(self, batch: Any) -> dict[str, torch.Tensor]:
-        """Rows that loss and metrics of a training step look at. The batch is still on the CPU."""
-        corruption = read(batch)
-        rows = MetricRows.of(batch, ~corruption.structure_mask).as_dict()
-        rows["counted"] = torch.nonzero(self._free_or_moved(batch))[:, 0]
-        counted = self._counted("forces", "eval_on_free_atoms", batch)
-        return rows | dens_rows(corruption, counted, batch.batch)
-
-    def _rows(self, batch: Any) -> dict[str, torch.Tensor]:
-        rows = read_rows(batch) if self.model.training else None
-        return self._rows_of(batch) if rows is None else rows
-
-    def _counted_rows(self, target: str, batch: Any) -> torch.Tensor | slice:
-        """Rows of the atoms that enter the loss."""
-        if not self.output_targets[target]["train_on_free_atoms"]:
-            return slice(None)
-        return self._rows(batch)["counted"]
-
-    def _scored(self, batch: Any) -> torch.Tensor:
-        """(N,) bool: atoms whose force or noise loss or metrics of training look at."""
-        return self._counted("forces", "train_on_free_atoms", batch) | self._counted(
-            "forces", "eval_on_free_atoms", batch
-        )
+    def _with_rows(self, batch: Any) -> StepPlan:
+        """The plan of a batch. Where it has no rows yet (validation, and models without DeNS), they
+        are those of its free atoms, for which the device is waited for."""
+        plan = read_plan(batch)
+        if plan.metric_rows is None:
+            rows = rows_of(batch.fixed == 0)
+            plan = replace(plan, loss_rows=rows, metric_rows=MetricRows.of(batch))
+            batch.step_plan = plan
+        return plan
 
     def _normalised(self, name: str, target: torch.Tensor, batch: Any) -> torch.Tensor:
         if name in self.elementrefs:
             target = self.elementrefs[name].dereference(target, batch)
         return self.normalizers[name].norm(target) if name in self.normalizers else target
 
+    def step_errors(
+        self,
+        out: dict[str, torch.Tensor],
+        batch: Any,
+        terms: dict[str, torch.Tensor],
+        loss: torch.Tensor,
+        evaluator: Any = None,
+    ) -> dict[str, torch.Tensor | Statistic]:
+        """What is logged of a batch: metrics, terms of the loss in training, and the loss."""
+        errors = self._errors(out, batch, evaluator or self.evaluator)
+        if self.model.training:
+            errors = {f"loss_{name}": each.detach() for name, each in terms.items()} | errors
+        return {**errors, "loss": loss.detach()}
+
     def _errors(
         self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any
     ) -> dict[str, torch.Tensor | Statistic]:
-        """The terms of the loss; errors of DeNS structures; fairchem's metrics of the others."""
-        if "forces" not in self.output_targets:
-            return self._loss_errors() | super()._errors(out, batch, evaluator)
-        rows = self._rows(batch)
-        noise = out.get("noise")
-        errors = self._loss_errors()
-        if noise is not None and self.dens.active:
+        """Errors of DeNS structures, and fairchem's metrics of the others."""
+        out = {name: value.detach() for name, value in out.items()}
+        plan, noise = self._with_rows(batch), out.get("noise")
+        errors: dict[str, torch.Tensor | Statistic] = {}
+        if noise is not None and plan.corruption is not None:
             energy = out.get("energy")
             if energy is not None:
                 errors |= dens_energy_errors(
-                    self._denorm_preds("energy", energy, batch), batch.energy.view(-1, 1), rows
+                    self._denorm_preds("energy", energy, batch),
+                    batch.energy.view(-1, 1),
+                    plan.dens_rows,
                 )
             errors |= dens_errors(
                 num_structures=batch.natoms.numel(),
                 forces=self._denorm_preds("forces", out["forces"], batch),
                 force_target=batch.forces,
                 noise=noise * self.dens.noise_scale,
-                noise_target=read(batch).noise_vec,
-                rows=rows,
+                noise_target=plan.corruption.noise_vec,
+                rows=plan.dens_rows,
             )
-        clean = MetricRows(**{each.name: rows[each.name] for each in fields(MetricRows)})
-        return errors | self._errors_of(out, batch, evaluator, clean)
-
-    def _loss_errors(self) -> dict[str, torch.Tensor]:
-        terms = getattr(self, "_loss_terms", {}) if self.model.training else {}
-        return {f"loss_{name}": term for name, term in terms.items()}
+        return errors | self._errors_of(out, batch, evaluator, plan.metric_rows)
 
     # ---- a run -----------------------------------------------------------------------------
-
-    @contextmanager
-    def _free_atoms_only(self, suffice: bool) -> Iterator[None]:
-        """Forces in evaluation are computed for free atoms, if they suffice."""
-        self._free_atoms_suffice, before = suffice, self._free_atoms_suffice
-        try:
-            yield
-        finally:
-            self._free_atoms_suffice = before
 
     def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
         """fairchem's; forces of fixed atoms are computed only where a metric or loss wants them."""
         forces = self.output_targets.get("forces", {})
         suffice = forces.get("train_on_free_atoms") and forces.get("eval_on_free_atoms")
-        with self._free_atoms_only(bool(suffice)):
+        with swapped(self, "_free_atoms_suffice", bool(suffice)):
             return super().validate(split, disable_tqdm)
 
     def predict(
@@ -311,7 +312,7 @@ class DeNSTrainer(HostTrainer):
     ) -> Any:
         """fairchem's; a prediction file (``per_image``) has the forces of free atoms, so only these
         are computed. A calculator gets all."""
-        with self._free_atoms_only(per_image):
+        with swapped(self, "_free_atoms_suffice", per_image):
             return super().predict(data_loader, per_image, results_file, disable_tqdm)
 
     def train(self, disable_eval_tqdm: bool = False) -> None:

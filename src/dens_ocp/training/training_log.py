@@ -12,15 +12,14 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fairchem.core.trainers import base_trainer, ocp_trainer
+from fairchem.core.common import distutils
 
 from dens_ocp.checkpoints import metrics_file
-from dens_ocp.patched import swapped
+from dens_ocp.training.metric_errors import Sums
 
 _SHOWN = (
     ("energy_mae", "energy MAE"),
@@ -56,24 +55,8 @@ def summary(metrics: Mapping[str, float], primary: str | None = None) -> str:
     return ", ".join(parts)
 
 
-class _WithoutNumbers:
-    """The module ``logging`` for a module of fairchem, but for its lines of numbers."""
-
-    def __init__(self, mark: str, instead: Callable[[], None]) -> None:
-        self._mark, self._instead = mark, instead
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(logging, name)
-
-    def info(self, message: Any, *args: Any) -> None:
-        if self._mark in str(message):
-            self._instead()
-        else:
-            logging.info(message, *args)
-
-
 class TrainingLog:
-    """fairchem's lines of a training run, made short inside the context.
+    """Writes what a training run finds to the log, to ``metrics.jsonl`` and to fairchem's logger.
 
     Args:
         trainer: fairchem's. last_step: of the run. folder: gets ``metrics.jsonl``; None: no file.
@@ -83,23 +66,16 @@ class TrainingLog:
         self.trainer, self.last_step = trainer, last_step
         self.path = None if folder is None else folder / metrics_file.NAME
         self.first_step, self.started = trainer.step, time.monotonic()
-        self._stack = ExitStack()
 
-    def __enter__(self) -> TrainingLog:
-        for module, mark, instead in (
-            (ocp_trainer, ", lr: ", self._step),
-            (base_trainer, ", epoch: ", lambda: None),  # said by validated()
-        ):
-            numbers = _WithoutNumbers(mark, instead)
-            self._stack.enter_context(swapped(module, "logging", numbers))
-        return self
+    def step(self, sums: Sums) -> None:
+        """Say, on rank 0, what the steps since the last line have found; nothing of no steps.
 
-    def __exit__(self, *_: Any) -> None:
-        self._stack.close()
-
-    def _step(self) -> None:
+        Waits for the device.
+        """
+        if not distutils.is_master() or not sums:
+            return
         trainer = self.trainer
-        metrics = {name: each["metric"] for name, each in trainer.metrics.items()}
+        metrics = {name: each["metric"] for name, each in sums.fetch().items()}
         self._write("train", {"lr": trainer.scheduler.get_lr(), **metrics})
         seconds = time.monotonic() - self.started
         left = seconds / max(trainer.step - self.first_step, 1) * (self.last_step - trainer.step)
@@ -114,7 +90,9 @@ class TrainingLog:
         )
 
     def validated(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
-        """Say what a validation has found."""
+        """Say, on rank 0, what a validation has found."""
+        if not distutils.is_master():
+            return
         values = {name: each["metric"] for name, each in metrics.items()}
         self._write("val", values)
         primary = self.trainer.primary_metric
@@ -140,9 +118,12 @@ class TrainingLog:
         )
 
     def _write(self, split: str, values: Mapping[str, float]) -> None:
+        trainer = self.trainer
+        if trainer.logger is not None:
+            place = {"epoch": trainer.epoch, "step": trainer.step}
+            trainer.logger.log({**values, **place}, step=trainer.step, split=split)
         if self.path is None:
             return
-        trainer = self.trainer
         place = {"step": trainer.step, "epoch": trainer.epoch, "time": round(time.time(), 3)}
         numbers = {
             name: float(value) if math.isfinite(value) else None for name, value in values.items()

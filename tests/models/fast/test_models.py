@@ -5,7 +5,6 @@ import torch
 from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
 from fairchem.core.models.equiformer_v2.transformer_block import SO2EquivariantGraphAttention
 
-from dens_ocp.dens.step_plan import attach_scored
 from dens_ocp.models.fast import blocks
 from dens_ocp.models.fast.operations import launches, s2_activation
 from dens_ocp.models.fast.operations.sphere_kernel import plain_silu
@@ -13,6 +12,7 @@ from dens_ocp.models.fast.switch import make_fast
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
 from tests.models.test_chosen_atoms import double, masks, run
 from tests.models.test_models import corrupted
+from tests.plans import attach_scored
 
 EQV2, ESCN = SMALL_EQUIFORMER, {**SMALL_ESCN, "num_sphere_samples": 64}
 DROPOUT = {"alpha_drop": 0.2, "drop_path_rate": 0.1, "proj_drop": 0.1}

@@ -56,12 +56,12 @@ def calculator(path):
 
 def relative(calc, atoms):
     """What the model itself says, eV."""
-    reference, calc.trainer._dataset_reference = calc.trainer._dataset_reference, None
+    reference, calc.trainer.dataset_reference = calc.trainer.dataset_reference, None
     calc.reset()
     try:
         return calc.get_potential_energy(atoms)
     finally:
-        calc.trainer._dataset_reference = reference
+        calc.trainer.dataset_reference = reference
         calc.reset()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dens_ocp.dens.config import DeNSConfig
-from dens_ocp.dens.corruption.noise import sigma_levels
+from dens_ocp.dens.corruption import sigma_levels
 from dens_ocp.results.report.breakdown import Scores
 from dens_ocp.results.report.relaxation_files import Relaxations
 from dens_ocp.results.report.scalars import Series, tail, window_ends

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from dens_ocp.data.structures import Structure
 from dens_ocp.dens.config import DeNSConfig, MultiScaleSigma
-from dens_ocp.dens.corruption.corrupt import corrupt
+from dens_ocp.dens.corruption import corrupt
 from dens_ocp.dens.step_plan import Corruption
 from dens_ocp.results.report.figures.drawing import new_figure
 

@@ -1,0 +1,1 @@
+"""What a trainer writes into checkpoints and takes from them."""
