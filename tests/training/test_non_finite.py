@@ -11,9 +11,18 @@ import torch
 from torch_geometric.data import Batch
 
 from dens_ocp.errors import DensError
-from dens_ocp.training import non_finite
+from dens_ocp.training import guarded_step, non_finite
 from tests.lmdbs import s2ef_records, write_lmdb
-from tests.runs import DENS, environment, make_trainer, run, small_config, write_config, write_data
+from tests.runs import (
+    DENS,
+    environment,
+    logged,
+    make_trainer,
+    run,
+    small_config,
+    write_config,
+    write_data,
+)
 
 HUGE = 3e38
 """A finite label; its error, times the coefficient of the loss, is not finite in float32."""
@@ -145,6 +154,62 @@ def test_gradient_alone(data, tmp_path, value, clip):
     content = torch.load(next(tmp_path.glob("results/*/non_finite/*")), weights_only=True)
     assert content["loss_is_finite"] and not content["gradient_is_finite"]
     assert all(name in str(error.value) for name in content["records"])
+
+
+def looking_later(trainer):
+    """As on a GPU: the optimizer leaves out steps by itself, and the host looks two steps later."""
+    trainer.guard.lag = guarded_step.LAG
+    return trainer
+
+
+FUSED = {"optimizer_params": {"fused": True, "weight_decay": 0.1}}
+
+
+def test_a_guard_that_looks_later_stops_with_the_weights_before(data, tmp_path):
+    trainer = looking_later(trainer_of(data, tmp_path, eval_every=100, **FUSED))
+    trainer.config["cmd"]["print_every"] = 100
+    poison_gradient(trainer, math.nan, {3})
+    watched = Watched(trainer)
+    with pytest.raises(DensError, match="step 3: the gradient is not finite"):
+        trainer.train()
+    # the steps after it are computed and not taken
+    assert watched.weights == {1: True, 2: True, 3: False, 4: False}  # and 5, which finds it
+    (path,) = tmp_path.glob("checkpoints/*/non_finite_step_3.pt")
+    content = torch.load(path, weights_only=False)
+    assert content["step"] == 3 and content["ema"]["num_updates"] is None
+    for saved, each in zip(content["ema"]["shadow_params"], trainer.ema.shadow_params, strict=True):
+        assert torch.equal(saved, each) and torch.isfinite(each).all()
+    (file,) = tmp_path.glob("results/*/non_finite/*")
+    assert file.name == "step_3_rank_0.pt"
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_guard_that_looks_later_skips_alike(spiked, tmp_path, scaled):
+    """Weights, averages, moments and what is printed are those of a guard that looks at once;
+    fairchem's average rounds once less."""
+    found = []
+    for later in (False, True):
+        trainer = trainer_of(
+            spiked, tmp_path / str(later), non_finite="skip", eval_every=4, **FUSED
+        )
+        trainer = with_scaler(trainer, 2.0**10) if scaled else trainer
+        trainer.config["cmd"]["print_every"] = 4
+        trainer = looking_later(trainer) if later else trainer
+        trainer.train(disable_eval_tqdm=True)
+        lines = [
+            {name: value for name, value in line.items() if name not in ("time", "split")}
+            for split in ("train", "val")
+            for line in logged(tmp_path / str(later), split=split)
+        ]
+        averages = trainer.ema.shadow_params
+        trainer.ema.shadow_params = []
+        found.append((state(trainer), lines, averages))
+    assert equal(found[0][0], found[1][0])
+    for one, other in zip(found[0][2], found[1][2], strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert one == pytest.approx(other, rel=1e-9)
+    assert all(value is not None for line in found[1][1] for value in line.values())
 
 
 def test_broken_weights_are_said_and_end_a_run_that_skips(data, tmp_path):

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dens_ocp.training import metric_errors
 from dens_ocp.training.fairchem_trainer import HostTrainer
+from dens_ocp.training.metric_errors import Sums
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import make_trainer, small_config, write_data
@@ -101,6 +102,38 @@ def test_metrics_wait_once(data, tmp_path, monkeypatch):
         assert waits == []
         metrics = trainer.sums.fetch()
     assert waits == [1] and "dens_noise_mae" in metrics and "forces_mae" in metrics
+
+
+@pytest.mark.parametrize("model", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+def test_steps_of_a_run_wait_for_nothing_between_two_lines(data, tmp_path, monkeypatch, model):
+    """From the outputs of the model to the optimizer's step, average of weights and sums included,
+    as on a GPU (``lag``); the device is asked where a line is printed, and after a validation."""
+    config = small_config(data, model=model, ema_decay=0.9, clip_grad_norm=1, eval_every=8)
+    config["optim"]["optimizer_params"] = {"fused": True}
+    trainer = make_trainer(config, tmp_path, print_every=4)
+    fetched, fetch = [], Sums.fetch
+    monkeypatch.setattr(Sums, "fetch", lambda each: fetched.append(trainer.step) or fetch(each))
+
+    def watched(function):
+        def call(*args, **options):
+            with NoWaits():
+                return function(*args, **options)
+
+        return call
+
+    for owner, names in (
+        (trainer, ("loss_terms", "whole_loss", "step_errors")), (trainer.guard, ("take",)),
+    ):  # fmt: skip
+        for name in names:
+            monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+    with pytest.raises(AssertionError, match="waits for the device"):
+        trainer.train(disable_eval_tqdm=True)
+        pytest.fail("a plain optimizer's guard asks at each step")
+    trainer.step, trainer.guard.lag = 0, 2
+    trainer.val_loader = None
+    fetched.clear()
+    trainer.train(disable_eval_tqdm=True)
+    assert trainer.step == 8 and fetched == [4, 8]
 
 
 def test_the_check_for_waits_can_fail():
