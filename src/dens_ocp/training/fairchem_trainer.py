@@ -25,6 +25,7 @@ from dens_ocp.errors import DensError
 from dens_ocp.launch import timestamps, wandb_login
 from dens_ocp.launch.agreement import on_master
 from dens_ocp.launch.data_parallel import FIND_UNUSED, FixedBuckets
+from dens_ocp.launch.steps import AgreedStop, StopTraining
 from dens_ocp.patched import swapped
 from dens_ocp.relaxation import repeatable_frames, unusable_results
 from dens_ocp.relaxation.unusable_results import Unusable
@@ -64,6 +65,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     sums: Sums
     log: TrainingLog
     in_training = False
+    stop: AgreedStop | None = None  # in training
     questions_left = 0
     """Of predictions in training: before each batch, as often on every rank, all may stop."""
     unusable: Unusable | None = None
@@ -249,7 +251,14 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         self.may_stop()
 
     def may_stop(self) -> None:
-        """Raise ``StopTraining`` at a signal; the loop puts the question in the place of this."""
+        """In training, between two batches.
+
+        Raises:
+            StopTraining: some rank has a signal.
+        """
+        number = 0 if self.stop is None else self.stop.signal()
+        if number:
+            raise StopTraining(number)
 
     # ---- metrics ---------------------------------------------------------------------------
 

@@ -23,7 +23,6 @@ from dens_ocp.checkpoints import kept_checkpoints
 from dens_ocp.launch import signals
 from dens_ocp.launch.agreement import on_master
 from dens_ocp.launch.steps import AgreedStop, StopTraining
-from dens_ocp.patched import swapped
 from dens_ocp.relaxation import relaxation_options
 from dens_ocp.training import preconditions, step_randomness
 from dens_ocp.training.checkpoints import resuming
@@ -64,8 +63,7 @@ def run(trainer: HostTrainer, disable_eval_tqdm: bool = False) -> None:
     folder = checkpoints.folder if distutils.is_master() and not trainer.is_debug else None
     trainer.log = TrainingLog(trainer, trainer.last_step, folder)
     try:
-        with swapped(trainer, "in_training", True):
-            train(trainer, trainer.log, disable_eval_tqdm)
+        train(trainer, trainer.log, disable_eval_tqdm)
     except StopTraining as stop:
         _leave(trainer, stop.signal)
         return
@@ -161,22 +159,20 @@ def train(trainer: HostTrainer, log: TrainingLog, disable_eval_tqdm: bool = Fals
         DensError: loss or gradient are not finite.
     """
     ensure_fitted(trainer._unwrapped_model, warn=True)
-    stop = AgreedStop()
+    trainer.stop, trainer.in_training = AgreedStop(), True
     try:
-        _train(trainer, log, stop, disable_eval_tqdm)
+        _take_steps(trainer, log, disable_eval_tqdm)
     finally:
-        stop.close()
+        trainer.stop.close()
+        trainer.stop, trainer.in_training = None, False
 
 
-def _train(
-    trainer: HostTrainer, log: TrainingLog, stop: AgreedStop, disable_eval_tqdm: bool
-) -> None:
+def _take_steps(trainer: HostTrainer, log: TrainingLog, disable_eval_tqdm: bool) -> None:
     optim, print_every = trainer.config["optim"], trainer.config["cmd"]["print_every"]
     steps = len(trainer.train_loader)
     checkpoint_every = optim.get("checkpoint_every", optim.get("eval_every", steps))
     checkpoints, guard = trainer.checkpoints, trainer.guard
     trainer.sums = Sums(checkpoints.take_metrics())
-    trainer.may_stop = lambda: _leave_at(stop.signal())
 
     def after_step() -> None:
         if trainer.evaluation_is_due():
@@ -231,8 +227,3 @@ def _batches(trainer: HostTrainer) -> Iterator[Any]:
             trainer.step = epoch * steps + number
             trainer.epoch = epoch + number / steps
             yield batch
-
-
-def _leave_at(number: int) -> None:
-    if number:
-        raise StopTraining(number)

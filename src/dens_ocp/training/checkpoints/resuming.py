@@ -109,6 +109,10 @@ def _load_run(
     scheduler = None if null else trainer.scheduler.scheduler
     configured = schedule.lambdas(scheduler)
     if "optimizer" in checkpoint:
+        for group in checkpoint["optimizer"]["param_groups"]:
+            # how steps are taken is this run's, what they have come to is the checkpoint's
+            own = trainer.optimizer.defaults
+            group.update({name: own[name] for name in ("fused", "foreach") if name in own})
         resume_notes.check_optimizer(trainer.optimizer, checkpoint["optimizer"], checkpoint_path)
     fairchems(checkpoint_path, checkpoint)
     run_start.say_what_has_no_effect(

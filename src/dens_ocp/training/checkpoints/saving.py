@@ -15,6 +15,7 @@ from dens_ocp.checkpoints import (
 from dens_ocp.data import dataset_reference
 from dens_ocp.errors import DensError
 from dens_ocp.launch.agreement import on_master
+from dens_ocp.launch.steps import StopTraining
 from dens_ocp.settings import best_metric
 
 if TYPE_CHECKING:
@@ -102,8 +103,10 @@ class Checkpoints:
             else:
                 trainer.ema.store()
                 trainer.ema.copy_to()
-                path = self._write(metrics, checkpoint_file, training_state)
-                trainer.ema.restore()
+                try:
+                    path = self._write(metrics, checkpoint_file, training_state)
+                finally:
+                    trainer.ema.restore()
         of_the_run = checkpoint_file == kept_checkpoints.NEWEST
         if of_the_run and (path is not None or not distutils.is_master() or trainer.is_debug):
             self.saved_step, self._evaluated_since_save = trainer.step, False
@@ -221,9 +224,13 @@ class Checkpoints:
         trainer.best_val_metric = value
         self.save(metrics=val_metrics, checkpoint_file="best_checkpoint.pt", training_state=False)
         if trainer.test_loader is not None:
-            trainer.predict(
-                trainer.test_loader, results_file="predictions", disable_tqdm=disable_eval_tqdm
-            )
+            try:
+                trainer.predict(
+                    trainer.test_loader, results_file="predictions", disable_tqdm=disable_eval_tqdm
+                )
+            except StopTraining:  # validated and predicted again at the resume
+                trainer.best_val_metric, self.validated_step = before, None
+                raise
         if on_master(lambda: self._best_failed, trainer.device):
             trainer.best_val_metric = before
 
