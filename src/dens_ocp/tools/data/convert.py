@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 from torch_geometric.data import Data
 from tqdm import tqdm
 
@@ -22,6 +20,7 @@ from dens_ocp.data.dataset_reference import WRITTEN_BY
 from dens_ocp.data.made_boxes import DESCRIPTION, LARGEST_CUTOFF
 from dens_ocp.data.records.oc20_records import add_s2ef_labels, geometry, write_lmdb, write_metadata
 from dens_ocp.errors import DensError
+from dens_ocp.results.pipeline.folder import sha256
 from dens_ocp.tools.data import energy_reference
 from dens_ocp.tools.data.box import Box, fitted_box
 from dens_ocp.tools.data.energy_reference import EnergyReference
@@ -33,31 +32,40 @@ _FAR, _LITTLE = 10.0, 0.1  # standard deviations of the training set; eV
 
 
 @dataclass(frozen=True)
+class Training:
+    """What the training frames say.
+
+    Attributes:
+        reference: what is subtracted from energies.
+        normalizer: as in a fairchem config: mean and stdev of energies (eV, relative to the
+            reference) and forces (eV/Angstrom).
+        nearest: median distance of nearest neighbours, Angstrom.
+        largest_force: of free atoms, eV/Angstrom.
+    """
+
+    reference: EnergyReference
+    normalizer: dict[str, dict[str, float]]
+    nearest: float
+    largest_force: float
+
+
+@dataclass(frozen=True)
 class Written:
     """A data set on disk.
 
     Attributes:
         root: folder with ``train``, ``val``, ``test``.
         counts: records by split; splits without any have no folder.
-        normalizer: as in a fairchem config: mean and stdev of energies (eV, relative to the
-            reference) and forces (eV/Angstrom) of the training set.
-        reference: what was subtracted from energies.
+        training: numbers of the training set.
         largest_atomic_number: of all splits.
         box: what structures without periodicity got, or None.
-        cutoff: of the model that was asked for, Angstrom.
-        nearest: median distance of nearest neighbours in training frames, Angstrom.
-        largest_force: of free atoms of training frames, eV/Angstrom.
     """
 
     root: Path
     counts: dict[str, int]
-    normalizer: dict[str, dict[str, float]]
-    reference: EnergyReference
+    training: Training
     largest_atomic_number: int
     box: Box | None
-    cutoff: float
-    nearest: float
-    largest_force: float
 
 
 def convert(
@@ -83,7 +91,7 @@ def convert(
         out: folder; must not exist, or be empty.
         units: of the files, for the description.
         sources: the files.
-        reference: of :data:`energy_reference.KINDS`.
+        reference: ``linear`` or ``none``, see :mod:`energy_reference`.
         box: side of an empty cube (Angstrom) that structures without periodicity get as cell;
             ``auto``: as large as the cutoff needs.
         cutoff: how far the model sees, Angstrom.
@@ -92,90 +100,57 @@ def convert(
     Raises:
         DensError: ``out`` is not empty, a frame that cannot be trained on, a box that is too small.
     """
-    out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DensError(f"--out: {out} exists already; name another folder, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
     taken = np.concatenate(list(split.values())).tolist()
+    fitted = fitted_box((frames[index] for index in taken), box, cutoff)
+    training = _statistics(frames, split["train"], reference, progress)
+    warnings = [] if training.reference.warning is None else [training.reference.warning]
     elements: set[int] = set()
-    fitted = fitted_box(_noting_elements(frames, taken, elements), box, cutoff)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        train = _training_statistics(frames, split["train"], reference, progress)
-        written = Written(
-            root=out,
-            counts={name: len(indices) for name, indices in split.items() if len(indices)},
-            normalizer=train.normalizer,
-            reference=train.reference,
-            largest_atomic_number=max(elements, default=0),
-            box=fitted,
-            cutoff=cutoff,
-            nearest=train.nearest,
-            largest_force=train.largest_force,
-        )
-        missing: set[str] = set()
-        warnings = [] if train.reference.warning is None else [train.reference.warning]
-        for name in written.counts:
+    counts = {name: len(indices) for name, indices in split.items() if len(indices)}
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        new = Path(temporary, "new")
+        for name in counts:
             energies: list[float] = []
-            records = _records(frames, split[name], train.reference, fitted, missing, energies)
+            records = _records(frames, split[name], training.reference, fitted, elements, energies)
             bar = tqdm(records, desc=f"write {name}", unit="frame", total=len(split[name]),
                        disable=not progress)  # fmt: skip
-            write_metadata(temporary / name, write_lmdb(temporary / name / "data.0000.lmdb", bar))
-            warnings += _far_from_the_reference(name, np.array(energies), train.normalizer)
-        if missing:
+            write_metadata(new / name, write_lmdb(new / name / "data.0000.lmdb", bar))
+            warnings += _far_from_the_reference(name, np.array(energies), training.normalizer)
+        missing = elements - set(training.reference.coefficients)
+        if missing and reference != "none":
             warnings.append(
-                f"{', '.join(sorted(missing))} only occur in validation or test frames, whose "
-                "energies therefore have no reference"
+                f"{', '.join(sorted(chemical_symbols[number] for number in missing))} only occur "
+                "in validation or test frames, whose energies therefore have no reference"
             )
         for warning in warnings:
             tqdm.write(f"warning: {warning}")
-        np.savez(temporary / "split.npz", **split)
+        written = Written(out, counts, training, max(elements, default=0), fitted)
+        np.savez(new / "split.npz", **split)
         description = _description(written, units, sources, seed)
-        (temporary / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-        os.chmod(temporary, 0o755)
+        (new / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         if out.exists():
             out.rmdir()
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        new.rename(out)
     return written
 
 
-def _noting_elements(
-    frames: Sequence[Frame], indices: Sequence[int], elements: set[int]
-) -> Iterator[Frame]:
-    for index in indices:
-        frame = frames[index]
-        elements.update(frame.atoms.numbers.tolist())
-        yield frame
-
-
-@dataclass(frozen=True)
-class _Training:
-    """What the training frames say; see :class:`Written`."""
-
-    reference: EnergyReference
-    normalizer: dict[str, dict[str, float]]
-    nearest: float
-    largest_force: float
-
-
-def _training_statistics(
+def _statistics(
     frames: Sequence[Frame], indices: np.ndarray, kind: str, progress: bool
-) -> _Training:
+) -> Training:
     numbers, energies, squares, components = [], [], 0.0, 0
     largest, distances = 0.0, []
     step = max(1, len(indices) // _DISTANCES)
     bar = tqdm(indices, desc="statistics of train", unit="frame", disable=not progress)
     for frame in (frames[index] for index in bar):
         check_frame(frame)
+        if len(energies) % step == 0:
+            distances.append(_nearest(frame.atoms))
         numbers.append(frame.atoms.numbers)
         energies.append(frame.energy)
-        free = frame.forces[~fixed_atoms(frame)]
+        free = np.delete(frame.forces, _fixed(frame.atoms), axis=0)
         largest = max(largest, float(np.linalg.norm(free, axis=1).max(initial=0.0)))
-        if len(energies) % step == 1 % step:
-            distances.append(_nearest(frame.atoms))
         squares, components = squares + float((free**2).sum()), components + free.size
     reference = energy_reference.fit(kind, numbers, np.array(energies))
     relative = np.array(energies) - [reference.of(each) for each in numbers]
@@ -191,14 +166,17 @@ def _training_statistics(
         "forces": {"mean": 0.0, "stdev": rms},
     }
     known = [each for each in distances if np.isfinite(each)]
-    nearest = float(np.median(known)) if known else float("nan")
-    return _Training(reference, normalizer, nearest, largest)
+    return Training(reference, normalizer, float(np.median(known)) if known else np.nan, largest)
+
+
+def _fixed(atoms: Atoms) -> list[int]:
+    return [index for constraint in atoms.constraints for index in constraint.index.tolist()]
 
 
 def _nearest(atoms: Atoms) -> float:
     """Median distance of the nearest neighbours, Angstrom; NaN for one atom."""
     if len(atoms) < 2:
-        return float("nan")
+        return np.nan
     distances = atoms.get_all_distances(mic=bool(atoms.pbc.any()))
     np.fill_diagonal(distances, np.inf)
     return float(np.median(distances.min(axis=1)))
@@ -219,71 +197,54 @@ def _far_from_the_reference(
     ]
 
 
-def fixed_atoms(frame: Frame) -> np.ndarray:
-    """(N,) bool: atoms of ``FixAtoms`` constraints."""
-    fixed = np.zeros(len(frame.atoms), dtype=bool)
-    for constraint in frame.atoms.constraints:
-        fixed[constraint.index] = True
-    return fixed
-
-
 def _records(
     frames: Sequence[Frame],
     indices: np.ndarray,
     reference: EnergyReference,
     box: Box | None,
-    missing: set[str],
+    elements: set[int],
     energies: list[float],
 ) -> Iterator[Data]:
+    """Records of a split; ``elements`` and ``energies`` (relative) are noted on the way."""
     for sid in indices.tolist():
         frame = frames[sid]
         check_frame(frame)
-        missing.update(reference.unknown(frame.atoms.numbers))
         data = geometry(frame.atoms, sid)
         if not frame.atoms.pbc.any():
             data.pos = torch.tensor(frame.atoms.positions, dtype=torch.float32)
             del data.cell
             if box is not None:
                 data.cell = box.side * torch.eye(3)[None]
-        energy = frame.energy - reference.of(frame.atoms.numbers)
-        energies.append(energy)
-        yield add_s2ef_labels(data, energy, frame.forces, frame.fid)
+        energies.append(frame.energy - reference.of(frame.atoms.numbers))
+        elements.update(frame.atoms.numbers.tolist())
+        yield add_s2ef_labels(data, energies[-1], frame.forces, frame.fid)
 
 
 def _description(
     written: Written, units: Units, sources: Sequence[Path], seed: int
 ) -> dict[str, Any]:
+    names = ("energy_to_eV", "length_to_Angstrom", "force_to_eV_per_Angstrom")
+    reference, box = written.training.reference, written.box
     return {
         "written_by": WRITTEN_BY,
-        "sources": [{"file": source.name, "sha256": _sha256(source)} for source in sources],
-        "units_of_the_sources": asdict(units),
-        "factors": {
-            "energy_to_eV": units.energy_factor,
-            "length_to_Angstrom": units.length_factor,
-            "force_to_eV_per_Angstrom": units.force_factor,
-        },
+        "sources": [
+            {"file": source.name, "sha256": sha256(source) if source.is_file() else None}
+            for source in sources
+        ],
+        "units_of_the_sources": units._asdict(),
+        "factors": dict(zip(names, units.factors(), strict=True)),
         "units": {"y": "eV", "force": "eV/Angstrom", "pos": "Angstrom (float32)"},
         "energy": {
             "meaning": "y = total energy - sum of the references of its atoms",
-            "reference": written.reference.kind,
-            "reference_eV": written.reference.by_symbol(),
-            "mean_of_one_composition_eV": written.reference.mean,
+            "reference": reference.kind,
+            "reference_eV": reference.by_symbol(),
+            "mean_of_one_composition_eV": reference.mean,
         },
-        "box_Angstrom": None if written.box is None else written.box.side,
-        LARGEST_CUTOFF: None if written.box is None else written.box.largest_cutoff,
+        "box_Angstrom": None if box is None else box.side,
+        LARGEST_CUTOFF: None if box is None else box.largest_cutoff,
         "split": {"seed": seed, **written.counts},
         "sid": "number of the frame over all files, from 0, without frames that were left out; "
         "split.npz lists them",
         "fid": "number of the frame in its file",
-        "normalizer": written.normalizer,
+        "normalizer": written.training.normalizer,
     }
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
