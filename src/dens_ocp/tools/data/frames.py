@@ -56,3 +56,11 @@ def check_frame(frame: Frame) -> None:
             "volume; fairchem repeats the cell in all directions, so give it three vectors, with "
             "vacuum where it is not periodic"
         )
+
+
+def free_atoms(frame: Frame) -> np.ndarray:
+    """(N,) bool: atoms without a constraint."""
+    free = np.ones(len(frame.atoms), dtype=bool)
+    for constraint in frame.atoms.constraints:
+        free[constraint.index] = False
+    return free
