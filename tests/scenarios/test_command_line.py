@@ -175,8 +175,10 @@ assert registry.get_trainer_class("dens").__name__ == "DeNSTrainer"
 
 
 def test_did_you_mean(capsys):
-    assert main(["evalute"]) == 2
-    assert "did you mean 'evaluate'?" in capsys.readouterr().err.lower()
+    assert main(["docter"]) == 2
+    assert "Did you mean 'doctor'?" in capsys.readouterr().err
+    assert main(["data", "from-npz", "--out", "x", "--trian", "3"]) == 2
+    assert "'--train'" in capsys.readouterr().err
 
 
 def test_mistakes_on_two_ranks(data, tmp_path):
