@@ -2,57 +2,58 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import click
 import yaml
 
-from dens_ocp.auto.evidence import Evidence, observe
-from dens_ocp.auto.paper import NOTE, PAPER
-from dens_ocp.auto.pick import Picks, pick
-from dens_ocp.auto.resolve import force_coefficient
 from dens_ocp.errors import DensError
-from dens_ocp.results.scores.text_table import format_table
-from dens_ocp.settings import run_config
+from dens_ocp.settings.command_line import Command
+
+if TYPE_CHECKING:
+    from dens_ocp.auto.evidence import Evidence
+    from dens_ocp.auto.pick import Picks
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``dens-ocp data suggest``."""
-    parser.epilog = (
-        "examples:\n"
-        "  dens-ocp data suggest config.yml --dataset.train.src=data/mine/train\n"
-        "  dens-ocp data suggest data/mine/train --force-coefficient 100\n"
-        "`optim: {dens: auto}` in a config picks the same at the start of each run."
-    )
-    parser.add_argument("source", type=Path, help="training config (.yml), or a training set: "
-                        "folder of *.lmdb, or one file")  # fmt: skip
-    parser.add_argument("--force-coefficient", type=float, metavar="N", help="lambda_F, the weight "
-                        "of the forces in the loss (default: the config's; without one 10, for "
-                        "forces divided by their rms)")  # fmt: skip
-    parser.add_argument("--gradient-forces", action="store_true", help="the model's forces are "
-                        "gradients of its energy (equiformer_dens; a config says so)")  # fmt: skip
-    parser.set_defaults(overrides=[])
+@click.command(
+    cls=Command,
+    overrides=True,
+    epilog="\b\nexamples:\n"
+    "  dens-ocp data suggest config.yml --dataset.train.src=data/mine/train\n"
+    "  dens-ocp data suggest data/mine/train --force-coefficient 100\n"
+    "`optim: {dens: auto}` in a config picks the same at the start of each run.",
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--force-coefficient", type=float, metavar="N", help="lambda_F, the weight of the "
+              "forces in the loss (default: the config's; without one 10, for forces divided by "
+              "their rms)")  # fmt: skip
+@click.option("--gradient-forces", is_flag=True, help="the model's forces are gradients of its "
+              "energy (equiformer_dens; a config says so)")  # fmt: skip
+def command(
+    source: Path, force_coefficient: float | None, gradient_forces: bool, overrides: list[str]
+) -> None:
+    """Options of DeNS that fit a training set, beside the paper's.
 
-
-def run(args: argparse.Namespace) -> int:
-    """Print evidence, picks, the paper's values and the block for a config.
-
-    Raises:
-        DensError: no data set; data that do not allow a choice.
+    SOURCE: training config (.yml), or a training set: folder of *.lmdb, or one file.
     """
-    if args.source.suffix in (".yml", ".yaml"):
-        config = run_config.read(args.source, args.overrides)
+    from dens_ocp.auto.evidence import observe
+    from dens_ocp.auto.pick import pick
+    from dens_ocp.auto.resolve import force_coefficient as coefficient_of
+    from dens_ocp.settings import run_config
+
+    if source.suffix in (".yml", ".yaml"):
+        config = run_config.read(source, overrides)
         sections = run_config.data_sections(config)
         if "train" not in sections:
-            raise DensError(f"{args.source}: dataset.train has no src; --dataset.train.src=PATH")
+            raise DensError(f"{source}: dataset.train has no src; --dataset.train.src=PATH")
         evidence = observe(_open(sections["train"]))
-        coefficient = args.force_coefficient or force_coefficient(config["loss_functions"])
-        gradients = args.gradient_forces or _has_gradient_forces(config["model"])
+        coefficient = force_coefficient or coefficient_of(config["loss_functions"])
+        gradients = gradient_forces or _has_gradient_forces(config["model"])
         scale = _scale(sections["train"], "energy" if gradients else "forces")
     else:
-        evidence = observe(_open({"src": str(args.source)}), str(args.source))
-        coefficient, gradients = args.force_coefficient or 10.0, args.gradient_forces
+        evidence = observe(_open({"src": str(source)}), str(source))
+        coefficient, gradients = force_coefficient or 10.0, gradient_forces
         # such a model's forces are in units of its energies' deviation
         scale = (evidence.energy_deviation or None) if gradients else None
     picks = pick(
@@ -62,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
         gradient_forces=gradients,
     )
     print(report(evidence, picks, coefficient, gradients))
-    return 0
 
 
 def _open(section: dict[str, Any]) -> Any:
@@ -95,6 +95,10 @@ def _scale(section: dict[str, Any], target: str) -> float | None:
 
 def report(evidence: Evidence, picks: Picks, coefficient: float, gradients: bool) -> str:
     """Everything as text."""
+    from tabulate import tabulate
+
+    from dens_ocp.auto.paper import NOTE, PAPER
+
     moved = "-" if evidence.displacement is None else f"{evidence.displacement:.3f} A"
     here = {
         **{name: f"{value:g}" if isinstance(value, float) else value
@@ -108,7 +112,7 @@ def report(evidence: Evidence, picks: Picks, coefficient: float, gradients: bool
         f"each, nearest neighbours {evidence.nearest:.2f} A, displacement {moved} ("
         f"{evidence.pairs} pairs), rms force {evidence.force_rms:.3f} eV/A",
         "",
-        format_table(["option", "here", *PAPER], rows),
+        tabulate(rows, ["option", "here", *PAPER], disable_numparse=True),
         NOTE,
         "",
         *(f"{name}: {reason}" for name, reason in picks.reasons.items()),

@@ -5,11 +5,17 @@ import re
 
 import pytest
 
-from dens_ocp.tools.ablate.comparison import paired, summarise
+from dens_ocp.tools.ablate.comparison import (
+    collect,
+    json_table,
+    latex_table,
+    paired,
+    summarise,
+    text_table,
+)
 from dens_ocp.tools.ablate.picture import draw
 from dens_ocp.tools.ablate.plan import read_plan
 from dens_ocp.tools.ablate.runs import runs_of
-from dens_ocp.tools.ablate.tables import collect, json_table, latex_table, text_table
 from tests.tools.ablate.test_plan import write_plan
 
 BASE = {0: 50.0, 1: 40.0, 2: 60.0}
@@ -53,8 +59,10 @@ def test_tables_of_what_is_there(tmp_path):
     assert "|50.00 +- 10.00|-|-|7.0 +- 0.0|" in lines["no DeNS"]
     assert "|44.00 +- 8.00|-6.00 +- 1.15|+12.0|" in lines["dens"] and lines["dens"].endswith("|1.5")
     assert lines["half"].split("|")[1:3] == ["0", "-"]
-    latex = latex_table(plan, rows)
+    latex = re.sub(" +", " ", latex_table(plan, rows))
     assert r"dens & $44.00 \pm 8.00$ & $-6.00 \pm 1.15$ & $+12.0$" in latex
+    rules = [rule for rule in re.findall(r"\\(\w+)", latex) if rule.endswith(("rule", "line"))]
+    assert rules == ["toprule", "midrule", "bottomrule"]
     numbers = json.loads(json_table(plan, rows))["rows"][1]["metrics"]["force_mae_meV_per_A"]
     assert numbers[0]["values"] == {"0": 44.0, "1": 36.0, "2": 52.0}
     drawn = draw(plan, rows)

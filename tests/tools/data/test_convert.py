@@ -19,7 +19,7 @@ from fairchem.core.datasets import LmdbDataset
 from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
 from dens_ocp.errors import DensError
 from dens_ocp.tools.cli import main
-from dens_ocp.tools.data.split import Given, draw
+from dens_ocp.tools.data.split import draw
 from tests.runs import make_trainer, small_config
 
 KCAL = 0.04336410  # eV, of kcal/mol (CODATA)
@@ -104,7 +104,7 @@ def test_npz_is_converted(tmp_path, names, capsys):
 def test_seed_1_gives_the_split_of_the_authors_md17_code(frames):
     """Their ``datasets/pyg/md17.py``: a permutation of all frames, 950 and 50 of it, the rest."""
     order = np.random.default_rng(1).permutation(np.arange(frames, dtype=int))
-    parts = draw(frames, Given(seed=1))
+    parts = draw(frames, {"train": 950, "val": 50, "test": None}, seed=1)
     for split, theirs in (("train", order[:950]), ("val", order[950:1000]), ("test", order[1000:])):
         assert np.array_equal(parts[split], np.sort(theirs)), split
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from dens_ocp.results.report.figures.drawing import COLOURS, new_figure, plain
+from dens_ocp.tools.ablate.comparison import METRICS, Row
 from dens_ocp.tools.ablate.plan import Plan
-from dens_ocp.tools.ablate.tables import METRICS, Row
 
 
 def draw(plan: Plan, rows: Sequence[Row]) -> Figure:

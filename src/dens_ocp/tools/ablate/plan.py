@@ -1,4 +1,4 @@
-"""An ablation plan: typed, read from YAML."""
+"""An ablation plan: typed, read from YAML, and the configs of its runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
-import yaml
 from fairchem.core.common.utils import merge_dicts
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)  # fmt: skip
 
 from dens_ocp.dens.config import parse_dens_config
 from dens_ocp.errors import DensError, nearest
@@ -19,9 +26,35 @@ from dens_ocp.settings import config_file
 from dens_ocp.settings.run import checked
 from dens_ocp.training.trainer import DOTTED_NAME
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"
 _SURE = 0.85
 """From this likeness on an unknown setting is taken for a misspelt one."""
+
+
+def _name(name: str) -> str:
+    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.]*)?", name):
+        raise ValueError(
+            f"{name!r} cannot be a name: letters, digits, _ and . only (give the variant a title: "
+            "for tables)"
+        )
+    return name
+
+
+def _by_name(bases: Any) -> Any:
+    """A single config has the name ``""``."""
+    named = bases if isinstance(bases, Mapping) else {"": bases}
+    return {key: {"config": base} if isinstance(base, str) else base for key, base in named.items()}
+
+
+def _no_changes(variants: Any) -> Any:
+    """A variant of which nothing is said is the base itself."""
+    if not isinstance(variants, Mapping):
+        return variants
+    return {name: {} if each is None else each for name, each in variants.items()}
+
+
+_Name = Annotated[str, AfterValidator(_name)]
+Score = dict[str, Union[str, dict[str, Any]]]
+"""S2EF data sets by name, paths or sections; several are averaged."""
 
 
 class _Part(BaseModel):
@@ -29,58 +62,63 @@ class _Part(BaseModel):
 
 
 class Base(_Part):
-    """A training config and what the finished models are scored on."""
+    """A training config and what the finished models are scored on.
 
-    config: str = Field(description="training config; relative to the plan's file")
-    score: dict[str, Union[str, dict[str, Any]]] = Field(  # noqa: UP007 (pydantic, Python 3.10)
-        default_factory=dict,
-        description="S2EF data sets by name, paths or sections; several are averaged. Default: the "
-        "config's evaluation.s2ef, else its dataset.test, else dataset.val",
-    )
+    Attributes:
+        config: training config; relative to the plan's file.
+        score: default: the plan's, else the config's evaluation.s2ef, else its dataset.test, else
+            dataset.val.
+    """
+
+    config: str
+    score: Score = {}
 
 
 class Variant(_Part):
-    """What is different."""
+    """What is different.
 
-    title: str | None = Field(default=None, description="in tables; default: the variant's name")
-    set: dict[str, Any] = Field(
-        default_factory=dict, description="settings of the config: optim.dens.p: 0.25"
-    )
+    Attributes:
+        title: in tables; default: the variant's name.
+        set: settings of the config, ``optim.dens.p: 0.25``.
+    """
+
+    title: str | None = None
+    set: dict[str, Any] = {}
 
 
 class Plan(_Part):
     """Variants x seeds (x bases), a training run each.
 
-    Raises:
-        DensError: through :func:`read_plan`.
+    Attributes:
+        title: of the table.
+        bases: a training config, or several by name, molecules for example.
+        variants: what is compared, in order.
+        baseline: the variant that the others are compared with.
+        seeds: ``--seed`` of each run.
+        score: as of a base, for all of them.
+        set: settings of all runs.
+        checkpoint: what is scored: the best one in validation, or the last of the training.
     """
 
-    title: str = Field(default="", description="of the table")
-    base: Union[str, dict[str, Union[str, Base]]] = Field(  # noqa: UP007
-        description="training config; or several by name, molecules for example"
-    )
-    variants: dict[str, Variant] = Field(min_length=1, description="what is compared, in order")
-    baseline: str = Field(description="the variant that the others are compared with")
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="--seed of each run")
-    score: dict[str, Union[str, dict[str, Any]]] = Field(  # noqa: UP007
-        default_factory=dict, description="as of a base, for all of them"
-    )
-    set: dict[str, Any] = Field(default_factory=dict, description="settings of all runs")
-    checkpoint: Literal["best", "last"] = Field(
-        default="best",
-        description="what is scored: the best one in validation, or the last of the training",
-    )
+    title: str = ""
+    bases: Annotated[dict[_Name, Base], BeforeValidator(_by_name)] = Field(alias="base")
+    variants: Annotated[dict[_Name, Variant], BeforeValidator(_no_changes)] = Field(min_length=1)
+    baseline: str
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    score: Score = {}
+    set: dict[str, Any] = {}
+    checkpoint: Literal["best", "last"] = "best"
 
-    @property
-    def bases(self) -> dict[str, Base]:
-        """By name; a single one has the name ``""``."""
-        if isinstance(self.base, str):
-            return {"": Base(config=self.base, score=self.score)}
-        found = {}
-        for name, base in self.base.items():
-            base = Base(config=base) if isinstance(base, str) else base
-            found[name] = base if base.score else base.model_copy(update={"score": self.score})
-        return found
+    @model_validator(mode="after")
+    def _checked(self) -> Plan:
+        if self.baseline not in self.variants:
+            raise ValueError(
+                f"baseline {self.baseline!r} is no variant{nearest(self.baseline, self.variants)} "
+                f"(variants: {', '.join(self.variants)})"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds}: one is there twice")
+        return self
 
 
 def read_plan(path: Path) -> Plan:
@@ -90,62 +128,28 @@ def read_plan(path: Path) -> Plan:
         DensError: no such file, not YAML, an unknown or missing key, a name that cannot be a
             folder's, a baseline that is no variant.
     """
+    content = config_file.read(path, "plan")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DensError(f"plan: {path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise DensError(f"plan: {path} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise DensError(f"plan: {path} has no settings; start with a plan in configs/ablations/")
-    _check_keys(content, Plan, str(path), "")
-    variants = content.get("variants")
-    if isinstance(variants, dict):
-        content["variants"] = {name: {} if v is None else v for name, v in variants.items()}
-        for name, variant in content["variants"].items():
-            _check_keys(variant, Variant, str(path), f"variants.{name}.")
-    try:
-        plan = Plan.model_validate(content)
+        return Plan.model_validate(content)
     except ValidationError as error:
         raise DensError(f"{path}: " + "; ".join(_reports(error))) from None
-    _check_names(plan, path)
-    return plan
 
 
 def _reports(error: ValidationError) -> list[str]:
     reports = {}
     for entry in error.errors():
-        loc = [str(part) for part in entry["loc"] if not str(part).startswith(("dict[", "str"))]
+        loc = [str(part) for part in entry["loc"] if not re.match(r"dict\[|str$", str(part))]
         name = ".".join(loc)
-        reports.setdefault(name, f"{name} is not valid: {entry['msg'].lower()}")
+        if entry["type"] == "extra_forbidden":
+            model = {"variants": Variant, "base": Base}.get(loc[0] if loc[1:] else "", Plan)
+            known = [field.alias or key for key, field in model.model_fields.items()]
+            text = f"unknown key {name}{nearest(loc[-1], known)} (known: {', '.join(known)})"
+        elif entry["type"] == "value_error":
+            text = entry["msg"].removeprefix("Value error, ")
+        else:
+            text = f"{name} is not valid: {entry['msg'].lower()}"
+        reports.setdefault(name, text)
     return list(reports.values())
-
-
-def _check_keys(block: Any, model: type[BaseModel], path: str, where: str) -> None:
-    if not isinstance(block, Mapping):
-        raise DensError(f"{path}: {where.rstrip('.')}: {block!r} is not a block of settings")
-    for key in block:
-        if key not in model.model_fields:
-            raise DensError(
-                f"{path}: unknown key {where}{key}{nearest(key, model.model_fields)} (known: "
-                f"{', '.join(model.model_fields)})"
-            )
-
-
-def _check_names(plan: Plan, path: Path) -> None:
-    for name in [*plan.variants, *(name for name in plan.bases if name)]:
-        if not re.match(_NAME, name):
-            raise DensError(
-                f"{path}: {name!r} cannot be a name: letters, digits, _ and . only (give the "
-                "variant a title: for tables)"
-            )
-    if plan.baseline not in plan.variants:
-        raise DensError(
-            f"{path}: baseline {plan.baseline!r} is no variant"
-            f"{nearest(plan.baseline, plan.variants)} (variants: {', '.join(plan.variants)})"
-        )
-    if len(set(plan.seeds)) < len(plan.seeds):
-        raise DensError(f"{path}: seeds {plan.seeds}: one is there twice")
 
 
 def config_of(plan: Plan, folder: Path, base: str, variant: str) -> dict[str, Any]:
@@ -203,7 +207,7 @@ def _check_settings(config: Any, settings: Mapping[str, Any], where: str) -> Non
             )
 
 
-def score_of(plan: Plan, base: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def score_of(plan: Plan, base: str, config: Mapping[str, Any]) -> Score:
     """The data sets that finished models are scored on, by split.
 
     Args:
@@ -212,8 +216,8 @@ def score_of(plan: Plan, base: str, config: Mapping[str, Any]) -> dict[str, Any]
     Raises:
         DensError: there is none.
     """
-    given = plan.bases[base].score or (config.get("evaluation") or {}).get("s2ef") or {}
-    if given:
+    evaluated = (config.get("evaluation") or {}).get("s2ef")
+    if given := plan.bases[base].score or plan.score or evaluated:
         return dict(given)
     sections = config.get("dataset") or {}
     for split in ("test", "val"):

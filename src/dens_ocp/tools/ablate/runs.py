@@ -12,15 +12,17 @@ from typing import Any
 import torch
 import yaml
 
-from dens_ocp.checkpoints import checkpoint_files
+from dens_ocp.checkpoints import checkpoint_files, metrics_file
 from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.conclude import conclude
 from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs, unfinished
 from dens_ocp.results.pipeline.folder import EvaluationFolder, difference, sha256
 from dens_ocp.results.pipeline.options import load_settings
 from dens_ocp.results.pipeline.process import run_cli
-from dens_ocp.tools.ablate.plan import Plan, config_of, score_of
+from dens_ocp.tools.ablate.plan import Plan, Score, config_of, score_of
 from dens_ocp.whole_files import write_text
+
+_LOOK_EVERY = 2.0  # seconds, at metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Run:
     variant: str
     seed: int
     config: dict[str, Any]
-    score: dict[str, Any]
+    score: Score
     out: Path
     checkpoint_kind: str
 
@@ -81,8 +83,7 @@ class Run:
         path = self.checkpoints / "checkpoint.pt"
         if not path.is_file():
             return 0.0
-        content = checkpoint_files.read(path, torch.device("cpu"))
-        return float(content.get("epoch", 0.0))
+        return float(checkpoint_files.read(path, torch.device("cpu")).get("epoch", 0.0))
 
     def is_trained(self) -> bool:
         """Whether the newest checkpoint is that of the end."""
@@ -101,6 +102,14 @@ class Run:
             return {"seconds": 0.0, "starts": 0}
         return json.loads(self.notes.read_text())
 
+    def state(self) -> str:
+        """Where it stands, in words."""
+        if self.read_scores() is not None:
+            return "done"
+        if self.is_trained():
+            return "trained, not scored"
+        return f"epoch {self.epoch():g} of {self.epochs:g}"
+
 
 def runs_of(plan: Plan, plan_folder: Path, out: Path) -> list[Run]:
     """All runs: bases, then seeds, then variants, so that an early table compares.
@@ -110,13 +119,12 @@ def runs_of(plan: Plan, plan_folder: Path, out: Path) -> list[Run]:
     """
     runs = []
     for base in plan.bases:
-        configs = {
-            variant: config_of(plan, plan_folder, base, variant) for variant in plan.variants
-        }
-        for seed in plan.seeds:
-            for variant, config in configs.items():
-                score = score_of(plan, base, config)
-                runs.append(Run(base, variant, seed, config, score, out, plan.checkpoint))
+        configs = {name: config_of(plan, plan_folder, base, name) for name in plan.variants}
+        runs += [
+            Run(base, name, seed, config, score_of(plan, base, config), out, plan.checkpoint)
+            for seed in plan.seeds
+            for name, config in configs.items()
+        ]
     return runs
 
 
@@ -145,26 +153,37 @@ def arguments_of(run: Run, options: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def train(run: Run, options: list[str], on_line: Callable[[str], None]) -> None:
+def train(run: Run, options: list[str], on_epoch: Callable[[float], None]) -> None:
     """Train to the end, from the newest checkpoint if there is one.
+
+    Args:
+        run: which. options: of ``fairchem main``.
+        on_epoch: told now and then how many epochs are done, from the run's ``metrics.jsonl``.
 
     Raises:
         DensError: the run failed, or was told to stop.
     """
     write_config(run)
+    notes = run.read_notes()
     log = run.out / "output" / f"{run.name}.log"
     if log.is_file():
-        log.replace(log.with_suffix(f".{run.read_notes()['starts']}.log"))
-    started = time.monotonic()
+        log.replace(log.with_suffix(f".{notes['starts']}.log"))
+    started = looked = time.monotonic()
+
+    def look(_line: str) -> None:
+        nonlocal looked
+        if time.monotonic() > looked + _LOOK_EVERY:
+            looked = time.monotonic()
+            if lines := metrics_file.read(run.checkpoints, "train"):
+                on_epoch(lines[-1]["epoch"])
+
     try:
-        run_cli(arguments_of(run, options), log=log, on_line=on_line, threads=None)
+        run_cli(arguments_of(run, options), log=log, on_line=look, threads=None)
     finally:
-        notes = run.read_notes()
-        notes = {
-            "seconds": notes["seconds"] + time.monotonic() - started,
-            "starts": notes["starts"] + 1,
-        }
-        write_text(run.notes, json.dumps(notes) + "\n")
+        seconds = notes["seconds"] + time.monotonic() - started
+        write_text(
+            run.notes, json.dumps({"seconds": seconds, "starts": notes["starts"] + 1}) + "\n"
+        )
     if not run.is_trained():
         raise DensError(
             f"{run.name} ended at epoch {run.epoch():g} of {run.epochs:g} (see {log}); call again "
@@ -176,7 +195,8 @@ def evaluate(run: Run, options: list[str] | None, say: Callable[[str], None]) ->
     """Score the checkpoint on the plan's data sets; what is done stays.
 
     Args:
-        options: of fairchem main; None: predict nothing, score what is predicted.
+        options: of fairchem main, without ``--amp``: mixed precision is for training; None:
+            predict nothing, score what is predicted.
 
     Returns:
         SLURM jobs that were submitted instead.
@@ -194,15 +214,13 @@ def evaluate(run: Run, options: list[str] | None, say: Callable[[str], None]) ->
     settings = {"evaluation": {"s2ef": run.score}, "task": {"prediction_dtype": "float32"}}
     path = run.config_path.with_suffix(".evaluate.yml")
     write_text(path, yaml.safe_dump(settings, sort_keys=False))
-    content = checkpoint_files.read(checkpoint, torch.device("cpu"))
-    evaluation = load_settings(path, content, [])
+    evaluation = load_settings(path, checkpoint_files.read(checkpoint, torch.device("cpu")), [])
     folder = run.evaluation
     with folder.locked(say) as locks:
         jobs = prepare(evaluation, checkpoint, sha256(checkpoint), folder)
         if options is not None and unfinished(jobs):
-            submitted = run_jobs(
-                jobs, checkpoint, RunOptions(tuple(options)), locks, lambda line: None
-            )
+            words = tuple(word for word in options if word != "--amp")
+            submitted = run_jobs(jobs, checkpoint, RunOptions(words), locks, lambda line: None)
             if submitted:
                 return submitted
         if unfinished(jobs):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import ase.db
 import ase.io
@@ -47,6 +46,7 @@ def read_frames(
         DensError: a file that ASE cannot read; frames as above, with their number, unless they
             are left out.
     """
+    energy_factor, length_factor, force_factor = units.factors()
     frames: list[Frame] = []
     incomplete: list[str] = []
     for path in paths:
@@ -55,13 +55,9 @@ def read_frames(
         for fid, atoms in enumerate(bar):
             where = f"frame {fid} of {path}" + ("" if index == ":" else f" (--index {index})")
             try:
-                frame = Frame(
-                    _bare(atoms, units.length_factor),
-                    _energy(atoms, energy_key, where) * units.energy_factor,
-                    _forces(atoms, forces_key, where) * units.force_factor,
-                    fid,
-                    where,
-                )
+                energy = float(_label(atoms, "energy", energy_key, where)) * energy_factor
+                forces = _label(atoms, "forces", forces_key, where) * force_factor
+                frame = Frame(_bare(atoms, length_factor), energy, forces, fid, where)
                 check_frame(frame)
             except DensError as error:
                 incomplete.append(str(error))
@@ -83,9 +79,8 @@ def _atoms(path: Path, index: str) -> Iterator[Atoms]:
     try:
         if path.suffix == ".aselmdb":  # ase.io opens it for writing
             with ase.db.connect(str(path), readonly=True, use_lock_file=False) as database:
-                rows = range(len(database.ids))[string2index(index)]
-                for number in [rows] if isinstance(rows, int) else rows:
-                    yield database._get_row(database.ids[number]).toatoms()
+                for number in np.atleast_1d(np.array(database.ids)[string2index(index)]).tolist():
+                    yield database._get_row(number).toatoms()
             return
         yield from ase.io.iread(str(path), index)
     except Exception as error:  # each format has its own
@@ -96,65 +91,43 @@ def _atoms(path: Path, index: str) -> Iterator[Atoms]:
 
 
 def _bare(atoms: Atoms, length: float) -> Atoms:
-    """Without calculator, info and arrays; lengths in Angstrom; fixed atoms as FixAtoms."""
-    bare = Atoms(
-        atoms.numbers,
-        atoms.positions * length,
-        cell=atoms.cell.array * length,
-        pbc=atoms.pbc,
-        tags=atoms.get_tags(),
-    )
-    fixed = _fixed(atoms)
-    if fixed:
-        bare.set_constraint(FixAtoms(fixed))
-    return bare
-
-
-def _fixed(atoms: Atoms) -> list[int]:
-    """Atoms that may not move in any direction; other constraints are no business of S2EF."""
+    """Without calculator, info and arrays; lengths in Angstrom; atoms that may not move in any
+    direction as ``FixAtoms`` (other constraints are no business of S2EF)."""
     fixed: set[int] = set()
     for constraint in atoms.constraints:
         held = isinstance(constraint, (FixCartesian, FixScaled)) and np.all(constraint.mask)
         if isinstance(constraint, FixAtoms) or held:
             fixed.update(np.atleast_1d(constraint.index).tolist())
-    return sorted(fixed)
+    return Atoms(
+        atoms.numbers,
+        atoms.positions * length,
+        cell=atoms.cell.array * length,
+        pbc=atoms.pbc,
+        tags=atoms.get_tags(),
+        constraint=FixAtoms(sorted(fixed)) if fixed else None,
+    )
 
 
-def _energy(atoms: Atoms, key: str | None, where: str) -> float:
-    if key is not None:
-        if key not in atoms.info:
-            raise _missing(where, f"info {key!r}", "--energy-key", atoms.info)
+def _label(atoms: Atoms, what: str, key: str | None, where: str) -> np.ndarray:
+    """``energy`` () or ``forces`` (N, 3), float64, in the units of the file."""
+    stored = atoms.info if what == "energy" else atoms.arrays
+    if key is None:
+        ask = atoms.get_potential_energy if what == "energy" else atoms.get_forces
         try:
-            return float(np.asarray(atoms.info[key], dtype=np.float64).reshape(()))
-        except (TypeError, ValueError):
-            raise DensError(
-                f"{where}: --energy-key {key}: {atoms.info[key]!r} is not one number; name another"
-            ) from None
-    try:
-        return float(atoms.get_potential_energy(apply_constraint=False))
-    except (RuntimeError, PropertyNotImplementedError):
-        raise _missing(where, "energy", "--energy-key", atoms.info) from None
-
-
-def _forces(atoms: Atoms, key: str | None, where: str) -> np.ndarray:
-    if key is not None:
-        if key not in atoms.arrays:
-            raise _missing(where, f"array {key!r}", "--forces-key", atoms.arrays)
+            return np.asarray(ask(apply_constraint=False), dtype=np.float64)
+        except (RuntimeError, PropertyNotImplementedError):
+            missing = what
+    elif key in stored:
         try:
-            return np.asarray(atoms.arrays[key], dtype=np.float64)
+            label = np.asarray(stored[key], dtype=np.float64)
+            return label.reshape(()) if what == "energy" else label
         except (TypeError, ValueError):
-            raise DensError(
-                f"{where}: --forces-key {key} holds no numbers; name another array"
-            ) from None
-    try:
-        return np.asarray(atoms.get_forces(apply_constraint=False), dtype=np.float64)
-    except (RuntimeError, PropertyNotImplementedError):
-        raise _missing(where, "forces", "--forces-key", atoms.arrays) from None
-
-
-def _missing(where: str, what: str, option: str, there: dict[str, Any]) -> DensError:
-    names = [name for name in there if name not in ("numbers", "positions")]
-    hint = f"{option} NAME names it; the frame has {', '.join(names)}" if names else (
+            wrong = f"{stored[key]!r} is not one number" if what == "energy" else "no numbers"
+            raise DensError(f"{where}: --{what}-key {key}: {wrong}; name another") from None
+    else:
+        missing = f"{'info' if what == 'energy' else 'array'} {key!r}"
+    names = ", ".join(name for name in stored if name not in ("numbers", "positions"))
+    hint = f"--{what}-key NAME names it; the frame has {names}" if names else (
         "training with DeNS needs energies and forces of every frame"
     )  # fmt: skip
-    return DensError(f"{where} has no {what}: {hint}")
+    raise DensError(f"{where} has no {missing}: {hint}")

@@ -7,7 +7,7 @@ away than the model looks.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from dens_ocp.errors import DensError
 from dens_ocp.tools.data.frames import Frame
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """An empty cube around structures without periodicity.
 
     Attributes:
@@ -46,23 +45,22 @@ def fitted_box(frames: Iterable[Frame], box: float | str | None, cutoff: float) 
         DensError: a box that is too small, with one that is enough; frames of both kinds and no
             box; vacuum of less than the cutoff in a direction that is not periodic.
     """
-    largest, widest = 0.0, None
-    periodic, total, first_periodic, first_other = 0, 0, None, None
+    periodic: list[str] = []
+    others: list[str] = []
+    largest, widest = 0.0, ""
     for frame in frames:
-        total += 1
         if frame.atoms.pbc.any():
-            periodic, first_periodic = periodic + 1, first_periodic or frame
-            if not frame.atoms.pbc.all():
-                _check_vacuum(frame, cutoff)
+            periodic.append(frame.where)
+            _check_vacuum(frame, cutoff)
             continue
-        first_other = first_other or frame
+        others.append(frame.where)
         extent = float(np.ptp(frame.atoms.positions, axis=0).max()) if len(frame.atoms) else 0.0
-        if widest is None or extent > largest:
-            largest, widest = extent, frame
-    if first_periodic is not None and first_other is not None:
+        if not widest or extent > largest:
+            largest, widest = extent, frame.where
+    if periodic and others:
         both = (
-            f"{periodic} of {total} frames are periodic (first: {first_periodic.where}), "
-            f"{total - periodic} are not (first: {first_other.where})"
+            f"{len(periodic)} of {len(periodic) + len(others)} frames are periodic (first: "
+            f"{periodic[0]}), {len(others)} are not (first: {others[0]})"
         )
         if box is None or box == "auto":
             raise DensError(
@@ -70,34 +68,34 @@ def fitted_box(frames: Iterable[Frame], box: float | str | None, cutoff: float) 
                 "convert them apart"
             )
         print(f"warning: {both}: periodic ones keep their cells, the others get the box")
-    if widest is None:
-        if isinstance(box, float):
+    if box is None:
+        return None
+    if not others:
+        if box != "auto":
             print(f"--box: {box:g} is not used: all frames are periodic")
         return None
     enough = 5 * float(np.ceil((largest + cutoff) / 5))
-    if box == "auto":
-        return Box(enough, largest)
-    if box is not None and not float(box) >= largest + cutoff:
+    side = enough if box == "auto" else float(box)
+    if not side >= largest + cutoff:
         raise DensError(
-            f"--box: {float(box):g} Angstrom are too few: {widest.where} is {largest:.2f} Angstrom "
+            f"--box: {side:g} Angstrom are too few: {widest} is {largest:.2f} Angstrom "
             f"long and the model sees {cutoff:g} Angstrom far (--cutoff), so images interact in a "
             f"box of less than {largest + cutoff:.2f} Angstrom; --box {enough:g} is enough"
         )
-    return None if box is None else Box(float(box), largest)
+    return Box(side, largest)
 
 
 def _check_vacuum(frame: Frame, cutoff: float) -> None:
     """Images in directions that are not periodic are further away than the cutoff."""
-    cell = frame.atoms.cell.array
-    for direction in np.flatnonzero(~frame.atoms.pbc):
-        normal = np.cross(cell[direction - 2], cell[direction - 1])
-        normal /= np.linalg.norm(normal)
-        height = abs(float(cell[direction] @ normal))
-        vacuum = height - float(np.ptp(frame.atoms.positions @ normal))
-        if vacuum < cutoff:
-            raise DensError(
-                f"{frame.where} is not periodic along its cell vector {direction + 1} (pbc "
-                f"{frame.atoms.pbc.tolist()}), where the cell leaves {max(vacuum, 0):.2f} Angstrom "
-                f"of vacuum, and fairchem repeats it in all directions; a model with a cutoff of "
-                f"{cutoff:g} Angstrom (--cutoff) needs {cutoff:g}: lengthen the vector, or set pbc"
-            )
+    atoms = frame.atoms
+    if atoms.pbc.all():
+        return
+    heights = 1 / np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    vacua = heights * (1 - np.ptp(atoms.cell.scaled_positions(atoms.positions), axis=0))
+    for direction in np.flatnonzero(~atoms.pbc & (vacua < cutoff - 1e-9)):  # rounding
+        raise DensError(
+            f"{frame.where} is not periodic along its cell vector {direction + 1} (pbc "
+            f"{atoms.pbc.tolist()}), where the cell leaves {max(vacua[direction], 0):.2f} Angstrom "
+            f"of vacuum, and fairchem repeats it in all directions; a model with a cutoff of "
+            f"{cutoff:g} Angstrom (--cutoff) needs {cutoff:g}: lengthen the vector, or set pbc"
+        )

@@ -8,16 +8,13 @@ not in fairchem's normalizer or element references, which come after the roundin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
 
-KINDS = ("linear", "none")
 
-
-@dataclass(frozen=True)
-class EnergyReference:
+class EnergyReference(NamedTuple):
     """A constant for each element, eV.
 
     Attributes:
@@ -35,13 +32,7 @@ class EnergyReference:
 
     def of(self, numbers: np.ndarray) -> float:
         """The reference energy of a structure, eV; elements without a coefficient have 0."""
-        return float(sum(self.coefficients.get(int(number), 0.0) for number in numbers))
-
-    def unknown(self, numbers: np.ndarray) -> list[str]:
-        """Elements that the training set did not have."""
-        if self.kind == "none":
-            return []
-        return [chemical_symbols[z] for z in np.unique(numbers) if int(z) not in self.coefficients]
+        return float(sum(self.coefficients.get(number, 0.0) for number in numbers.tolist()))
 
     def by_symbol(self) -> dict[str, float]:
         """Coefficients by chemical symbol, eV."""
@@ -57,15 +48,14 @@ def fit(kind: str, numbers: Sequence[np.ndarray], energies: np.ndarray) -> Energ
     it is a guess.
 
     Args:
-        kind: of :data:`KINDS`.
+        kind: ``linear`` or ``none``.
         numbers: S arrays of atomic numbers.
         energies: (S,) float64, eV.
     """
     if kind == "none":
         return EnergyReference(kind, {})
     elements = np.unique(np.concatenate(numbers))
-    counts = np.array([[(each == element).sum() for element in elements] for each in numbers])
-    counts = counts.astype(np.float64)
+    counts = np.array([(each[:, None] == elements).sum(axis=0) for each in numbers], dtype=float)
     same = bool((counts == counts[0]).all())
     rank, warning, alike = int(np.linalg.matrix_rank(counts)), None, 0.0
     if rank < len(elements) and not same:
@@ -76,10 +66,5 @@ def fit(kind: str, numbers: Sequence[np.ndarray], energies: np.ndarray) -> Energ
             "guess; take more training frames (--train), or --energy-reference none"
         )
     solution, *_ = np.linalg.lstsq(counts, energies - alike * counts.sum(axis=1), rcond=None)
-    solution = solution + alike
-    return EnergyReference(
-        kind,
-        {int(e): float(c) for e, c in zip(elements, solution, strict=True)},
-        float(energies.mean()) if same else None,
-        warning,
-    )
+    coefficients = dict(zip(elements.tolist(), (solution + alike).tolist(), strict=True))
+    return EnergyReference(kind, coefficients, float(energies.mean()) if same else None, warning)

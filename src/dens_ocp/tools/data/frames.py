@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -10,12 +10,11 @@ from ase import Atoms
 from dens_ocp.errors import DensError
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """A structure with its labels.
 
     Attributes:
-        atoms: numbers, positions (Angstrom), cell, pbc, tags, constraints.
+        atoms: numbers, positions (Angstrom), cell, pbc, tags, ``FixAtoms``.
         energy: eV.
         forces: (N, 3) float64, eV/Angstrom.
         fid: number of the frame in its file.
@@ -44,17 +43,24 @@ def check_frame(frame: Frame) -> None:
             f"{frame.where}: forces of shape {frame.forces.shape} for {natoms} atoms; expected "
             f"({natoms}, 3)"
         )
-    values = (("energy", frame.energy), ("forces", frame.forces),
-              ("positions", frame.atoms.positions))  # fmt: skip
-    for name, value in values:
+    values = {"energy": frame.energy, "forces": frame.forces, "positions": frame.atoms.positions}
+    for name, value in values.items():
         if not np.isfinite(value).all():
             raise DensError(
                 f"{frame.where}: {name} hold NaN or infinite values; repair the frame, or leave it "
                 "out"
             )
-    if frame.atoms.pbc.any() and abs(np.linalg.det(frame.atoms.cell.array)) < 1e-6:
+    if frame.atoms.pbc.any() and frame.atoms.cell.volume < 1e-6:
         raise DensError(
             f"{frame.where} is periodic (pbc {frame.atoms.pbc.tolist()}) and its cell has no "
             "volume; fairchem repeats the cell in all directions, so give it three vectors, with "
             "vacuum where it is not periodic"
         )
+
+
+def free_atoms(frame: Frame) -> np.ndarray:
+    """(N,) bool: atoms without a constraint."""
+    free = np.ones(len(frame.atoms), dtype=bool)
+    for constraint in frame.atoms.constraints:
+        free[constraint.index] = False
+    return free

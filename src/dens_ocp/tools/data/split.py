@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +12,12 @@ from dens_ocp.errors import DensError
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
-class Given:
-    """What was asked for.
-
-    Attributes:
-        train, val, test: numbers of frames; None: what is left.
-        seed: of the draw.
-        indices: frames of a split that a file names, by split.
-    """
-
-    train: int | None = 950
-    val: int = 50
-    test: int | None = None
-    seed: int = 0
-    indices: dict[str, np.ndarray] | None = None
-
-
-def draw(frames: int, given: Given) -> dict[str, np.ndarray]:
+def draw(
+    frames: int,
+    numbers: Mapping[str, int | None],
+    named: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
     """Indices of each split, sorted, none twice.
 
     A permutation of the frames that no file names, drawn with ``numpy.random.default_rng(seed)``,
@@ -38,31 +26,30 @@ def draw(frames: int, given: Given) -> dict[str, np.ndarray]:
 
     Args:
         frames: how many there are.
-        given: numbers, or indices.
+        numbers: of frames, by split; None: what is left.
+        named: frames of a split that a file names, by split.
+        seed: of the draw.
 
     Raises:
         DensError: too few frames; indices out of range or in two splits.
     """
-    named = dict(given.indices or {})
+    named = dict(named or {})
     _check_indices(named, frames)
     pool = np.arange(frames)
     if "train" in named and "val" not in named:
         pool = named.pop("train")
-        others = np.setdiff1d(np.arange(frames), pool)
-        named.setdefault("test", others if given.test is None else others[: given.test])
-    for indices in named.values():
-        pool = np.setdiff1d(pool, indices)
-    pool = np.random.default_rng(given.seed).permutation(pool)
+        named.setdefault("test", np.setdiff1d(np.arange(frames), pool)[: numbers["test"]])
+    pool = np.setdiff1d(pool, np.concatenate([*named.values(), np.empty(0, dtype=np.int64)]))
+    pool = np.random.default_rng(seed).permutation(pool)
     parts = {}
     for split in SPLITS:
         if split in named:
             parts[split] = np.sort(named[split])
             continue
-        number = getattr(given, split)
-        if number is None and split == "train":
-            number = len(pool) - (0 if "val" in named else given.val)
+        number = numbers[split]
         if number is None:
-            number = len(pool)
+            kept = numbers["val"] if split == "train" and "val" not in named else 0
+            number = len(pool) - (kept or 0)
         if number < 0 or number > len(pool) or (split == "train" and number == 0):
             raise DensError(
                 f"--{split}: {number} frames are asked for, of {frames} there are {len(pool)} "
@@ -97,7 +84,7 @@ def read_split_file(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = dict(archive)
     except (OSError, ValueError) as error:
         raise DensError(f"--split-file: {path} cannot be read: {error}") from None
     found = {

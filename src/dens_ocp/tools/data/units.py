@@ -2,61 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import ase.units
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from dens_ocp.errors import DensError, nearest
 
-ENERGY = {
-    "eV": 1.0,
-    "meV": 1e-3,
-    "kcal/mol": ase.units.kcal / ase.units.mol,
-    "kJ/mol": ase.units.kJ / ase.units.mol,
-    "Hartree": ase.units.Hartree,
-    "Rydberg": ase.units.Rydberg,
-}
-"""eV per unit."""
-
-LENGTH = {"Angstrom": 1.0, "Bohr": ase.units.Bohr, "nm": ase.units.nm}
-"""Angstrom per unit."""
+ENERGY = ("eV", "meV", "kcal/mol", "kJ/mol", "Hartree", "Rydberg")
+LENGTH = ("Angstrom", "Bohr", "nm")
 
 _OTHER_NAMES = {
-    "ev": "eV", "mev": "meV", "kcalmol": "kcal/mol", "kcal mol-1": "kcal/mol", "kjmol": "kJ/mol",
+    "kcalmol": "kcal/mol", "kcal mol-1": "kcal/mol", "kjmol": "kJ/mol",
     "ha": "Hartree", "eh": "Hartree", "a.u.": "Hartree", "au": "Hartree", "ry": "Rydberg",
     "a": "Angstrom", "ang": "Angstrom", "å": "Angstrom", "bohrs": "Bohr", "a0": "Bohr",
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Units:
-    """Units of a file; :attr:`energy_factor` and the others turn its numbers into eV and Angstrom.
-
-    Attributes:
-        energy: a key of :data:`ENERGY`.
-        length: a key of :data:`LENGTH`.
-        force: ``energy/length``.
-    """
+class Units(NamedTuple):
+    """Units of a file: one of :data:`ENERGY`, one of :data:`LENGTH`, ``energy/length``."""
 
     energy: str
     length: str
     force: str
 
-    @property
-    def energy_factor(self) -> float:
-        """eV per unit of energy."""
-        return ENERGY[self.energy]
+    def factors(self) -> tuple[float, float, float]:
+        """eV, Angstrom and eV/Angstrom per unit."""
+        return _factor(self.energy), _factor(self.length), _factor(self.force)
 
-    @property
-    def length_factor(self) -> float:
-        """Angstrom per unit of length."""
-        return LENGTH[self.length]
 
-    @property
-    def force_factor(self) -> float:
-        """eV/Angstrom per unit of force."""
-        energy, _, length = self.force.rpartition("/")
-        return ENERGY[energy] / LENGTH[length]
+def _factor(unit: str) -> float:
+    from ase import units  # takes half a second
+
+    factor = 1.0
+    for place, word in enumerate(unit.split("/")):
+        value = 1e-3 if word == "meV" else getattr(units, word)
+        factor = factor / value if place else value
+    return factor
 
 
 def read_units(energy: str, length: str, force: str | None) -> Units:
@@ -79,14 +59,12 @@ def read_units(energy: str, length: str, force: str | None) -> Units:
     return Units(energy, length, "/".join(named))
 
 
-def _known(word: str, table: dict[str, float], option: str) -> str:
+def _known(word: str, units: Sequence[str], option: str) -> str:
     lowered = word.strip().lower()
-    names = {name.lower(): name for name in table} | {
-        short: name for short, name in _OTHER_NAMES.items() if name in table
-    }
-    if lowered not in names:
-        raise DensError(
-            f"{option}: {word!r} is not a unit known here{nearest(word, table)}; known: "
-            f"{', '.join(table)}"
-        )
-    return names[lowered]
+    for name in units:
+        if name in (_OTHER_NAMES.get(lowered), word.strip()) or name.lower() == lowered:
+            return name
+    raise DensError(
+        f"{option}: {word!r} is not a unit known here{nearest(word, units)}; known: "
+        f"{', '.join(units)}"
+    )
