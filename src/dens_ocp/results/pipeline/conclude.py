@@ -50,11 +50,10 @@ def conclude(
     if scores:
         board = settings.board or Board("scores", settings.splits, settings.splits, "float32")
         table = score_table(scores, board)
-        for kind, text in (
-            ("txt", table),
-            ("json", score_json(scores, board)),
-            ("tex", score_latex(scores, board)),
-        ):
+        texts = {
+            "txt": table, "json": score_json(scores, board), "tex": score_latex(scores, board),
+        }  # fmt: skip
+        for kind, text in texts.items():
             write_text(folder.scores(kind), text)
             written.append(folder.scores(kind))
         say("\n" + table)
