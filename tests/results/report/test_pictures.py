@@ -24,11 +24,13 @@ from dens_ocp.results.report.figures.drawing import COLOURS, DENSITY_FROM, save
 from dens_ocp.results.report.figures.evaluation_figures import (
     Parity,
     binned,
+    element_errors,
     force_magnitude,
+    group_errors,
+    keys,
     parity,
     relaxation_traces,
 )
-from dens_ocp.results.report.figures.group_errors import element_errors, group_errors, keys
 from dens_ocp.results.report.figures.learning_curves import ERRORS, SETTINGS, learning_curves
 from dens_ocp.results.report.relaxation_files import Relaxations, Trace
 from dens_ocp.results.report.scalars import read_series

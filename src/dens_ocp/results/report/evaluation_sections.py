@@ -17,11 +17,13 @@ from dens_ocp.results.report.breakdown import Breakdown, score_split
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.report.figures.evaluation_figures import (
     Parity,
+    element_errors,
     force_magnitude,
+    group_errors,
+    keys,
     parity,
     relaxation_traces,
 )
-from dens_ocp.results.report.figures.group_errors import element_errors, group_errors, keys
 from dens_ocp.results.report.page import LISTED
 from dens_ocp.results.report.relaxation_files import Relaxations, read_relaxations
 from dens_ocp.results.report.training_sections import as_yaml

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from dens_ocp.errors import DensError
-from dens_ocp.results.report.figures import group_errors
 from dens_ocp.results.report.figures.drawing import DENSITY_FROM, DPI
+from dens_ocp.results.report.figures.evaluation_figures import FEW, SHOWN
 from dens_ocp.results.report.verdict import BAD, GOOD, LEVELS, NOTE, Check, worst
 from dens_ocp.whole_files import write_text
 
@@ -84,8 +84,8 @@ def write(path: Path, title: str, subtitle: str, checks: Sequence[Check], **cont
         worst=worst(checks),
         checks=[vars(c) | {"sign": _SIGN[c.level], "word": _WORD[c.level]} for c in ordered],
         density_from=DENSITY_FROM,
-        few=group_errors.FEW,
-        shown=group_errors.SHOWN,
+        few=FEW,
+        shown=SHOWN,
         listed=LISTED,
         **content,
     )

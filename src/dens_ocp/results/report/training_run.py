@@ -24,6 +24,7 @@ class TrainingRun:
         run_dir: that was given to fairchem.
         checkpoint: file that was read.
         config: fairchem's, as the checkpoint has it.
+        dens: the options of DeNS, or None where the config has none.
         step, epoch: of the checkpoint, or None.
         best: the name of the metric that chooses the best checkpoint and its best value, or None.
         series: logged numbers; empty where there are none.
@@ -33,27 +34,16 @@ class TrainingRun:
     run_dir: Path
     checkpoint: Path
     config: dict[str, Any]
+    dens: DeNSConfig | None
     step: int | None
     epoch: float | None
     best: tuple[str, float] | None
     series: Series = field(default_factory=dict)
 
     @property
-    def dens(self) -> DeNSConfig:
-        """The options of DeNS; the defaults where the config has none."""
-        return parse_dens_config(self.config.get("optim", {})) or DeNSConfig()
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of DeNS by name; empty where the config has none."""
-        dens = parse_dens_config(self.config.get("optim", {}))
-        return {} if dens is None else dens.model_dump()
-
-    @property
     def active(self) -> bool:
         """Whether the run trains with DeNS."""
-        dens = parse_dens_config(self.config.get("optim", {}))
-        return dens is not None and dens.active
+        return self.dens is not None and self.dens.active
 
     def inside(self, path: Path) -> str:
         """A path as it is found from ``run_dir``; one that lies elsewhere as it is."""
@@ -97,11 +87,13 @@ def read_run(folder: Path) -> TrainingRun:
     best, step = content.get("best_val_metric"), content.get("step")
     if best is not None and (not math.isfinite(best) or best == 1e9):
         best = None  # no validation yet
+    config = content.get("config") or {}
     return TrainingRun(
         name=folder.name,
         run_dir=folder.parents[1],
         checkpoint=path,
-        config=content.get("config") or {},
+        config=config,
+        dens=parse_dens_config(config.get("optim", {})),
         step=None if step is None else int(step),
         epoch=content.get("epoch"),
         best=None if best is None else (str(content.get("primary_metric")), float(best)),

@@ -79,7 +79,9 @@ def training_content(
         "active": run.active,
         "print_every": int(run.config.get("cmd", {}).get("print_every") or 1),
         "curves": None,
-        "options": [(name, _short(value)) for name, value in run.options.items()],
+        "options": [(name, _short(v)) for name, v in run.dens.model_dump().items()]
+        if run.dens
+        else [],
         "facts": [(name, _short(value)) for name, value in _facts(run, evaluation).items()],
         "config": as_yaml(run.config),
     }
