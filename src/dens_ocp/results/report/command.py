@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
@@ -120,7 +119,6 @@ def write_report(
     path = page.write(
         out / "index.html",
         f"Report: {training.name if training else evaluation.path.name}",
-        _subtitle(training, evaluation),
         checks,
         training=of_run,
         evaluation=of_evaluation,
@@ -129,19 +127,3 @@ def write_report(
         versions=training_sections.versions_content(training, evaluation),
     )
     return path, page.spelled_out(checks)
-
-
-def _subtitle(training: TrainingRun | None, evaluation: EvaluationFolder | None) -> str:
-    parts = []
-    if training is not None:
-        with_dens = "with DeNS" if training.active else "without DeNS"
-        parts.append(f"{training.config.get('model', {}).get('name', 'model')} {with_dens}")
-        if training.step is not None:
-            parts.append(f"trained to step {training.step:,}")
-    if evaluation is not None:
-        board = evaluation.description.get("board")
-        parts.append(f"evaluation {evaluation.path.name}" + (f" ({board})" if board else ""))
-        if evaluation.checkpoint is not None:
-            parts.append(f"of {evaluation.checkpoint.name}")
-    parts.append(f"written {time.strftime('%Y-%m-%d %H:%M')}")
-    return " \u00b7 ".join(parts)

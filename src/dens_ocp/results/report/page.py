@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import base64
+import json
+import time
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
+from yaml import safe_dump
 
 from dens_ocp.errors import DensError
 from dens_ocp.results.report.figures.drawing import DENSITY_FROM, DPI
 from dens_ocp.results.report.figures.evaluation_figures import FEW, SHOWN
 from dens_ocp.results.report.verdict import BAD, GOOD, LEVELS, NOTE, Check, worst
 from dens_ocp.whole_files import write_text
-
-LISTED = 60
-"""So many groups of a kind are in a table, the most frequent ones."""
 
 _PIXELS_PER_INCH = 100  # of figures on the page
 _SIGN = {GOOD: "\u2713", NOTE: "!", BAD: "\u2717"}
@@ -55,12 +56,12 @@ def spelled_out(checks: Sequence[Check]) -> str:
     return "\n".join([headline(checks), *lines])
 
 
-def write(path: Path, title: str, subtitle: str, checks: Sequence[Check], **content: Any) -> Path:
+def write(path: Path, title: str, checks: Sequence[Check], **content: Any) -> Path:
     """Write the page, whole or not at all.
 
     Args:
         path: of ``index.html``.
-        title, subtitle: of the page.
+        title: of the page.
         checks: of the verdict; those to act on stand first.
         content: what ``report.html.j2`` shows: ``training``, ``evaluation``, ``gallery``,
             ``scores``, ``versions``; None for what is not there. All text is escaped.
@@ -75,18 +76,18 @@ def write(path: Path, title: str, subtitle: str, checks: Sequence[Check], **cont
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"base64": _base64, "widest": _widest, "thousands": "{:,}".format}
+    for function in (number, median, short, yaml, base64, widest):
+        environment.filters[function.__name__] = function
     ordered = sorted(checks, key=lambda check: -LEVELS.index(check.level))
     text = environment.get_template("report.html.j2").render(
         title=title,
-        subtitle=subtitle,
+        written=time.strftime("%Y-%m-%d %H:%M"),
         headline=headline(checks),
         worst=worst(checks),
         checks=[vars(c) | {"sign": _SIGN[c.level], "word": _WORD[c.level]} for c in ordered],
         density_from=DENSITY_FROM,
         few=FEW,
         shown=SHOWN,
-        listed=LISTED,
         **content,
     )
     try:
@@ -96,11 +97,39 @@ def write(path: Path, title: str, subtitle: str, checks: Sequence[Check], **cont
     return path
 
 
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode("ascii")
+# ---- filters of the template -------------------------------------------------------------------
 
 
-def _widest(path: Path) -> int:
-    """Pixels of a picture on the page at most: sharp on screens with two pixels for one."""
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with ``digits`` after the point, or a dash.
+
+    >>> number(3.14159), number(None)
+    ('3.1', '\u2013')
+    """
+    return "\u2013" if value is None else f"{value:,.{digits}f}"
+
+
+def median(values: np.ndarray) -> float | None:
+    """The median of (n,) values; None without values."""
+    return float(np.median(values)) if len(values) else None
+
+
+def short(value: Any) -> str:
+    """A value of a config; numbers with six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def yaml(content: Any) -> str:
+    """A config as YAML; what YAML does not know, as text."""
+    return safe_dump(json.loads(json.dumps(content, default=str)), sort_keys=False)
+
+
+def base64(path: Path) -> str:
+    """A picture, to be written into the page."""
+    return b64encode(path.read_bytes()).decode("ascii")
+
+
+def widest(path: Path) -> int:
+    """Pixels of a picture on the page at most."""
     with Image.open(path) as image:
         return image.width * _PIXELS_PER_INCH // DPI

@@ -4,13 +4,10 @@ template's."""
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from dens_ocp.checkpoints import metrics_file
 from dens_ocp.data.structures import Structure, open_structures
@@ -74,17 +71,7 @@ def training_content(
     Args:
         evaluation: of a checkpoint of this run, or None.
     """
-    content: dict[str, Any] = {
-        "name": run.name,
-        "active": run.active,
-        "print_every": int(run.config.get("cmd", {}).get("print_every") or 1),
-        "curves": None,
-        "options": [(name, _short(v)) for name, v in run.dens.model_dump().items()]
-        if run.dens
-        else [],
-        "facts": [(name, _short(value)) for name, value in _facts(run, evaluation).items()],
-        "config": as_yaml(run.config),
-    }
+    content: dict[str, Any] = {"run": run, "facts": _facts(run, evaluation), "curves": None}
     if run.series:
         runs = {run.name: run.series}
         zero = verdict.noise_of_zero(run.dens) if run.active else None
@@ -181,8 +168,8 @@ def _data_sets(
 
 def versions_content(
     run: TrainingRun | None, evaluation: EvaluationFolder | None
-) -> dict[str, Any]:
-    """The table of versions: of training, of the evaluation, and here."""
+) -> dict[str, Mapping[str, Any]]:
+    """Versions by package: of training, of the evaluation, and here."""
     columns: dict[str, Mapping[str, Any]] = {}
     if run is not None:
         command = run.config.get("cmd", {})
@@ -192,19 +179,4 @@ def versions_content(
         }
     if evaluation is not None:
         columns["evaluation"] = evaluation.description.get("versions") or {}
-    columns["this report"] = versions()
-    names = dict.fromkeys(name for column in columns.values() for name in column)
-    rows = [
-        (name, *(_short(column.get(name, _NOTHING)) for column in columns.values()))
-        for name in names
-    ]
-    return {"header": ["", *columns], "rows": rows}
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def as_yaml(content: Any) -> str:
-    """A config as YAML; what YAML does not know, as text."""
-    return yaml.safe_dump(json.loads(json.dumps(content, default=str)), sort_keys=False)
+    return {**columns, "this report": versions()}
