@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tabulate import tabulate
-
 from dens_ocp.results.leaderboard.boards import Board
+from dens_ocp.results.scores.score_tables import text_table
 
 
 @dataclass
@@ -65,8 +64,7 @@ def format_report(report: Report) -> str:
     ]
     lines = [f"{report.path}: {report.board.name}, {report.task.upper()}"]
     if rows:
-        aligned = ["left", *["right"] * (len(header) - 1)]
-        lines.append(tabulate(rows, header, disable_numparse=True, colalign=aligned))
+        lines.append(text_table(header, rows))
     lines += [f"note: {note}" for note in report.notes]
     lines += [f"problem: {problem}" for problem in report.problems]
     lines.append("ok" if report.ok else f"{len(report.problems)} problem(s)")
