@@ -95,6 +95,7 @@ def test_everything_is_there(full, page):
     assert "Left out" not in page.text
     assert len(page.all("img")) == len(written) - 1
     assert "<1>" in page.text  # text of files is escaped
+    assert "&lt;1&gt;" in (full / "evaluation" / "report" / "index.html").read_text()
 
 
 def test_it_needs_nothing_beside_itself(full, page):
