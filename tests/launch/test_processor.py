@@ -1,6 +1,7 @@
 """CPU or GPU, for ``fairchem main`` and for the commands that hand its options on."""
 
 import argparse
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,20 +12,21 @@ from dens_ocp.results.pipeline import command as evaluate
 from dens_ocp.tools.ablate import command as ablate
 
 
-def parser_of(name):
+def parsed(name, words):
     if name == "main":
-        return flags.get_parser(), ["--config-yml", "c.yml"]
+        return flags.get_parser().parse_args(["--config-yml", "c.yml", *words])
+    if name == "evaluate":
+        needed = ["c.pt", "--config-yml", "c.yml"]
+        return SimpleNamespace(**evaluate.command.make_context(name, [*needed, *words]).params)
     parser = argparse.ArgumentParser()
-    module = {"evaluate": evaluate, "ablate": ablate}[name]
-    module.add_arguments(parser)
-    return parser, ["c.pt", "--config-yml", "c.yml"] if name == "evaluate" else ["plan.yml"]
+    ablate.add_arguments(parser)
+    return parser.parse_args(["plan.yml", *words])
 
 
 @pytest.mark.parametrize("name", ["main", "evaluate", "ablate"])
 @pytest.mark.parametrize("gpu", [False, True])
 def test_the_processor_of_a_command(monkeypatch, capsys, name, gpu):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    parser, needed = parser_of(name)
     for words, cpu, amp, notes in (
         ([], not gpu, False, 0 if gpu else 1),
         (["--cpu"], True, False, 0),
@@ -33,7 +35,7 @@ def test_the_processor_of_a_command(monkeypatch, capsys, name, gpu):
         (["--submit"], False, False, 0),  # the job runs elsewhere
         (["--submit", "--amp"], False, True, 0),
     ):
-        args = parser.parse_args([*needed, *words])
+        args = parsed(name, words)
         processor.choose(args)
         assert (args.cpu, args.amp) == (cpu, amp), words
         said = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""Makes what a report is made from: event files, checkpoints, evaluation folders."""
+"""Makes what a report is made from: metrics, checkpoints, evaluation folders."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import Trajectory
-from torch.utils.tensorboard import SummaryWriter
 
+from dens_ocp.checkpoints import metrics_file
 from dens_ocp.data.structures import Structure, open_structures
 from tests.lmdbs import write_is2re, write_s2ef
 
@@ -20,30 +20,31 @@ NAME = "2024-01-01-00-00-00-000001-first"
 STEPS, EVERY = 40, 10
 
 
-def write_events(folder: Path, terms=("energy", "forces", "noise"), **changes) -> Path:
-    """Tensorboard files of 40 steps with means over windows of ten, two validations per 20 steps.
+def write_metrics(folder: Path, terms=("energy", "forces", "noise"), **changes) -> Path:
+    """``metrics.jsonl`` of 40 steps, a line of training every ten, two validations per 20 steps.
 
     ``changes``: values by tag (``val_forces_mae=[...]``) at evenly spaced steps.
     """
-    with SummaryWriter(folder) as writer:
-        for step in range(1, STEPS + 1):
-            for term in terms:
-                writer.add_scalar(f"train/loss_{term}", 100 / step, step)
-            writer.add_scalar("train/lr", 1e-3 * (1.02 - step / STEPS), step)
-            if "noise" in terms:
-                writer.add_scalar("train/dens_noise_mae", 0.1 / step, step)
-                writer.add_scalar("train/dens_structures", 0.5, step)
-                writer.add_scalar("train/dens_corrupted_atoms", 0.25, step)
-        values = {"val_forces_mae": [0.2, 0.15, 0.11, 0.109], **changes}
-        for name, series in values.items():
-            for index, value in enumerate(series):
-                step = STEPS * (index + 1) // len(series)
-                writer.add_scalar(name.replace("_", "/", 1), value, step)
+    lines = []
+    for step in range(EVERY, STEPS + 1, EVERY):
+        line = {"lr": 1e-3 * (1.02 - step / STEPS)}
+        line |= {f"loss_{term}": 100 / step for term in terms}
+        if "noise" in terms:
+            line["dens_noise_mae"] = 0.1 / step
+            line |= {"dens_structures": 0.5, "dens_corrupted_atoms": 0.25}
+        lines.append({"split": "train", "step": step, "epoch": step / 20, "time": 1.7e9, **line})
+    for name, series in {"val_forces_mae": [0.2, 0.15, 0.11, 0.109], **changes}.items():
+        split, _, metric = name.partition("_")
+        for index, value in enumerate(series):
+            step = STEPS * (index + 1) // len(series)
+            lines.append({"split": split, "step": step, "epoch": 1.0, "time": 1.7e9, metric: value})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / metrics_file.NAME).write_text("".join(json.dumps(each) + "\n" for each in lines))
     return folder
 
 
-def write_run(run_dir: Path, config: dict | None = None, **events) -> Path:
-    """A checkpoint and tensorboard files of a run; returns the folder of checkpoints."""
+def write_run(run_dir: Path, config: dict | None = None, **changes) -> Path:
+    """Checkpoints and metrics of a run; returns the folder of checkpoints."""
     folder = run_dir / "checkpoints" / NAME
     folder.mkdir(parents=True)
     config = config or {
@@ -59,8 +60,7 @@ def write_run(run_dir: Path, config: dict | None = None, **events) -> Path:
     }  # fmt: skip
     torch.save(content, folder / "checkpoint.pt")
     torch.save({**content, "step": STEPS // 2, "epoch": 1.0}, folder / "best_checkpoint.pt")
-    write_events(run_dir / "logs" / "tensorboard" / NAME, **events)
-    return folder
+    return write_metrics(folder, **changes)
 
 
 def noisy(structure: Structure, rng) -> tuple[float, np.ndarray]:

@@ -15,7 +15,8 @@ import torch
 
 from dens_ocp.data.structures import open_structures
 from dens_ocp.errors import DensError
-from dens_ocp.results.report.evaluation_folder import read_evaluation, score_split
+from dens_ocp.results.report.breakdown import score_split
+from dens_ocp.results.report.command import read_evaluation
 from dens_ocp.tools.cli import main
 from tests.lmdbs import write_lmdb
 from tests.molecules import record as molecule_record
@@ -94,6 +95,7 @@ def test_everything_is_there(full, page):
     assert "Left out" not in page.text
     assert len(page.all("img")) == len(written) - 1
     assert "<1>" in page.text  # text of files is escaped
+    assert "&lt;1&gt;" in (full / "evaluation" / "report" / "index.html").read_text()
 
 
 def test_it_needs_nothing_beside_itself(full, page):
@@ -302,12 +304,12 @@ def test_the_default_folder_of_a_run(tmp_path):
     assert (tmp_path / "results" / NAME / "report" / "index.html").is_file()
 
 
-def test_a_run_without_logs_and_an_evaluation_without_run(tmp_path):
+def test_a_run_of_an_older_version_and_an_evaluation_without_run(tmp_path):
     folder = write_run(tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "logs")
+    (folder / "metrics.jsonl").unlink()
     evaluation = write_evaluation(tmp_path / "evaluation", splits=("id",))
     assert main(["report", str(folder), "--evaluation", str(evaluation)]) == 0
-    assert "--logger=tensorboard" in page_of(evaluation / "report").text
+    assert "there is no metrics.jsonl beside its checkpoints" in page_of(evaluation / "report").text
     assert main(["report", str(evaluation)]) == 0
     text = page_of(evaluation / "report").text
     assert "no training run was given" in text and "Parity" in text

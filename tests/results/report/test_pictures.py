@@ -21,15 +21,21 @@ from dens_ocp.results.report.figures.corruption_gallery import (
     sigmas_around,
 )
 from dens_ocp.results.report.figures.drawing import COLOURS, DENSITY_FROM, save
-from dens_ocp.results.report.figures.force_magnitude import binned, force_magnitude
-from dens_ocp.results.report.figures.group_errors import element_errors, group_errors, keys
+from dens_ocp.results.report.figures.evaluation_figures import (
+    Parity,
+    binned,
+    element_errors,
+    force_magnitude,
+    group_errors,
+    keys,
+    parity,
+    relaxation_traces,
+)
 from dens_ocp.results.report.figures.learning_curves import ERRORS, SETTINGS, learning_curves
-from dens_ocp.results.report.figures.parity import Parity, parity
-from dens_ocp.results.report.figures.relaxation_traces import relaxation_traces
 from dens_ocp.results.report.relaxation_files import Relaxations, Trace
-from dens_ocp.results.report.tensorboard_curves import read_scalars
+from dens_ocp.results.report.scalars import read_series
 from tests.conftest import slab
-from tests.results.report.runs import write_events
+from tests.results.report.runs import write_metrics
 
 
 @pytest.fixture
@@ -157,32 +163,31 @@ def test_no_force_labels_and_a_single_energy():
 
 
 def test_loss_curves_show_dens_terms_apart(tmp_path):
-    series = read_scalars(write_events(tmp_path / "events"))
-    assert list(series["train/loss_noise"][0]) == list(range(1, 41))
-    figure = learning_curves({"DeNS": series}, every=10, noise_of_zero=0.08)
+    series = read_series(write_metrics(tmp_path / "run"))
+    assert list(series["train/loss_noise"][0]) == [10, 20, 30, 40]
+    figure = learning_curves({"DeNS": series}, noise_of_zero=0.08)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["energy", "forces (uncorrupted atoms)", "noise (corrupted atoms)"]
-    # a point per window of ten steps: the mean that fairchem has accumulated by its end
     line = figure.axes[0].lines[0]
     assert list(line.get_xdata()) == [10, 20, 30, 40]
     assert np.allclose(line.get_ydata(), [10, 5, 100 / 30, 2.5])
     assert figure.axes[3].lines[-1].get_ydata()[0] == 0.08
-    rate, shares = learning_curves({"DeNS": series}, 10, panels=SETTINGS).axes
-    assert len(rate.lines[0].get_xdata()) == 40 and len(shares.lines) == 4
+    rate, shares = learning_curves({"DeNS": series}, panels=SETTINGS).axes
+    assert len(rate.lines[0].get_xdata()) == 4 and len(shares.lines) == 4
 
 
 def test_an_odd_number_of_panels_leaves_no_empty_frame(tmp_path):
-    series = read_scalars(write_events(tmp_path / "plain", ("energy", "forces")))
-    figure = learning_curves({"plain": series}, 10, panels=ERRORS[:-1])
+    series = read_series(write_metrics(tmp_path / "plain", ("energy", "forces")))
+    figure = learning_curves({"plain": series}, panels=ERRORS[:-1])
     assert [axis.axison for axis in figure.axes] == [True, True, True, False]
 
 
 def test_curves_of_a_run_without_dens(tmp_path):
-    plain = read_scalars(write_events(tmp_path / "plain", ("energy", "forces")))
-    dens = read_scalars(write_events(tmp_path / "dens"))
-    noise = learning_curves({"without DeNS": plain}, every=10).axes[3]
+    plain = read_series(write_metrics(tmp_path / "plain", ("energy", "forces")))
+    dens = read_series(write_metrics(tmp_path / "dens"))
+    noise = learning_curves({"without DeNS": plain}).axes[3]
     assert [text.get_text() for text in noise.texts] == ["not logged"] and not noise.lines
-    figure = learning_curves({"DeNS": dens, "plain": plain}, every=10)
+    figure = learning_curves({"DeNS": dens, "plain": plain})
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert "energy (DeNS)" in texts and "energy (plain)" in texts
 

@@ -94,7 +94,7 @@ def test_best_checkpoint_is_named_only_where_this_metric_chose_it():
 
 @pytest.mark.parametrize(("last", "level"), [(0.03, GOOD), (0.079, BAD), (float("nan"), BAD)])
 def test_noise(last, level):
-    found = verdict.noise(series("train/dens_noise_mae", 0.08, last), DENS, every=10)
+    found = verdict.noise(series("train/dens_noise_mae", 0.08, last), DENS)
     assert found.level == level and "0.080 Å" in found.text
 
 
@@ -105,7 +105,7 @@ def test_noise(last, level):
 def test_noise_says_what_is_so(last, says):
     """Predicting none gives 0.0798: 0.078 is 2 % better, not nothing; 0.0799 is worse."""
     last = 0.0799 if says == "worse than" else last
-    found = verdict.noise(series("train/dens_noise_mae", 0.08, last), DENS, every=10)
+    found = verdict.noise(series("train/dens_noise_mae", 0.08, last), DENS)
     assert says in found.text and ("predicts nothing" in found.text) is False
 
 
@@ -125,7 +125,7 @@ def test_corrupted_share(share, structures, md, level):
         **series("train/dens_corrupted_atoms", *[share] * 100),
         **series("train/dens_structures", *[structures] * 100),
     }
-    assert verdict.corrupted_share(logged, DENS, 10, batch_size=4, md_possible=md).level == level
+    assert verdict.corrupted_share(logged, DENS, batch_size=4, md_possible=md).level == level
 
 
 def scores(energy=100.0, force=20.0):

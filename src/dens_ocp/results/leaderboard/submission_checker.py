@@ -19,15 +19,17 @@ float16 is too coarse for total energies (OC22) and for positions.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.results.leaderboard import array_checks
 from dens_ocp.results.leaderboard.array_checks import examples
-from dens_ocp.results.leaderboard.boards import BOARDS, OC20, OC22, Board
+from dens_ocp.results.leaderboard.boards import OC20, OC22, Board
 from dens_ocp.results.leaderboard.reference import Reference
 from dens_ocp.results.leaderboard.submission_report import Report, SplitSummary
 
@@ -101,19 +103,13 @@ def _open(path: Path) -> np.lib.npyio.NpzFile:
 
 
 def _task(names: list[str]) -> str:
-    endings = {"s2ef": "_forces", "is2rs": "_pos"}
-    for task, ending in endings.items():
-        if any(name.endswith(ending) for name in names):
-            return task
-    return "is2re"
+    if any(name.endswith("_forces") for name in names):
+        return "s2ef"
+    return "is2rs" if any(name.endswith("_pos") for name in names) else "is2re"
 
 
 def _board(names: list[str]) -> Board:
-    known = {
-        board.name: {f"{s}_{name}" for s in board.splits for name in ("ids", "energy", "pos")}
-        for board in BOARDS.values()
-    }
-    only_oc22 = known["OC22"] - known["OC20"]
+    only_oc22 = {f"ood_{name}" for name in ("ids", "energy", "pos")}
     return OC22 if only_oc22.intersection(names) else OC20
 
 
@@ -129,8 +125,6 @@ def _check_names(names: list[str], wanted: list[str], report: Report) -> None:
         report.problems.append(
             f"{name} is no array of {report.board.name}'s {report.task}{nearest(name, wanted)}"
         )
-    if len(set(names)) < len(names):
-        report.problems.append("the file has two arrays of the same name")
 
 
 def _check_split(
@@ -140,7 +134,7 @@ def _check_split(
     reference: Reference | None,
     atoms: str,
 ) -> np.ndarray | None:
-    """Check the arrays of one split, one after the other; returns its ids as bytes."""
+    """Check the arrays of one split, one after the other; returns its ids."""
 
     def read(name: str) -> np.ndarray | None:
         if f"{split}_{name}" not in archive.files:
@@ -168,19 +162,21 @@ def _check_split(
         return None
     if ids.dtype.kind != "U":
         report.notes.append(f"{split}: {split}_ids are {ids.dtype}; fairchem writes text")
-    names = array_checks.compact(ids)
+    names = ids.astype(str)
     summary = report.splits[split] = SplitSummary(len(names))
-    expected = None
-    if reference is not None:
-        known = array_checks.compact(reference.names(report.task))
-        expected = array_checks.positions_in(known, names)
+    too_coarse = {"pos": "positions need float32 or float64"}
+    if report.board.prediction_dtype == "float32":
+        too_coarse |= {
+            "energy": "total energies need float32 (task.prediction_dtype: float32 when "
+            "predicting)",
+            "forces": f"{report.board.name} predictions are float32",
+        }
 
     energy = read("energy") if "energy" in ARRAYS[report.task] else None
     if energy is not None:
-        half = None
-        if report.board.prediction_dtype == "float32":
-            half = "total energies need float32 (task.prediction_dtype: float32 when predicting)"
-        if note_problems("energy", array_checks.check_floats(energy, None, half)):
+        if note_problems(
+            "energy", array_checks.check_floats(energy, None, too_coarse.get("energy"))
+        ):
             note_problems("energy", _check_values(energy, names, None))
             _summarise_energy(energy, split, report)
         del energy
@@ -188,12 +184,7 @@ def _check_split(
     key = {"s2ef": "forces", "is2rs": "pos"}.get(report.task)
     rows = read(key) if key else None
     if rows is not None:
-        half = None
-        if key == "pos":
-            half = "positions need float32 or float64"
-        elif report.board.prediction_dtype == "float32":
-            half = f"{report.board.name} predictions are float32"
-        if note_problems(key, array_checks.check_floats(rows, 3, half)):
+        if note_problems(key, array_checks.check_floats(rows, 3, too_coarse.get(key))):
             summary.atoms = len(rows)
             summary.dtypes += (str(rows.dtype),)
             chunk_idx, bounds = read("chunk_idx"), None
@@ -201,7 +192,7 @@ def _check_split(
                 wrong = array_checks.check_chunks(chunk_idx, len(names), len(rows))
                 if note_problems("chunk_idx", wrong):
                     bounds = array_checks.chunk_bounds(chunk_idx, len(rows))
-                    wrong = _check_counts(names, bounds, expected, reference, key, atoms)
+                    wrong = _check_counts(names, bounds, reference, report.task, atoms)
                     note_problems("chunk_idx", wrong)
             note_problems(key, _check_values(rows, names, bounds))
             if key == "forces":
@@ -249,22 +240,22 @@ def _summarise_energy(energy: np.ndarray, split: str, report: Report) -> None:
 
 
 def _check_counts(
-    names: np.ndarray,
-    bounds: np.ndarray,
-    expected: np.ndarray | None,
-    reference: Reference | None,
-    key: str,
-    atoms: str,
+    names: np.ndarray, bounds: np.ndarray, reference: Reference | None, task: str, atoms: str
 ) -> list[str]:
     """Compare the number of rows of each structure with its number of atoms in the LMDB."""
     counts = np.diff(bounds)
     if reference is None:
         empty = names[counts == 0]
         return [f"leaves no atom to {len(empty)} id(s): {examples(empty)}"] if len(empty) else []
-    every = key == "pos" or atoms == "all"
-    known = expected >= 0
-    place = expected[known]
-    right = (reference.natoms if every else reference.nfree)[place]
+    key, every = ARRAYS[task][-2], task == "is2rs" or atoms == "all"
+    of_system = pd.DataFrame({"all": reference.natoms, "free": reference.nfree})
+    of_system = of_system.set_index(reference.names(task)).groupby(level=0).first()
+    found = of_system.reindex(names)
+    known = found["all"].notna().to_numpy()
+    right, other = (
+        found[which][known].to_numpy(np.int64)
+        for which in (("all", "free") if every else ("free", "all"))
+    )
     off = counts[known] != right
     if not off.any():
         return []
@@ -274,7 +265,6 @@ def _check_counts(
         f"{'atoms' if every else 'free atoms'}: {examples(names[known][off])} "
         f"({counts[known][first]}, expected {right[first]})"
     )
-    other = (reference.nfree if every else reference.natoms)[place]
     if key == "forces" and (counts[known] == other).all():
         text += (
             "; these are forces of free atoms, not of all"
@@ -289,7 +279,7 @@ def _compare_splits(
     ids: dict[str, np.ndarray], references: dict[str, Reference], report: Report
 ) -> None:
     """Ids against the test sets, and splits against each other."""
-    known = {s: array_checks.compact(each.names(report.task)) for s, each in references.items()}
+    known = {split: each.names(report.task) for split, each in references.items()}
     for split, names in ids.items():
         if split not in known:
             continue
@@ -307,18 +297,16 @@ def _compare_splits(
                 f"{split}: {len(missing)} of the {len(known[split])} ids of the test set are "
                 f"missing: {examples(missing)}"
             )
-    splits = list(ids)
-    for index, split in enumerate(splits):
-        for other in splits[index + 1 :]:
-            if split in known and other in known:
-                continue  # compared above, with the sets themselves
-            both = np.intersect1d(ids[split], ids[other])
-            if len(both) == min(len(ids[split]), len(ids[other])):
-                report.problems.append(
-                    f"{split} and {other} have the same ids ({examples(both)}): was the same file "
-                    "given twice?"
-                )
-            elif len(both):
-                report.notes.append(
-                    f"{split} and {other} have {len(both)} id(s) in common: {examples(both)}"
-                )
+    for split, other in itertools.combinations(ids, 2):
+        if split in known and other in known:
+            continue  # compared above, with the sets themselves
+        both = np.intersect1d(ids[split], ids[other])
+        if len(both) == min(len(ids[split]), len(ids[other])):
+            report.problems.append(
+                f"{split} and {other} have the same ids ({examples(both)}): was the same file "
+                "given twice?"
+            )
+        elif len(both):
+            report.notes.append(
+                f"{split} and {other} have {len(both)} id(s) in common: {examples(both)}"
+            )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dens_ocp.results.leaderboard.boards import Board
-from dens_ocp.results.scores.text_table import format_table
+from dens_ocp.results.scores.score_tables import text_table
 
 
 @dataclass
@@ -51,22 +51,20 @@ def format_report(report: Report) -> str:
     """The table of splits, the notes, and ``ok`` or the problems."""
     header = ["split", "structures", "atoms", "energy min", "mean", "max (eV)"]
     header += ["largest force (eV/A)", "dtype"]
-    rows = []
-    for split, each in report.splits.items():
-        energy = ["-"] * 3 if each.energy is None else [f"{value:.3f}" for value in each.energy]
-        rows.append(
-            [
-                split,
-                str(each.structures),
-                "-" if each.atoms is None else str(each.atoms),
-                *energy,
-                "-" if each.largest_force is None else f"{each.largest_force:.3f}",
-                ", ".join(dict.fromkeys(each.dtypes)) or "-",
-            ]
+    rows = [
+        (
+            split,
+            str(each.structures),
+            "-" if each.atoms is None else str(each.atoms),
+            *(["-"] * 3 if each.energy is None else [f"{value:.3f}" for value in each.energy]),
+            "-" if each.largest_force is None else f"{each.largest_force:.3f}",
+            ", ".join(dict.fromkeys(each.dtypes)) or "-",
         )
+        for split, each in report.splits.items()
+    ]
     lines = [f"{report.path}: {report.board.name}, {report.task.upper()}"]
     if rows:
-        lines.append(format_table(header, rows))
+        lines.append(text_table(header, rows))
     lines += [f"note: {note}" for note in report.notes]
     lines += [f"problem: {problem}" for problem in report.problems]
     lines.append("ok" if report.ok else f"{len(report.problems)} problem(s)")

@@ -79,7 +79,9 @@ def read_source(task: str, path: Path, reference: Reference | None, choices: Cho
         return _from_trajectories(task, path, reference, choices)
     if path.is_dir():
         raise DensError(f"{path} is a folder; {task} needs the npz file that predict wrote")
-    return {"s2ef": _s2ef, "is2re": _is2re, "is2rs": _is2rs}[task](path, reference, choices)
+    if task == "is2rs":
+        return Source(read_arrays(path, ("ids", "pos", "chunk_idx")))
+    return _s2ef(path, reference, choices) if task == "s2ef" else _is2re(path, choices.hybrid)
 
 
 def _per_structure(array: np.ndarray) -> np.ndarray:
@@ -134,23 +136,16 @@ def _with_atoms_asked_for(
 
 def _free(reference: Reference, place: np.ndarray) -> np.ndarray:
     """(A,) bool: the free atoms of the structures ``place`` (S,) of the test set, in that order."""
-    starts = np.cumsum(reference.natoms) - reference.natoms
-    counts = reference.natoms[place]
-    ends = np.cumsum(counts)
-    rows = np.arange(ends[-1]) + np.repeat(starts[place] - (ends - counts), counts)
-    return ~reference.fixed[rows]
+    fixed = np.split(reference.fixed, np.cumsum(reference.natoms)[:-1])
+    return ~np.concatenate([fixed[index] for index in place])
 
 
-def _is2re(path: Path, reference: Reference | None, choices: Choices) -> Source:
+def _is2re(path: Path, hybrid: bool) -> Source:
     arrays = read_arrays(path, ("ids", "energy"))
     arrays["energy"] = _per_structure(arrays["energy"])
-    if choices.hybrid:
+    if hybrid:
         arrays["ids"] = np.array([system_of(str(name)) for name in arrays["ids"]])
     return Source(arrays)
-
-
-def _is2rs(path: Path, reference: Reference | None, choices: Choices) -> Source:
-    return Source(read_arrays(path, ("ids", "pos", "chunk_idx")))
 
 
 def _from_trajectories(

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import torch
-from fairchem.core.common.flags import flags
 from tqdm import tqdm
 
 from dens_ocp.checkpoints import checkpoint_files
 from dens_ocp.errors import DensError
 from dens_ocp.launch import processor, ranks
 from dens_ocp.results.pipeline.conclude import conclude
-from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs, select, unfinished
+from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs, unfinished
 from dens_ocp.results.pipeline.folder import EvaluationFolder, sha256
-from dens_ocp.results.pipeline.jobs import jobs_of
+from dens_ocp.results.pipeline.jobs import Job, jobs_of
 from dens_ocp.results.pipeline.options import load_settings
+from dens_ocp.settings.command_line import Command, changed, fairchem_options
 
 _HANDED_ON = (
     "cpu", "num_gpus", "num_nodes", "amp", "seed",
@@ -26,92 +27,101 @@ _HANDED_ON = (
 )  # fmt: skip
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``dens-ocp evaluate``."""
-    parser.description = (
-        "Predict on all splits, relax, score, write the leaderboard's files and a report. Called "
-        "again it goes on where it stopped: finished predictions and trajectories are kept."
-    )
-    parser.epilog = (
-        "Settings of the config are overridden with --section.option=value, for example "
-        "--optim.eval_batch_size=16 or --evaluation.s2ef.id=data/oc20/s2ef/val_id."
-    )
-    parser.add_argument("checkpoint", type=Path, help="best_checkpoint.pt or checkpoint.pt")
-    parser.add_argument(
-        "--config-yml",
-        type=Path,
-        required=True,
-        help="what to evaluate on: configs/oc20/evaluate.yml, configs/oc22/evaluate.yml, or your "
-        "own; the model's part comes from the checkpoint",
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder (default: evaluations/NAME, of the checkpoint's folder)"
-    )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="RUN",
-        help="only these runs, predict-id or relax-ood_ads for example, and nothing after them; "
-        "other runs of the evaluation can be at work at the same time",
-    )
-    parser.add_argument(
-        "--list",
-        action="store_true",
-        help="print the names of the runs that are not done, one a line, and end (for job arrays)",
-    )
-    parser.add_argument(
-        "--collect",
-        action="store_true",
-        help="run nothing; take over what SLURM jobs have finished, then score and write",
-    )
-    parser.add_argument(
-        "--at-a-time", type=int, default=1, metavar="N", help="runs side by side on this machine"
-    )
-    parser.add_argument("--no-report", action="store_true", help="write no report")
-    fairchem = parser.add_argument_group("each run", "as of fairchem main")
-    for action in flags.get_parser()._actions:
-        if action.dest in _HANDED_ON:
-            fairchem._add_action(action)
-    parser.set_defaults(overrides=[])
+@click.command(
+    cls=Command,
+    overrides=True,
+    epilog="Settings of the config are overridden with --section.option=value, for example "
+    "--optim.eval_batch_size=16 or --evaluation.s2ef.id=data/oc20/s2ef/val_id.",
+)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--config-yml",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="what to evaluate on: configs/oc20/evaluate.yml, configs/oc22/evaluate.yml, or your own; "
+    "the model's part comes from the checkpoint",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="folder (default: evaluations/NAME, of the checkpoint's folder)",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="RUN...",
+    help="only these runs, predict-id or relax-ood_ads for example, and nothing after them; other "
+    "runs of the evaluation can be at work at the same time",
+)
+@click.option(
+    "--list",
+    "list_only",
+    is_flag=True,
+    help="print the names of the runs that are not done, one a line, and end (for job arrays)",
+)
+@click.option(
+    "--collect",
+    is_flag=True,
+    help="run nothing; take over what SLURM jobs have finished, then score and write",
+)
+@click.option(
+    "--at-a-time",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="runs side by side on this machine",
+)
+@click.option("--no-report", is_flag=True, help="write no report")
+@fairchem_options(*_HANDED_ON)
+def command(
+    checkpoint: Path,
+    config_yml: Path,
+    out: Path | None,
+    only: tuple[str, ...],
+    list_only: bool,
+    collect: bool,
+    at_a_time: int,
+    no_report: bool,
+    overrides: list[str],
+    **handed_on: Any,
+) -> None:
+    """Predict on all splits, relax, score, write the leaderboard's files and a report. Called
+    again it goes on where it stopped: finished predictions and trajectories are kept.
 
-
-def run(args: argparse.Namespace) -> int:
-    """Evaluate.
-
-    Raises:
-        DensError: a mistake in options, config or checkpoint; a run that failed.
+    CHECKPOINT is best_checkpoint.pt or checkpoint.pt.
     """
-    checkpoint = checkpoint_files.read(args.checkpoint, torch.device("cpu"))
-    settings = load_settings(args.config_yml, checkpoint, args.overrides)
-    folder = EvaluationFolder((args.out or _default_folder(args.checkpoint)).resolve())
-    if args.at_a_time < 1:
-        raise DensError(f"--at-a-time: {args.at_a_time} is not a number of runs; give 1 or more")
+    content = checkpoint_files.read(checkpoint, torch.device("cpu"))
+    settings = load_settings(config_yml, content, overrides)
+    out = out or Path("evaluations") / checkpoint.resolve().parent.name
+    folder = EvaluationFolder(out.resolve())
+    if at_a_time < 1:
+        raise DensError(f"--at-a-time: {at_a_time} is not a number of runs; give 1 or more")
     if ranks.of_environment(os.environ) is not None:
         raise DensError(
             "dens-ocp evaluate starts its runs itself: call it once, without srun or torchrun, and "
             "give --num-gpus"
         )
-    if not args.list and not args.collect:
-        processor.choose(args)
-    options = RunOptions(
-        _handed_on(args), args.at_a_time, 1 if args.cpu and args.at_a_time > 1 else None
-    )
-    named = select(jobs_of(settings, folder), args.only)
-    if args.list:
+    named = _select(jobs_of(settings, folder), only)
+    if list_only:
         for job in named:
             if not job.result.is_file():
                 print(job.name)
-        return 0
-    with folder.locked(_say, args.only) as locks:
-        jobs = prepare(settings, args.checkpoint, sha256(args.checkpoint), folder)
-        chosen = select(jobs, args.only)
-        if not args.collect:
-            submitted = run_jobs(chosen, args.checkpoint.resolve(), options, locks, _say)
+        return
+    args = SimpleNamespace(**handed_on)
+    if not collect:
+        processor.choose(args)
+    threads = 1 if args.cpu and at_a_time > 1 else None
+    options = RunOptions(tuple(changed(vars(args), *_HANDED_ON)), at_a_time, threads)
+    with folder.locked(tqdm.write, only) as locks:
+        chosen = _select(prepare(settings, checkpoint, sha256(checkpoint), folder), only)
+        if not collect:
+            submitted = run_jobs(chosen, checkpoint.resolve(), options, locks, tqdm.write)
             if submitted:
-                _say("submitted: " + ", ".join(submitted))
-                _say("when they are done: the same command with --collect in place of --submit")
-                return 0
+                tqdm.write("submitted: " + ", ".join(submitted))
+                again = "the same command with --collect in place of --submit"
+                tqdm.write(f"when they are done: {again}")
+                return
         missing = unfinished(chosen)
         if missing:
             raise DensError(
@@ -119,29 +129,16 @@ def run(args: argparse.Namespace) -> int:
                 f"{', '.join(job.name for job in missing)}; their output is in "
                 f"{folder.output('*').parent}"
             )
-        if args.only:
-            _say(f"done: {', '.join(job.name for job in chosen)}")
-            return 0
-        conclude(settings, folder, report=not args.no_report, say=_say)
-        return 0
+        if only:
+            tqdm.write(f"done: {', '.join(job.name for job in chosen)}")
+        else:
+            conclude(settings, folder, report=not no_report, say=tqdm.write)
 
 
-def _default_folder(checkpoint: Path) -> Path:
-    return Path("evaluations") / checkpoint.resolve().parent.name
-
-
-def _handed_on(args: argparse.Namespace) -> tuple[str, ...]:
-    """The options of fairchem that were changed from their defaults."""
-    words: list[str] = []
-    parser = flags.get_parser()
-    for name in _HANDED_ON:
-        value: Any = getattr(args, name)
-        if value == parser.get_default(name):
-            continue
-        option = "--" + name.replace("_", "-")
-        words += [option] if value is True else [option, str(value)]
-    return tuple(words)
-
-
-def _say(line: str) -> None:
-    tqdm.write(line)
+def _select(jobs: list[Job], names: tuple[str, ...]) -> list[Job]:
+    """The jobs called ``names``; all of them if there is no name."""
+    known = {job.name: job for job in jobs}
+    for name in names:
+        if name not in known:
+            raise DensError(f"--only: there is no run {name!r}; runs: {', '.join(known)}")
+    return [known[name] for name in names] if names else jobs

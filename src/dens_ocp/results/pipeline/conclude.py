@@ -42,7 +42,8 @@ def conclude(
         DensError: results that do not fit the data; a leaderboard file that would be wrong.
     """
     scores = {}
-    for task, sections in _sections(settings).items():
+    of_task = {"s2ef": settings.s2ef, "is2re": settings.is2re, "is2rs": settings.is2re}
+    for task, sections in of_task.items():
         found = _scores(task, sections, folder, say)
         if found:
             scores[task] = found
@@ -50,11 +51,10 @@ def conclude(
     if scores:
         board = settings.board or Board("scores", settings.splits, settings.splits, "float32")
         table = score_table(scores, board)
-        for kind, text in (
-            ("txt", table),
-            ("json", score_json(scores, board)),
-            ("tex", score_latex(scores, board)),
-        ):
+        texts = {
+            "txt": table, "json": score_json(scores, board), "tex": score_latex(scores, board),
+        }  # fmt: skip
+        for kind, text in texts.items():
             write_text(folder.scores(kind), text)
             written.append(folder.scores(kind))
         say("\n" + table)
@@ -67,11 +67,6 @@ def conclude(
     say("written:")
     for path in written:
         say(f"  {path}")
-
-
-def _sections(settings: EvaluationSettings) -> dict[str, dict[str, dict[str, Any]]]:
-    """Sections of data sets by task and split."""
-    return {"s2ef": settings.s2ef, "is2re": settings.is2re, "is2rs": settings.is2re}
 
 
 _LABELS = {"s2ef": "forces", "is2re": "energy_relaxed", "is2rs": "pos_relaxed"}
@@ -106,24 +101,17 @@ def _submissions(
     say: Callable[[str], None],
 ) -> list[Path]:
     """The files of the board for which all splits are there, compared with the data sets."""
-    references: dict[int, Any] = {}
     written = []
-    for task, sections in _sections(settings).items():
+    for tasks, sections in ((("s2ef",), settings.s2ef), (("is2re", "is2rs"), settings.is2re)):
         missing = [split for split in board.splits if split not in sections]
         if missing:
-            say(f"no {task} file for {board.name}: without {', '.join(missing)}")
+            for task in tasks:
+                say(f"no {task} file for {board.name}: without {', '.join(missing)}")
             continue
-        if id(sections) not in references:
-            paths = {split: Path(section["src"]) for split, section in sections.items()}
-            references[id(sections)] = read_references(paths)
-        make_submission(
-            folder.submission(task),
-            task,
-            board,
-            {split: folder.results(task, split) for split in board.splits},
-            references[id(sections)],
-            Choices(progress=False),
-            force=True,
-        )
-        written.append(folder.submission(task))
+        references = read_references({split: Path(s["src"]) for split, s in sections.items()})
+        for task in tasks:
+            sources = {split: folder.results(task, split) for split in board.splits}
+            out, choices = folder.submission(task), Choices(progress=False)
+            make_submission(out, task, board, sources, references, choices, force=True)
+            written.append(out)
     return written

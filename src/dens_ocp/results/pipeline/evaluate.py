@@ -3,23 +3,18 @@ stopped."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dens_ocp.data.checks import check_dataset_paths
-from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.jobs import Job, jobs_of
 from dens_ocp.results.pipeline.options import EvaluationSettings
 from dens_ocp.results.pipeline.progress import JobsBar
 from dens_ocp.results.pipeline.side_by_side import side_by_side
-
-_VERSIONS = ("dens-ocp", "fairchem-core", "torch", "torch-geometric", "e3nn", "ase", "numpy")
+from dens_ocp.results.report.training_sections import versions
 
 
 @dataclass(frozen=True)
@@ -35,32 +30,6 @@ class RunOptions:
     arguments: tuple[str, ...] = ()
     at_a_time: int = 1
     threads: int | None = None
-
-    @property
-    def submits(self) -> bool:
-        """Whether the runs go to SLURM."""
-        return "--submit" in self.arguments
-
-
-def describe(
-    settings: EvaluationSettings, jobs: list[Job], checkpoint: Path, sha256: str
-) -> dict[str, Any]:
-    """What ``evaluation.json`` says."""
-    return {
-        "board": settings.board.name if settings.board else None,
-        "checkpoint": str(checkpoint.resolve()),
-        "checkpoint_sha256": sha256,
-        "splits": {
-            split: {"s2ef": settings.s2ef.get(split), "is2re": settings.is2re.get(split)}
-            for split in settings.splits
-        },
-        "relaxation_fmax": (settings.host.get("task") or {}).get("relaxation_fmax"),
-        "jobs": {job.name: job.config for job in jobs},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _VERSIONS},
-        },
-    }
 
 
 def run_jobs(
@@ -78,34 +47,29 @@ def run_jobs(
     Raises:
         DensError: a run failed; the others that had been started are finished first.
     """
+
+    def run(job: Job) -> str | None:
+        watch = bar.watch(job.name)
+        watch(1)
+        slurm = job.run(
+            checkpoint,
+            list(options.arguments),
+            threads=options.threads,
+            inherited=locks,
+            on_percent=lambda percent: watch(min(percent, 99)),
+        )
+        watch(100)
+        return slurm
+
     waiting = unfinished(jobs)
     if len(waiting) < len(jobs):
         say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are done already")
-    bar = JobsBar([job.name for job in waiting], disable=options.submits)
+    bar = JobsBar([job.name for job in waiting], disable="--submit" in options.arguments)
     try:
-        done = side_by_side(
-            {job.name: partial(_run, job, checkpoint, options, locks, bar) for job in waiting},
-            options.at_a_time,
-        )
+        done = side_by_side({job.name: partial(run, job) for job in waiting}, options.at_a_time)
     finally:
         bar.close()
     return [f"{name}: {slurm}" for name, slurm in done.items() if slurm]
-
-
-def _run(
-    job: Job, checkpoint: Path, options: RunOptions, locks: tuple[int, ...], bar: JobsBar
-) -> str | None:
-    watch = bar.watch(job.name)
-    watch(1)
-    slurm = job.run(
-        checkpoint,
-        list(options.arguments),
-        threads=options.threads,
-        inherited=locks,
-        on_percent=lambda percent: watch(min(percent, 99)),
-    )
-    watch(100)
-    return slurm
 
 
 def unfinished(jobs: list[Job]) -> list[Job]:
@@ -132,18 +96,17 @@ def prepare(
             return folder.predictions(split).is_file()
         return folder.positions(split).is_file() or folder.trajectories(split).is_dir()
 
-    folder.describe(describe(settings, jobs, checkpoint, sha256), is_there)
+    description = {
+        "board": settings.board.name if settings.board else None,
+        "checkpoint": str(checkpoint.resolve()),
+        "checkpoint_sha256": sha256,
+        "splits": {
+            split: {"s2ef": settings.s2ef.get(split), "is2re": settings.is2re.get(split)}
+            for split in settings.splits
+        },
+        "relaxation_fmax": (settings.host.get("task") or {}).get("relaxation_fmax"),
+        "jobs": {job.name: job.config for job in jobs},
+        "versions": versions(),
+    }
+    folder.describe(description, is_there)
     return jobs
-
-
-def select(jobs: list[Job], names: list[str]) -> list[Job]:
-    """The jobs called ``names``; all of them if there is no name.
-
-    Raises:
-        DensError: there is no such job.
-    """
-    known = {job.name: job for job in jobs}
-    for name in names:
-        if name not in known:
-            raise DensError(f"--only: there is no run {name!r}; runs: {', '.join(known)}")
-    return [known[name] for name in names] if names else jobs

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what was asked for, who works in it."""
+"""The folder of an evaluation: where things lie, what was asked for, who works in it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,111 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dens_ocp.errors import DensError
-from dens_ocp.results.scores.places import EvaluationPlaces
+from dens_ocp.results.leaderboard.boards import Board, board
 from dens_ocp.whole_files import write_text
 
 
-class EvaluationFolder(EvaluationPlaces):
-    """An evaluation's folder, to work in."""
+class EvaluationFolder:
+    """The folder that ``dens-ocp evaluate`` makes.
+
+    ::
+
+        evaluation.json                       what is evaluated: checkpoint, data, settings
+        predictions/<split>.npz               S2EF predictions, as fairchem writes them
+        relaxations/<split>/trajectories/     one <sid>.traj for each system
+        relaxations/<split>/relaxed_positions.npz
+        scores.txt, scores.json, scores.tex   where there are labels
+        submission/s2ef.npz, is2re.npz, is2rs.npz
+        report/index.html
+        configs/, output/, runs/              each run of fairchem: config, output, its own files
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.description_file = self.path / "evaluation.json"
+        self.runs = self.path / "runs"
+        self.report = self.path / "report"
+
+    def predictions(self, split: str) -> Path:
+        return self.path / "predictions" / f"{split}.npz"
+
+    def trajectories(self, split: str) -> Path:
+        return self.path / "relaxations" / split / "trajectories"
+
+    def positions(self, split: str) -> Path:
+        return self.path / "relaxations" / split / "relaxed_positions.npz"
+
+    def results(self, task: str, split: str) -> Path:
+        """What ``dens-ocp evaluate`` scores and submits as ``s2ef``, ``is2re`` or ``is2rs``."""
+        of_task = {"s2ef": self.predictions, "is2re": self.trajectories, "is2rs": self.positions}
+        return of_task[task](split)
+
+    def scores(self, kind: str) -> Path:
+        """``kind``: ``txt``, ``json`` or ``tex``."""
+        return self.path / f"scores.{kind}"
+
+    def submission(self, task: str) -> Path:
+        return self.path / "submission" / f"{task}.npz"
+
+    def config(self, job: str) -> Path:
+        return self.path / "configs" / f"{job}.yml"
+
+    def output(self, job: str) -> Path:
+        return self.path / "output" / f"{job}.log"
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What ``evaluation.json`` says: ``board``, ``checkpoint``, ``versions``, and in ``splits``
+        by name the sections of data sets ``s2ef`` and ``is2re`` (or null). Empty without the file.
+
+        Raises:
+            DensError: it is not valid.
+        """
+        if not self.description_file.is_file():
+            return {}
+        try:
+            return dict(json.loads(self.description_file.read_text()))
+        except (ValueError, TypeError) as error:
+            raise DensError(
+                f"{self.description_file} cannot be read: evaluation.json is not valid JSON of an "
+                f"object ({error}); run `dens-ocp evaluate` again"
+            ) from None
+
+    @property
+    def board(self) -> Board | None:
+        """The board that the evaluation was for; None where that is not said.
+
+        Raises:
+            DensError: there is no such board.
+        """
+        name = self.description.get("board")
+        return None if name is None else board(str(name))
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The evaluated checkpoint, or None where it is not said or not there any more."""
+        told = self.description.get("checkpoint")
+        path = self.path / told if told else None  # an absolute path stays as it is
+        return path if path is not None and path.is_file() else None
+
+    @property
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """Sections of data sets by split."""
+        return self.description.get("splits") or {}
+
+    def sections(self, task: str) -> dict[str, dict[str, Any]]:
+        """The section of the data set (``src``, ``format``, ...) of each split that has one.
+
+        Args:
+            task: ``s2ef``; or ``is2re`` or ``is2rs``, which have the same data sets.
+        """
+        name = "s2ef" if task == "s2ef" else "is2re"
+        return {split: each[name] for split, each in self.splits.items() if each.get(name)}
 
     def describe(self, description: dict[str, Any], redo: Callable[[str], bool]) -> None:
         """Write ``evaluation.json``; results of other settings are not mixed with new ones.
@@ -29,24 +124,24 @@ class EvaluationFolder(EvaluationPlaces):
         Raises:
             DensError: the folder holds results of another checkpoint or other settings.
         """
-        if self.description_file.is_file():
-            before = json.loads(self.description_file.read_text())
-            done = [name for name in before["jobs"] if redo(name)]
-            if done and before["checkpoint_sha256"] != description["checkpoint_sha256"]:
+        self.__dict__.pop("description", None)  # another process may have written it
+        before = self.description
+        done = [name for name in before.get("jobs", ()) if redo(name)]
+        if done and before["checkpoint_sha256"] != description["checkpoint_sha256"]:
+            raise DensError(
+                f"--out: {self.path} holds results of another checkpoint "
+                f"({before['checkpoint']}); name another folder"
+            )
+        for name in done:
+            then, now = before["jobs"][name], description["jobs"].get(name)
+            if now is not None and then != now:
                 raise DensError(
-                    f"--out: {self.path} holds results of another checkpoint "
-                    f"({before['checkpoint']}); name another folder"
+                    f"--out: {self.path} holds results of {name} with other settings "
+                    f"({difference(then, now)}); name another folder, or remove these results"
                 )
-            for name in done:
-                then, now = before["jobs"][name], description["jobs"].get(name)
-                if now is not None and then != now:
-                    raise DensError(
-                        f"--out: {self.path} holds results of {name} with other settings "
-                        f"({difference(then, now)}); name another folder, or remove these results"
-                    )
-            kept = {name: before["jobs"][name] for name in done}
-            description = {**description, "jobs": {**kept, **description["jobs"]}}
-        write_text(self.description_file, json.dumps(description, indent=2) + "\n")
+        kept = {name: before["jobs"][name] for name in done}
+        self.description = {**description, "jobs": {**kept, **description["jobs"]}}
+        write_text(self.description_file, json.dumps(self.description, indent=2) + "\n")
 
     @contextmanager
     def locked(
@@ -55,7 +150,8 @@ class EvaluationFolder(EvaluationPlaces):
         """One evaluation at a time works in the folder; or several, each on runs of its own.
 
         A killed evaluation can leave a run of fairchem behind, which goes on: it holds the locks
-        through the descriptors that it inherited, and is waited for.
+        through the descriptors that it inherited, and is waited for. (The locks of ``filelock``
+        are neither shared nor inherited.)
 
         Args:
             say: prints a line when there is somebody to wait for.
@@ -92,8 +188,8 @@ def difference(before: Any, now: Any, path: str = "") -> str:
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 22):
             digest.update(block)
-        return digest.hexdigest()
+    return digest.hexdigest()

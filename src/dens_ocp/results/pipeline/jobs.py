@@ -110,42 +110,21 @@ class Job:
 
 def jobs_of(settings: EvaluationSettings, folder: EvaluationFolder) -> list[Job]:
     """The runs of an evaluation, relaxations first: they take longest."""
-    relaxations = [
-        Job("run-relaxations", split, _relaxation(settings, split, folder), folder)
-        for split in settings.splits
-        if split in settings.is2re
-    ]
-    predictions = [
-        Job("predict", split, _prediction(settings, split), folder)
-        for split in settings.splits
-        if split in settings.s2ef
-    ]
-    return [*relaxations, *predictions]
-
-
-def _prediction(settings: EvaluationSettings, split: str) -> dict[str, Any]:
-    config = _base(settings)
-    config["dataset"] = {**config.get("dataset", {}), "test": dict(settings.s2ef[split])}
-    return config
-
-
-def _relaxation(
-    settings: EvaluationSettings, split: str, folder: EvaluationFolder
-) -> dict[str, Any]:
-    config = _base(settings)
-    section = dict(settings.is2re[split])
-    config["dataset"] = {**config.get("dataset", {}), "relax": section}
-    config["task"] |= {"write_pos": True, "relax_dataset": {"src": section["src"]}}
-    config["task"]["relax_opt"] = {
-        **config["task"].get("relax_opt", {}),
-        "traj_dir": str(folder.trajectories(split)),
-    }
-    return config
-
-
-def _base(settings: EvaluationSettings) -> dict[str, Any]:
-    config = copy.deepcopy(settings.host)
-    config["task"] = config.get("task") or {}
+    base = {"task": {}, "dataset": {}, **copy.deepcopy(settings.host)}
+    base["task"] = base["task"] or {}
     if settings.board is not None:
-        config["task"].setdefault("prediction_dtype", settings.board.prediction_dtype)
-    return config
+        base["task"].setdefault("prediction_dtype", settings.board.prediction_dtype)
+    relaxations, predictions = [], []
+    for split in settings.splits:
+        if split in settings.is2re:
+            config, section = copy.deepcopy(base), dict(settings.is2re[split])
+            config["dataset"]["relax"] = section
+            config["task"] |= {"write_pos": True, "relax_dataset": {"src": section["src"]}}
+            folder_of = {"traj_dir": str(folder.trajectories(split))}
+            config["task"]["relax_opt"] = config["task"].get("relax_opt", {}) | folder_of
+            relaxations.append(Job("run-relaxations", split, config, folder))
+        if split in settings.s2ef:
+            config = copy.deepcopy(base)
+            config["dataset"]["test"] = dict(settings.s2ef[split])
+            predictions.append(Job("predict", split, config, folder))
+    return [*relaxations, *predictions]

@@ -4,19 +4,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fairchem.core.common.utils import merge_dicts
+from pydantic import BeforeValidator
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.results.leaderboard.boards import Board, board
 from dens_ocp.settings import config_file, oc22_references
 from dens_ocp.settings.configured_references import keeping_settings
 from dens_ocp.settings.overrides import applied
+from dens_ocp.settings.sections.section import Section, read
 
-TASKS = ("s2ef", "is2re")
-_KEYS = ("board", "dataset", *TASKS)
 _FROM_TRAINING = ("trainer", "model", "outputs", "loss_functions", "evaluation_metrics", "optim")
+
+
+Sources = dict[str, str | dict[str, Any] | None]
+
+
+class EvaluationSection(Section):
+    """The section ``evaluation`` of a config::
+
+        evaluation:
+          board: OC20                        # or OC22; left out: no leaderboard files
+          s2ef: {id: PATH, ood_ads: PATH}    # predictions
+          is2re: {id: PATH}                  # relaxations: IS2RE and IS2RS
+          dataset: {format: lmdb}            # what the data sets share
+
+    In place of a path a data set can have a section of its own: ``{src: PATH, format: ...}``; an
+    empty path leaves a split out.
+    """
+
+    board: Annotated[Board | None, BeforeValidator(lambda name: board(str(name)))] = None
+    dataset: dict[str, Any] = {}
+    s2ef: Sources = {}
+    is2re: Sources = {}
 
 
 @dataclass(frozen=True)
@@ -50,18 +72,9 @@ def load_settings(
 ) -> EvaluationSettings:
     """Read a config file; what it leaves open comes from the checkpoint's config.
 
-    The section ``evaluation``::
-
-        evaluation:
-          board: OC20                        # or OC22; left out: no leaderboard files
-          s2ef: {id: PATH, ood_ads: PATH}    # predictions
-          is2re: {id: PATH}                  # relaxations: IS2RE and IS2RS
-          dataset: {format: lmdb}            # what the data sets share
-
-    In place of a path a data set can have a section of its own: ``{src: PATH, format: ...}``.
-
     Args:
-        path: YAML, with fairchem's ``includes``.
+        path: YAML, with fairchem's ``includes``; its section ``evaluation`` is an
+            :class:`EvaluationSection`.
         checkpoint: as read; its ``config`` may be missing or in the authors' form.
         overrides: ``--section.option=value``, as of fairchem.
 
@@ -70,23 +83,22 @@ def load_settings(
     """
     given = config_file.read(path, "--config-yml")
     given = applied(given, keeping_settings(overrides))
-    section = given.pop("evaluation", None)
-    if not isinstance(section, dict):
+    block = given.pop("evaluation", None)
+    if not isinstance(block, dict):
         raise DensError(
             f"--config-yml: {path} has no section evaluation; start with a copy of "
             "configs/oc20/evaluate.yml or configs/oc22/evaluate.yml"
         )
-    for key in section:
-        if key not in _KEYS:
+    known = EvaluationSection.model_fields
+    for key in block:
+        if key not in known:
             raise DensError(
-                f"evaluation.{key} is not an option{nearest(key, _KEYS)}; options: "
-                f"{', '.join(_KEYS)}"
+                f"evaluation.{key} is not an option{nearest(key, known)}; options: "
+                f"{', '.join(known)}"
             )
-    asked = section.get("board")
-    chosen = None if asked is None else board(str(asked))
-    shared = section.get("dataset") or {}
-    sources = {task: _sources(task, section.get(task), shared, chosen) for task in TASKS}
-    if not any(sources.values()):
+    section = EvaluationSection.model_construct(**read(EvaluationSection, block, "evaluation"))
+    s2ef, is2re = _sources("s2ef", section), _sources("is2re", section)
+    if not s2ef and not is2re:
         raise DensError(
             f"--config-yml: {path} names nothing to evaluate; give evaluation.s2ef and "
             "evaluation.is2re the paths of the splits"
@@ -95,7 +107,7 @@ def load_settings(
     host = _host(given, checkpoint.get("config") or {})
     if named:
         host["dataset"] = {"train": named}
-    return EvaluationSettings(chosen, sources["s2ef"], sources["is2re"], host)
+    return EvaluationSettings(section.board, s2ef, is2re, host)
 
 
 def _named_references(dataset: Any) -> dict[str, Any]:
@@ -111,20 +123,18 @@ def _named_references(dataset: Any) -> dict[str, Any]:
     return {"transforms": kept} if kept else {}
 
 
-def _sources(
-    task: str, splits: Any, shared: dict[str, Any], chosen: Board | None
-) -> dict[str, dict[str, Any]]:
-    sections = {}
-    for split, source in (splits or {}).items():
+def _sources(task: str, section: EvaluationSection) -> dict[str, dict[str, Any]]:
+    """Sections of the data sets of a task by split."""
+    chosen, sections = section.board, {}
+    for split, source in getattr(section, task).items():
         if chosen is not None and split not in chosen.splits:
             raise DensError(
                 f"evaluation.{task}.{split} is no split of {chosen.name}"
                 f"{nearest(split, chosen.splits)}; splits: {', '.join(chosen.splits)}"
             )
-        if not source:  # switched off on the command line
-            continue
-        own = source if isinstance(source, dict) else {"src": str(source)}
-        sections[split] = {"format": "lmdb", **shared, **own}
+        if source:  # an empty path: switched off on the command line
+            own = source if isinstance(source, dict) else {"src": source}
+            sections[split] = {"format": "lmdb", **section.dataset, **own}
     return sections
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from dens_ocp.errors import DensError
 
 _running: set[subprocess.Popen] = set()
-_LINE_END = re.compile(r"[\r\n]+")
 
 
 def run_cli(
@@ -58,10 +54,13 @@ def run_cli(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            text=True,  # a carriage return ends a line too: updates of a progress bar
+            encoding="utf-8",
+            errors="replace",
         )
         _running.add(process)
         try:
-            for line in _lines(process.stdout):
+            for line in filter(None, map(str.rstrip, process.stdout)):
                 file.write(line + "\n")
                 file.flush()
                 tail = [*tail[-19:], line]
@@ -84,13 +83,3 @@ def stop_running() -> None:
     """Tell all processes of :func:`run_cli`, in other threads, to stop."""
     for process in tuple(_running):
         process.terminate()
-
-
-def _lines(output: BinaryIO) -> Iterator[str]:
-    """Lines as soon as they are there; a carriage return ends one too."""
-    rest, decoder = "", codecs.getincrementaldecoder("utf-8")(errors="replace")
-    while chunk := os.read(output.fileno(), 65536):
-        *whole, rest = _LINE_END.split(rest + decoder.decode(chunk))
-        yield from (line for line in whole if line.strip())
-    if rest.strip():
-        yield rest

@@ -15,10 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import chemical_symbols
 from ase.formula import Formula
+from tqdm import tqdm
 
-from dens_ocp.data.structures import Structure
+from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.errors import DensError
+from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.report.sample import Sample
+from dens_ocp.results.scores.prediction_files import read_predictions
 
 ENERGY_WITHIN, FORCE_WITHIN = 0.02, 0.03
 """Thresholds of EFwT: energy error in eV, largest error of a force component in eV/Angstrom."""
@@ -31,6 +34,7 @@ MAGNITUDES = np.r_[0.0, np.geomspace(0.001, 100, 21), np.inf]
 
 SAMPLED = 200_000
 _WORST = 10
+_UNLABELLED = 1000  # so many structures without labels make a test set
 
 
 @dataclass
@@ -113,6 +117,7 @@ class Breakdown:
         energies: sample of (true, predicted), eV. components: of force components,
             eV/Angstrom. lengths: of (length of the true force, length of the error).
         not_finite: structures with NaN or infinity among their predictions; left out.
+        missing: structures with labels for which there is no prediction.
         worst: (error in meV, id, adsorbate, surface) of the largest energy errors, at most ten.
     """
 
@@ -122,7 +127,7 @@ class Breakdown:
         self.energies = Sample(sampled, 2)
         self.components = Sample(sampled, 2)
         self.lengths = Sample(sampled, 2)
-        self.structures = self.not_finite = 0
+        self.structures = self.not_finite = self.missing = 0
         self._all = Group()
         self._within = self._both = 0
         self._cosine = self._zero_force = 0.0
@@ -228,4 +233,49 @@ def _on_free_atoms(true: Structure, forces: np.ndarray) -> np.ndarray:
     raise DensError(
         f"{true.id}: {len(forces)} forces are predicted for a structure of {len(free)} atoms, "
         f"{int(free.sum())} of them free; are these predictions of another data set?"
+    )
+
+
+def score_split(folder: EvaluationFolder, split: str) -> Breakdown | str:
+    """Compare predictions and labels of a split, structure by structure.
+
+    Returns:
+        The errors; or why there are none, for the reader of the report.
+
+    Raises:
+        DensError: files that are there, but damaged or of different data.
+    """
+    section = folder.splits[split].get("s2ef")
+    if not section:
+        return "its evaluation.json names no S2EF data set with labels"
+    path = folder.predictions(split)
+    if not path.is_file():
+        return f"predictions/{split}.npz is missing; it comes from dens-ocp evaluate"
+    try:
+        structures = open_structures(section, f"splits.{split}.s2ef")
+    except DensError as error:
+        return f"the data set cannot be read here ({error})"
+    predictions = read_predictions(path)
+    row_of = {name: row for row, name in enumerate(predictions.ids)}
+    breakdown, unlabelled, found = Breakdown(), 0, 0
+    for true in tqdm(structures, desc=f"errors of {split}", unit="structures", leave=False):
+        row = row_of.get(true.id)
+        if row is None:
+            breakdown.missing += 1
+            continue
+        found += 1
+        if true.energy is None and true.forces is None:
+            unlabelled += 1
+            if unlabelled >= _UNLABELLED and not breakdown.structures:
+                break
+            continue
+        forces = None if predictions.forces is None else predictions.forces[row]
+        breakdown.add(true, float(predictions.energy[row]), forces)
+    if breakdown.structures or breakdown.not_finite:
+        return breakdown
+    if found:
+        return "its structures have no labels (a test set)"
+    raise DensError(
+        f"{path}: none of its {len(row_of)} ids is in {section.get('src')}; are these predictions "
+        "of another split?"
     )

@@ -1,16 +1,22 @@
-"""The page: content to HTML that needs nothing beside itself."""
+"""The page: its template filled in, as one file that needs nothing beside itself."""
 
 from __future__ import annotations
 
-import base64
+import json
+import time
+from base64 import b64encode
 from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from yaml import safe_dump
 
 from dens_ocp.errors import DensError
-from dens_ocp.results.report.content import Details, Missing, Part, Picture, Section, Table, Text
-from dens_ocp.results.report.figures.drawing import DPI
+from dens_ocp.results.report.figures.drawing import DENSITY_FROM, DPI
+from dens_ocp.results.report.figures.evaluation_figures import FEW, SHOWN
 from dens_ocp.results.report.verdict import BAD, GOOD, LEVELS, NOTE, Check, worst
 from dens_ocp.whole_files import write_text
 
@@ -50,113 +56,80 @@ def spelled_out(checks: Sequence[Check]) -> str:
     return "\n".join([headline(checks), *lines])
 
 
-def render(
-    title: str, subtitle: str, checks: Sequence[Check], top: Sequence[Part], rest: list[Section]
-) -> str:
-    """The page as text.
+def write(path: Path, title: str, checks: Sequence[Check], **content: Any) -> Path:
+    """Write the page, whole or not at all.
 
     Args:
-        title, subtitle: of the page.
-        checks: of the verdict.
-        top: what follows in the verdict: the table of key numbers.
-        rest: all other sections.
-    """
-    style = files("dens_ocp.results.report").joinpath("style.css").read_text()
-    links = "".join(f'<a href="#s{i}">{escape(s.title)}</a>' for i, s in enumerate(rest))
-    sections = "\n".join(
-        f'<section id="s{i}"><h2>{escape(s.title)}</h2>\n{_parts(s.parts)}</section>'
-        for i, s in enumerate(rest)
-    )
-    # of all checks, the ones to act on first
-    ordered = sorted(checks, key=lambda check: -LEVELS.index(check.level))
-    items = "\n".join(
-        f'<li class="{check.level}"><span class="sign" aria-hidden="true">{_SIGN[check.level]}'
-        f'</span><span><b>{escape(check.subject)}</b> <span class="word">({_WORD[check.level]})'
-        f"</span> {escape(check.text)}</span></li>"
-        for check in ordered
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>
-<main>
-<section class="verdict {worst(checks)}" id="verdict" aria-labelledby="verdict-title">
-<h2 id="verdict-title">{escape(headline(checks))}</h2>
-{_parts(top)}
-<ul class="checks">
-{items}
-</ul>
-</section>
-<nav aria-label="Sections">{links}</nav>
-{sections}
-</main>
-</body>
-</html>
-"""
-
-
-def _parts(parts: Sequence[Part]) -> str:
-    return "".join(_part(part) + "\n" for part in parts)
-
-
-def _part(part: Part) -> str:
-    if isinstance(part, Picture):
-        return _picture(part)
-    if isinstance(part, Table):
-        return _table(part)
-    if isinstance(part, Missing):
-        return f'<p class="missing">Left out: {escape(part.text)}</p>'
-    if isinstance(part, Details):
-        return f"<details><summary>{escape(part.summary)}</summary>\n{_parts(part.parts)}</details>"
-    assert isinstance(part, Text)
-    if part.preformatted:
-        return f'<pre tabindex="0">{escape(part.text)}</pre>'
-    return f"<p>{escape(part.text)}</p>"
-
-
-def _picture(picture: Picture) -> str:
-    content = Path(picture.path).read_bytes()
-    data = base64.b64encode(content).decode("ascii")
-    widest = int.from_bytes(content[16:20], "big") * _PIXELS_PER_INCH // DPI  # PNG: pixels
-    least = min(picture.width, widest)
-    return (
-        f'<figure><div class="scroll" tabindex="0"><img style="min-width:{least}px;'
-        f'max-width:{widest}px" src="data:image/png;base64,{data}" alt="{escape(picture.alt)}">'
-        f"</div><figcaption>{escape(picture.caption)} "
-        f'<span class="file">{escape(Path(picture.path).name)}</span></figcaption></figure>'
-    )
-
-
-def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
-    body = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in table.rows
-    )
-    return (
-        '<div class="scroll" tabindex="0"><table>'
-        f"<caption><span>{escape(table.caption)}</span></caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def write(path: Path, text: str) -> Path:
-    """Write the page, whole or not at all.
+        path: of ``index.html``.
+        title: of the page.
+        checks: of the verdict; those to act on stand first.
+        content: what ``report.html.j2`` shows: ``training``, ``evaluation``, ``gallery``,
+            ``scores``, ``versions``; None for what is not there. All text is escaped.
 
     Raises:
         DensError: the folder cannot be written.
     """
+    environment = Environment(
+        loader=PackageLoader("dens_ocp.results.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for function in (number, median, short, yaml, base64, widest):
+        environment.filters[function.__name__] = function
+    ordered = sorted(checks, key=lambda check: -LEVELS.index(check.level))
+    text = environment.get_template("report.html.j2").render(
+        title=title,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        headline=headline(checks),
+        worst=worst(checks),
+        checks=[vars(c) | {"sign": _SIGN[c.level], "word": _WORD[c.level]} for c in ordered],
+        density_from=DENSITY_FROM,
+        few=FEW,
+        shown=SHOWN,
+        **content,
+    )
     try:
         write_text(path, text)
     except OSError as error:
         raise DensError(f"--out: {path} cannot be written: {error}") from None
     return path
+
+
+# ---- filters of the template -------------------------------------------------------------------
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with ``digits`` after the point, or a dash.
+
+    >>> number(3.14159), number(None)
+    ('3.1', '\u2013')
+    """
+    return "\u2013" if value is None else f"{value:,.{digits}f}"
+
+
+def median(values: np.ndarray) -> float | None:
+    """The median of (n,) values; None without values."""
+    return float(np.median(values)) if len(values) else None
+
+
+def short(value: Any) -> str:
+    """A value of a config; numbers with six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def yaml(content: Any) -> str:
+    """A config as YAML; what YAML does not know, as text."""
+    return safe_dump(json.loads(json.dumps(content, default=str)), sort_keys=False)
+
+
+def base64(path: Path) -> str:
+    """A picture, to be written into the page."""
+    return b64encode(path.read_bytes()).decode("ascii")
+
+
+def widest(path: Path) -> int:
+    """Pixels of a picture on the page at most."""
+    with Image.open(path) as image:
+        return image.width * _PIXELS_PER_INCH // DPI

@@ -10,8 +10,6 @@ import numpy as np
 from ase.io import Trajectory
 from tqdm import tqdm
 
-from dens_ocp.data.structures import Structures
-
 
 @dataclass(frozen=True)
 class Trace:
@@ -104,8 +102,3 @@ def _of(frame) -> tuple[float, float]:
     # forces on fixed atoms are zero here (ASE applies constraints)
     lengths = np.linalg.norm(frame.get_forces(), axis=1)
     return float(frame.get_potential_energy()), float(lengths.max(initial=0.0))
-
-
-def relaxed_labels(structures: Structures) -> dict[str, float]:
-    """Labelled energies of relaxed structures by sid, eV, of those that have one."""
-    return {each.sid: each.energy_relaxed for each in structures if each.energy_relaxed is not None}

@@ -1,43 +1,38 @@
-"""Logged numbers of a run as arrays, whichever logger wrote them."""
+"""Logged numbers of a run as arrays, and what is done to them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from scipy.signal import savgol_filter
 
+from dens_ocp.checkpoints import metrics_file
+
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]
-"""Steps (n,) int and values (n,) float by tag (``train/loss_noise``, ``val/forces_mae``)."""
+"""Steps (n,) int, ascending, and values (n,) float by tag (``train/loss_noise``,
+``val/forces_mae``). Those of training are means since the step before."""
+
+_PLACE = {"split", "step", "epoch", "time"}
 
 
-def collected(rows: Iterable[tuple[str, int, float]]) -> Series:
-    """Series from (tag, step, value) in the order they were written.
+def read_series(folder: Path) -> Series:
+    """What :mod:`metrics_file` of a run holds; empty where there is no such file.
 
-    Steps ascend; of a step that was written twice (a run that was stopped and went on) the last
-    value is kept.
+    Args:
+        folder: of the run's checkpoints.
     """
     found: dict[str, dict[int, float]] = {}
-    for tag, step, value in rows:
-        found.setdefault(tag, {})[int(step)] = float(value)
+    for line in metrics_file.read(folder):
+        for name in line.keys() - _PLACE:
+            value = math.nan if line[name] is None else float(line[name])
+            found.setdefault(f"{line['split']}/{name}", {})[line["step"]] = value
     return {
         tag: (np.array(sorted(values)), np.array([values[step] for step in sorted(values)]))
         for tag, values in found.items()
     }
-
-
-def window_ends(steps: np.ndarray, values: np.ndarray, every: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last value of each window of ``every`` steps.
-
-    fairchem logs in training the mean since the last multiple of ``--print-every``: only the last
-    value of a window is the mean over all of it.
-
-    >>> window_ends(np.array([1, 2, 3, 4]), np.array([4.0, 3.0, 2.0, 1.0]), 2)
-    (array([2, 4]), array([3., 1.]))
-    """
-    window = (steps - 1) // max(every, 1)
-    last = np.r_[window[1:] != window[:-1], True]
-    return steps[last], values[last]
 
 
 def smooth(values: np.ndarray, reach: int = 3) -> np.ndarray:

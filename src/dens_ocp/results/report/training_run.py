@@ -1,4 +1,4 @@
-"""What a training run left: config, step, logged curves."""
+"""What a training run left: config, step, logged numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 from dens_ocp.checkpoints import checkpoint_files
 from dens_ocp.dens.config import DeNSConfig, parse_dens_config
 from dens_ocp.errors import DensError, nearest
-from dens_ocp.results.report.scalars import Series
-from dens_ocp.results.report.tensorboard_curves import has_events, read_scalars
-from dens_ocp.results.report.wandb_curves import read_wandb, run_files
+from dens_ocp.results.report.scalars import Series, read_series
 
 CHECKPOINTS = ("checkpoint.pt", "best_checkpoint.pt")
 
@@ -26,36 +24,30 @@ class TrainingRun:
         run_dir: that was given to fairchem.
         checkpoint: file that was read.
         config: fairchem's, as the checkpoint has it.
+        dens: the options of DeNS, or None where the config has none.
         step, epoch: of the checkpoint, or None.
-        best: its best validation metric and the name, or None.
-        series: logged scalars; empty where there are none.
-        logged_in: folder that they were read from, or None.
+        best: the name of the metric that chooses the best checkpoint and its best value, or None.
+        series: logged numbers; empty where there are none.
     """
 
     name: str
     run_dir: Path
     checkpoint: Path
     config: dict[str, Any]
+    dens: DeNSConfig | None
     step: int | None
     epoch: float | None
     best: tuple[str, float] | None
     series: Series = field(default_factory=dict)
-    logged_in: Path | None = None
 
     @property
-    def dens(self) -> DeNSConfig | None:
-        """The options of DeNS, or None where the config has none."""
-        return parse_dens_config(self.config.get("optim", {}))
+    def active(self) -> bool:
+        """Whether the run trains with DeNS."""
+        return self.dens is not None and self.dens.active
 
     def inside(self, path: Path) -> str:
         """A path as it is found from ``run_dir``; one that lies elsewhere as it is."""
-        path = Path(path)
         return str(path.relative_to(self.run_dir) if path.is_relative_to(self.run_dir) else path)
-
-    @property
-    def print_every(self) -> int:
-        """``--print-every``: over so many steps the logged training metrics are means."""
-        return int(self.config.get("cmd", {}).get("print_every") or 1)
 
 
 def find_folder(run: str, run_dir: Path) -> Path:
@@ -74,7 +66,7 @@ def find_folder(run: str, run_dir: Path) -> Path:
             f"RUN: {folder} holds neither a checkpoint ({' or '.join(CHECKPOINTS)}) nor an "
             "evaluation.json; name a training run that has saved one, or an evaluation folder"
         )
-    parent = Path(run_dir) / "checkpoints"
+    parent = named.parent
     known = sorted(path.name for path in parent.iterdir()) if parent.is_dir() else []
     shown = f"; the latest there: {known[-1]}" if known else ""
     raise DensError(
@@ -92,23 +84,20 @@ def read_run(folder: Path) -> TrainingRun:
     folder = Path(folder).resolve()
     path = next(folder / name for name in CHECKPOINTS if (folder / name).is_file())
     content = read_checkpoint(path)
-    config = content.get("config") or {}
-    best = content.get("best_val_metric")
+    best, step = content.get("best_val_metric"), content.get("step")
     if best is not None and (not math.isfinite(best) or best == 1e9):
         best = None  # no validation yet
-    name, run_dir = folder.name, folder.parents[1]
-    series, logged_in = _curves(name, run_dir, config)
-    step = content.get("step")
+    config = content.get("config") or {}
     return TrainingRun(
-        name=name,
-        run_dir=run_dir,
+        name=folder.name,
+        run_dir=folder.parents[1],
         checkpoint=path,
         config=config,
+        dens=parse_dens_config(config.get("optim", {})),
         step=None if step is None else int(step),
         epoch=content.get("epoch"),
         best=None if best is None else (str(content.get("primary_metric")), float(best)),
-        series=series,
-        logged_in=logged_in,
+        series=read_series(folder),
     )
 
 
@@ -122,15 +111,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DensError(f"checkpoint: {path} is not a fairchem checkpoint")
     return content
-
-
-def _curves(name: str, run_dir: Path, config: dict[str, Any]) -> tuple[Series, Path | None]:
-    logs = run_dir / "logs"
-    told = config.get("cmd", {}).get("logs_dir")
-    folders = [logs / "tensorboard" / name, logs / "wandb" / name, *([Path(told)] if told else [])]
-    for folder in folders:
-        if has_events(folder):
-            return read_scalars(folder), folder
-        if run_files(folder):
-            return read_wandb(folder), folder
-    return {}, None

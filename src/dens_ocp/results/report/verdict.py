@@ -13,7 +13,7 @@ from dens_ocp.dens.config import DeNSConfig
 from dens_ocp.dens.corruption import sigma_levels
 from dens_ocp.results.report.breakdown import Scores
 from dens_ocp.results.report.relaxation_files import Relaxations
-from dens_ocp.results.report.scalars import Series, tail, window_ends
+from dens_ocp.results.report.scalars import Series, tail
 
 GOOD, NOTE, BAD = "good", "note", "bad"
 LEVELS = (GOOD, NOTE, BAD)
@@ -119,11 +119,11 @@ def validation(series: Series, primary: str | None = None) -> Check | None:
     return Check(NOTE, "Validation", text)
 
 
-def noise(series: Series, dens: DeNSConfig, every: int) -> Check | None:
+def noise(series: Series, dens: DeNSConfig) -> Check | None:
     """Whether the noise head predicts anything."""
     if "train/dens_noise_mae" not in series:
         return None
-    last = float(tail(window_ends(*series["train/dens_noise_mae"], every)[1]).mean())
+    last = float(tail(series["train/dens_noise_mae"][1]).mean())
     zero = noise_of_zero(dens)
     text = f"noise MAE {last:.3f} \u00c5 at the end; predicting none gives {zero:.3f} \u00c5"
     if not math.isfinite(last):
@@ -136,20 +136,19 @@ def noise(series: Series, dens: DeNSConfig, every: int) -> Check | None:
 
 
 def corrupted_share(
-    series: Series, dens: DeNSConfig, every: int, batch_size: int, md_possible: bool
+    series: Series, dens: DeNSConfig, batch_size: int, md_possible: bool
 ) -> Check | None:
     """Whether as much was corrupted as p and r say.
 
     Args:
         series: logged scalars (of one rank).
         dens: options.
-        every: ``--print-every``.
         batch_size: structures in a step of that rank.
         md_possible: the data may hold MD structures, which are never corrupted.
     """
     if "train/dens_corrupted_atoms" not in series or dens.all_atoms:
         return None
-    steps, values = window_ends(*series["train/dens_corrupted_atoms"], every)
+    steps, values = series["train/dens_corrupted_atoms"]
     share, expected = float(values.mean()), dens.p * dens.r
     coins = max(1, int(steps[-1])) * (1 if dens.choice == "batch" else max(1, batch_size))
     # of the mean over that many coins, for structures of about the same size
@@ -164,7 +163,7 @@ def corrupted_share(
     if share >= expected - spread:
         return Check(GOOD, "Corruption", f"As asked for: {text}.")
     # fewer structures than p says; of the atoms of these, r
-    within = share / float(window_ends(*series["train/dens_structures"], every)[1].mean())
+    within = share / float(series["train/dens_structures"][1].mean())
     text += f"; within DeNS structures {100 * within:.1f} %, r is {100 * dens.r:.0f} %"
     if abs(within - dens.r) > _SHARE_OFF and not dens.strict_max_ratio:
         return Check(BAD, "Corruption", f"Not what was asked for: {text}.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import pandas as pd
+from tabulate import tabulate
 
 from dens_ocp.results.leaderboard.boards import Board
 from dens_ocp.results.scores.scores import IS2REScores, IS2RSScores, S2EFScores
-from dens_ocp.results.scores.text_table import format_table, latex_tabular, latex_text
 
 Score = S2EFScores | IS2REScores | IS2RSScores
 Scores = Mapping[str, Mapping[str, Score]]
@@ -50,21 +52,22 @@ def score_numbers(scores: Scores) -> dict[str, dict[str, dict[str, float]]]:
 
 def _numbers(score: Score) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    for field in fields(score):
-        value = getattr(score, field.name)
+    for name, value in asdict(score).items():
         if isinstance(value, dict):
             numbers |= {f"dwt_{each:g}A_percent": percent for each, percent in value.items()}
         else:
-            numbers[field.name] = value
+            numbers[name] = value
     return numbers
 
 
 def _average(splits: list[dict[str, float]]) -> dict[str, float]:
-    average = {}
-    for name in splits[0]:
-        total = sum(numbers[name] for numbers in splits)
-        average[name] = total if name in ("structures", "atoms") else total / len(splits)
-    return average
+    frame = pd.DataFrame(splits)
+    return {
+        name: column.sum().item()
+        if name in ("structures", "atoms")
+        else column.mean(skipna=False).item()
+        for name, column in frame.items()
+    }
 
 
 def score_json(scores: Scores, board: Board) -> str:
@@ -87,17 +90,48 @@ def _cells(numbers: Mapping[str, float]) -> list[str]:
     return [f"{value:.{_column(name)[2]}f}" for name, value in numbers.items()]
 
 
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Plain text: the first ``left`` columns to the left, the others to the right."""
+    aligned = ["left"] * left + ["right"] * (len(header) - left)
+    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=aligned)
+
+
+def latex_table(header: Sequence[tuple[str, ...]], rows: Sequence[Sequence[str]]) -> str:
+    """A ``tabular`` with booktabs rules: the first column to the left, the others to the right.
+
+    Args:
+        header: of each column, from its top to its bottom, already LaTeX; the same cells beside
+            each other become one.
+        rows: lines of cells, plain text.
+    """
+    deep = len(header[0]) > 1
+    columns = pd.MultiIndex.from_tuples(header) if deep else [text for (text,) in header]
+    frame = pd.DataFrame([list(row) for row in rows], columns=columns)
+    return (
+        frame.style.format(escape="latex")
+        .hide(axis="index")
+        .to_latex(hrules=True, multicol_align="c", column_format="l" + "r" * (len(header) - 1))
+        .rstrip()
+    )
+
+
 def score_table(scores: Scores, board: Board) -> str:
     """Plain text: a table for each task, a row for each split and their average."""
     parts = []
     for task, by_split in score_numbers(scores).items():
-        names = list(by_split[AVERAGE])
-        header = [
-            f"{heading} ({unit})" if unit else heading for heading, unit, _ in map(_column, names)
-        ]
+        columns = map(_column, by_split[AVERAGE])
+        header = [f"{heading} ({unit})" if unit else heading for heading, unit, _ in columns]
         rows = [[_title(split, board), *_cells(numbers)] for split, numbers in by_split.items()]
-        parts.append(f"{board.name} {task.upper()}\n{format_table(['split', *header], rows)}")
+        parts.append(f"{board.name} {task.upper()}\n{text_table(['split', *header], rows)}")
     return "\n\n".join(parts) + "\n"
+
+
+_PAPER = (
+    ("s2ef", "energy_mae_meV", r"Energy MAE (meV) $\downarrow$", {"OC20": 0, "OC22": 1}),
+    ("s2ef", "force_mae_meV_per_A", r"Force MAE (meV/\AA) $\downarrow$", {"OC20": 1, "OC22": 2}),
+    ("is2re", "energy_mae_meV", r"Energy MAE (meV) $\downarrow$", {"OC20": 0, "OC22": 0}),
+)
+"""The scores in Tables 2 and 3: task, name, heading, decimals."""
 
 
 def score_latex(scores: Scores, board: Board, model: str = "this model") -> str:
@@ -110,60 +144,27 @@ def score_latex(scores: Scores, board: Board, model: str = "this model") -> str:
         model: name in the first column.
     """
     numbers = score_numbers(scores)
-    layout = _per_split_layout if board.name == "OC22" else _average_layout
+    total = board.name == "OC22"
+    layout = dict(zip(board.splits, board.titles, strict=True)) if total else {AVERAGE: ""}
+    header: list[tuple[str, ...]] = [("", "", "Model") if total else ("", "Model")]
+    row = [model]
+    for task, name, heading, decimals in _PAPER:
+        for split, title in layout.items():
+            found = numbers.get(task, {}).get(split)
+            top = f"{task.upper()}-Total" if total else task.upper()
+            header.append((top, heading, title) if total else (top, heading))
+            digits = decimals.get(board.name, 1)
+            row.append("-" if found is None else f"{found[name]:.{digits}f}")
     lines = [
-        f"% {board.name}, layout of Table {3 if board.name == 'OC22' else 2} of the DeNS paper",
-        layout(numbers, board, model),
+        f"% {board.name}, layout of Table {3 if total else 2} of the DeNS paper",
+        latex_table(header, [row]),
     ]
     for task, by_split in numbers.items():
-        names = list(by_split[AVERAGE])
-        header = ["Split"]
-        for heading, unit, _ in map(_column, names):
+        header = [("Split",)]
+        for heading, unit, _ in map(_column, by_split[AVERAGE]):
             unit = {"meV/A": r"meV/\AA", "A": r"\AA", "%": r"\%"}.get(unit, unit)
             heading = heading.removesuffix(" A") + (r" \AA" if heading.endswith(" A") else "")
-            header.append(f"{heading} ({unit})" if unit else heading)
+            header.append((f"{heading} ({unit})" if unit else heading,))
         rows = [[_title(split, board), *_cells(each)] for split, each in by_split.items()]
-        lines += ["", f"% {board.name} {task.upper()}", latex_tabular([header], rows, 1)]
+        lines += ["", f"% {board.name} {task.upper()}", latex_table(header, rows)]
     return "\n".join(lines) + "\n"
-
-
-_PAPER = (
-    ("s2ef", "energy_mae_meV", r"Energy MAE (meV) $\downarrow$", {"OC20": 0, "OC22": 1}),
-    ("s2ef", "force_mae_meV_per_A", r"Force MAE (meV/\AA) $\downarrow$", {"OC20": 1, "OC22": 2}),
-    ("is2re", "energy_mae_meV", r"Energy MAE (meV) $\downarrow$", {"OC20": 0, "OC22": 0}),
-)
-"""The scores in Tables 2 and 3: task, name, heading, decimals."""
-
-
-def _value(numbers: Mapping, task: str, split: str, name: str, decimals: int) -> str:
-    found = numbers.get(task, {}).get(split)
-    return "-" if found is None else f"{found[name]:.{decimals}f}"
-
-
-def _across(columns: int, text: str) -> str:
-    return rf"\multicolumn{{{columns}}}{{c}}{{{text}}}"
-
-
-def _average_layout(numbers: Mapping, board: Board, model: str) -> str:
-    header = [
-        ["", _across(2, "S2EF"), "IS2RE"],
-        ["Model", *(heading for _, _, heading, _ in _PAPER)],
-    ]
-    row = [latex_text(model)]
-    row += [
-        _value(numbers, task, AVERAGE, name, d.get(board.name, 1)) for task, name, _, d in _PAPER
-    ]
-    return latex_tabular(header, [row], 1)
-
-
-def _per_split_layout(numbers: Mapping, board: Board, model: str) -> str:
-    count = len(board.splits)
-    header = [
-        ["", _across(2 * count, "S2EF-Total"), _across(count, "IS2RE-Total")],
-        ["", *(_across(count, heading) for _, _, heading, _ in _PAPER)],
-        ["Model", *(board.titles * len(_PAPER))],
-    ]
-    row = [latex_text(model)]
-    for task, name, _, decimals in _PAPER:
-        row += [_value(numbers, task, s, name, decimals[board.name]) for s in board.splits]
-    return latex_tabular(header, [row], 1)

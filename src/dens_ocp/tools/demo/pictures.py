@@ -10,8 +10,8 @@ from dens_ocp.data.structures import Structure
 from dens_ocp.results.report.figures.corruption_gallery import corruption_gallery, most_varied
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.report.figures.learning_curves import learning_curves
-from dens_ocp.results.report.tensorboard_curves import read_scalars
-from dens_ocp.tools.demo.runs import PRINT_EVERY, Trained
+from dens_ocp.results.report.scalars import read_series
+from dens_ocp.tools.demo.runs import Trained
 
 
 def corruption_picture(folder: Path, structures: Sequence[Structure], seed: int) -> Path:
@@ -21,8 +21,8 @@ def corruption_picture(folder: Path, structures: Sequence[Structure], seed: int)
 
 def curves_picture(folder: Path, trained: Sequence[Trained]) -> Path:
     """``training.png``: losses and errors of all runs."""
-    runs = {run.name: read_scalars(run.events) for run in trained}
+    runs = {run.name: read_series(run.checkpoint.parent) for run in trained}
     sigma = trained[0].config["optim"]["dens"]["sigma"]
     mean_absolute = sigma * math.sqrt(2 / math.pi)
-    figure = learning_curves(runs, PRINT_EVERY, noise_of_zero=mean_absolute)
+    figure = learning_curves(runs, noise_of_zero=mean_absolute)
     return save(figure, folder / "training.png")

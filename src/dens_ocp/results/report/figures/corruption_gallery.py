@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ase import Atoms
 from ase.data import covalent_radii
 from ase.data.colors import jmol_colors
 from ase.utils import rotate
-from ase.visualize.plot import Matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from dens_ocp.data.structures import Structure
 from dens_ocp.dens.config import DeNSConfig, MultiScaleSigma
@@ -29,20 +27,12 @@ LONGEST_FORCE = 2.0
 """Length on the picture, Angstrom, of the largest force on a free atom."""
 
 _FIXED = np.array([0.97, 0.97, 0.97])  # colour of atoms that are never corrupted
-_VIEW = "-80x,12y,0z"
+_VIEW = rotate("-80x,12y,0z")  # columns: to the right, up, towards the viewer
 _PALE = 0.65  # share of white in the colours of original positions
 _MARGIN = 1.8  # Angstrom around the centres of the original atoms, at least
 _RIM = 0.1  # Angstrom around the outermost moved atom
 _RADIUS = 0.85  # in covalent radii
-_BEHIND = 1.5  # Angstrom by which these stand farther from the viewer
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How a row is drawn."""
-
-    grey: np.ndarray  # (N,) bool: atoms without colour
-    force_scale: float | None  # Angstrom per eV/Angstrom; None: no arrows
+_BEHIND = 1.5  # Angstrom by which original positions stand farther from the viewer
 
 
 def sigmas_around(config: DeNSConfig) -> tuple[float, ...]:
@@ -87,32 +77,32 @@ def corruption_gallery(
             training,
         ),
     )
-    original = _atoms(shown)
     drawn = [
         [corrupted(shown, options.model_copy(update={"sigma": sigma}), seed) for sigma in sigmas]
         for _, options in rows
     ]
-    margins = _margins(original, [each for line in drawn for each in line])
-    width, height = np.ptp(original.positions @ rotate(_VIEW), axis=0)[:2] + margins.sum(0)
+    frame = _frame(shown, [each for line in drawn for each in line])
+    width, height = np.ptp(frame, axis=0)
     figure, axes = new_figure(
         len(rows), 1 + len(sigmas),
         (2.7 * (1 + len(sigmas)) + 0.4, len(rows) * (2.6 * height / width + 0.35)),
     )  # fmt: skip
     for line, (name, options), corruptions in zip(axes, rows, drawn, strict=True):
         in_training = options is training
-        look = _Look(
-            grey=shown.fixed & (in_training and not options.all_atoms),
-            force_scale=_force_scale(shown) if in_training else None,
-        )
-        _draw(line[0], original, None, look, margins)
-        line[0].set_title("original", fontsize=11)
+        white = shown.fixed & (in_training and not options.all_atoms)
+        for axis, corruption in zip(line, (None, *corruptions), strict=True):
+            _draw(axis, shown, corruption, white)
+            if in_training and corruption is not None and corruption.noise_mask.any():
+                _arrows(axis, shown, corruption)
+            axis.set(xlim=frame[:, 0], ylim=frame[:, 1], aspect="equal")
+            axis.set_axis_off()
         line[0].text(
             -0.06, 0.5, name, rotation=90, ha="center", va="center", fontsize=10,
             transform=line[0].transAxes,
         )  # fmt: skip
-        for axis, sigma, corruption in zip(line[1:], sigmas, corruptions, strict=True):
-            _draw(axis, original, corruption, look, margins, shown.forces)
-            axis.set_title(f"\u03c3 = {sigma:g} \u00c5", fontsize=11)
+        titles = ("original", *(f"\u03c3 = {sigma:g} \u00c5" for sigma in sigmas))
+        for axis, title in zip(line, titles, strict=True):
+            axis.set_title(title, fontsize=11)
     return figure
 
 
@@ -137,107 +127,70 @@ def most_varied(structures: Sequence[Structure]) -> Structure:
     return best[len(best) // 2]
 
 
-def _atoms(shown: Structure) -> Atoms:
-    periodic = bool(shown.cell.any())
-    positions = shown.pos.astype(float)
-    return Atoms(shown.atomic_numbers, positions=positions, cell=shown.cell, pbc=periodic)
-
-
 def largest_force(shown: Structure) -> float:
     """Length of the largest force on a free atom, eV/Angstrom."""
     return float(np.linalg.norm(shown.forces, axis=1)[shown.free].max(initial=0))
 
 
-def _force_scale(shown: Structure) -> float:
-    largest = largest_force(shown)
-    return LONGEST_FORCE / largest if largest > 0 else 1.0
+def _radii(shown: Structure) -> np.ndarray:
+    return _RADIUS * covalent_radii[shown.atomic_numbers]
 
 
-def _margins(original: Atoms, corruptions: Sequence[Corruption]) -> np.ndarray:
-    """(2, 2): room below and above (rows) the centres of the original atoms, in x and y (columns)
-    of the picture, Angstrom, so that every atom of every corrupted copy is on it."""
-    view = rotate(_VIEW)[:, :2]
-    radii = np.array([_radius(number) for number in original.numbers])[:, None] + _RIM
-    at = original.positions @ view
+def _frame(shown: Structure, corruptions: Sequence[Corruption]) -> np.ndarray:
+    """(2, 2): lower left and upper right corner of the picture, Angstrom, with every atom of every
+    corrupted copy inside."""
+    view, radii = _VIEW[:, :2], _radii(shown)[:, None] + _RIM
     room = np.maximum(radii, _MARGIN)
-    low, high = (at - room).min(0), (at + room).max(0)
+    centres = [shown.pos @ view]
+    rooms = [room]
     for each in corruptions:
-        moved = (original.positions + each.displacement.numpy()) @ view
-        low = np.minimum(low, (moved - radii).min(0))
-        high = np.maximum(high, (moved + radii).max(0))
-    return np.stack([at.min(0) - low, high - at.max(0)])
+        centres.append((shown.pos + each.displacement.numpy()) @ view)
+        rooms.append(radii)
+    at, room = np.concatenate(centres), np.concatenate(rooms)
+    return np.stack([(at - room).min(0), (at + room).max(0)])
 
 
-def _draw(
-    axis: Axes,
-    original: Atoms,
-    corruption: Corruption | None,
-    look: _Look,
-    margins: np.ndarray,
-    forces: np.ndarray | None = None,
-) -> None:
-    """Draw the corrupted atoms, and pale ones where they were, or arrows.
-
-    Both go into one structure, so that nearer atoms hide farther ones. The frame is that of the
-    original with ``margins`` of :func:`_margins`.
-    """
-    everything = original.copy()
-    colours = [
-        _FIXED if grey else _colour(number)
-        for number, grey in zip(original.numbers, look.grey, strict=True)
-    ]
-    radii = [_radius(number) for number in original.numbers]
-    moved, mask = np.zeros_like(original.positions), np.zeros(len(original), dtype=bool)
+def _draw(axis: Axes, shown: Structure, corruption: Corruption | None, white: np.ndarray) -> None:
+    """Draw the corrupted atoms, and pale ones where they were; nearer atoms hide farther ones."""
+    colours = np.where(white[:, None], _FIXED, _colours(shown))
+    edges = np.where(white, "0.75", "0.1")
+    at, radii = shown.pos @ _VIEW, _radii(shown)
     if corruption is not None:
-        moved, mask = corruption.displacement.numpy(), corruption.noise_mask.numpy()
-        everything.positions += moved
-    pale = np.zeros(len(everything), dtype=bool)
-    if corruption is not None:
-        ghosts = original[mask]
-        ghosts.positions -= _BEHIND * rotate(_VIEW)[:, 2]
-        everything += ghosts
-        colours += [_PALE + (1 - _PALE) * _colour(number) for number in ghosts.numbers]
-        radii += [_radius(number) for number in ghosts.numbers]
-        pale = np.r_[pale, np.ones(len(ghosts), dtype=bool)]
-    drawn = Matplotlib(
-        everything, axis, rotation=_VIEW, radii=radii, colors=np.array(colours), show_unit_cell=0
-    )
-    drawn.write()
-    at = drawn.to_image_plane_positions(original.positions)
-    (left, low), (right, high) = at.min(0)[:2] - margins[0], at.max(0)[:2] + margins[1]
-    axis.set(xlim=(left, right), ylim=(low, high))
-    pale_colours = {tuple(np.round(colours[index], 3)) for index in np.flatnonzero(pale)}
-    for patch in axis.patches:
-        is_pale = tuple(np.round(patch.get_facecolor()[:3], 3)) in pale_colours
-        patch.set_linewidth(0.5)
-        is_fixed = np.allclose(patch.get_facecolor()[:3], _FIXED, atol=0.01)
-        patch.set_edgecolor("0.6" if is_pale else "0.75" if is_fixed else "0.1")
-    axis.set_axis_off()
-    if look.force_scale is not None and mask.any():
-        start = original.positions[mask]
-        _arrows(axis, drawn, start, STRETCH * moved[mask], DISPLACED)
-        _arrows(axis, drawn, start, look.force_scale * forces[mask], FORCE)
+        mask = corruption.noise_mask.numpy()
+        moved = (shown.pos + corruption.displacement.numpy()) @ _VIEW
+        at = np.concatenate([moved, at[mask] - [0, 0, _BEHIND]])
+        pale = _PALE + (1 - _PALE) * _colours(shown)[mask]
+        colours, radii = np.concatenate([colours, pale]), np.concatenate([radii, radii[mask]])
+        edges = np.concatenate([edges, np.full(mask.sum(), "0.6")])
+    for index in np.argsort(at[:, 2]):
+        circle = Circle(
+            at[index, :2], radii[index], facecolor=colours[index], edgecolor=edges[index],
+            linewidth=0.5,
+        )  # fmt: skip
+        axis.add_patch(circle)
 
 
-def _arrows(axis: Axes, drawn: Matplotlib, start: np.ndarray, vectors: np.ndarray, colour: str):
-    """Arrows from ``start`` (n, 3) along ``vectors`` (n, 3), in front of the atoms."""
-    at = drawn.to_image_plane_positions(start)[:, :2]
-    along = drawn.to_image_plane_positions(start + vectors)[:, :2] - at
-    arrows = axis.quiver(
-        *at.T, *along.T, color=colour, angles="xy", scale_units="xy", scale=1, width=0.012,
-        headwidth=3.5, headlength=4, headaxislength=3.5, edgecolor="white", linewidth=0.4,
-        zorder=10, clip_on=False,
-    )  # fmt: skip
-    # matplotlib takes the box of a quiver in data for one in pixels: pictures of 25,000 pixels
-    arrows.set_in_layout(False)
-    # in its place an invisible line from tip to tip keeps them on the picture
-    axis.plot(*(at + along).T, alpha=0, clip_on=False)
+def _arrows(axis: Axes, shown: Structure, corruption: Corruption) -> None:
+    """Displacements and encoded forces of the corrupted atoms, in front of all atoms."""
+    mask, largest = corruption.noise_mask.numpy(), largest_force(shown)
+    at = (shown.pos @ _VIEW)[mask, :2]
+    for vectors, length, colour in (
+        (corruption.displacement.numpy(), STRETCH, DISPLACED),
+        (shown.forces, LONGEST_FORCE / largest if largest > 0 else 1.0, FORCE),
+    ):
+        along = (length * vectors @ _VIEW)[mask, :2]
+        arrows = axis.quiver(
+            *at.T, *along.T, color=colour, angles="xy", scale_units="xy", scale=1, width=0.012,
+            headwidth=3.5, headlength=4, headaxislength=3.5, edgecolor="white", linewidth=0.4,
+            zorder=10, clip_on=False,
+        )  # fmt: skip
+        # matplotlib takes the box of a quiver in data for one in pixels: pictures of 25,000 pixels
+        arrows.set_in_layout(False)
+        # in its place an invisible line from tip to tip keeps them on the picture
+        axis.plot(*(at + along).T, alpha=0, clip_on=False)
 
 
-def _radius(number: int) -> float:
-    return _RADIUS * covalent_radii[number]
-
-
-def _colour(number: int) -> np.ndarray:
-    # jmol's hydrogen is white, which has no paler shade
-    return np.array([0.78, 0.84, 0.92]) if number == 1 else jmol_colors[number]
+def _colours(shown: Structure) -> np.ndarray:
+    """(N, 3): jmol's; its hydrogen is white, which has no paler shade."""
+    hydrogen = shown.atomic_numbers[:, None] == 1
+    return np.where(hydrogen, [0.78, 0.84, 0.92], jmol_colors[shown.atomic_numbers])

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dens_ocp.results.report.figures.drawing import COLOURS, new_figure, plain
-from dens_ocp.results.report.scalars import Series, smooth, window_ends
+from dens_ocp.results.report.scalars import Series, smooth
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,14 @@ SETTINGS = (
 
 def learning_curves(
     runs: dict[str, Series],
-    every: int,
     noise_of_zero: float | None = None,
     panels: tuple[Panel, ...] = ERRORS,
 ) -> Figure:
     """Curves over the steps, two panels a row.
 
     Args:
-        runs: scalars by name of the run; a second run is drawn dashed.
-        every: the runs' ``--print-every``: the logged values are means over as many steps, of
-            which the last of each window is drawn pale, and their running mean over it.
+        runs: logged numbers by name of the run; a second run is drawn dashed. Those of training
+            are drawn pale, and their running mean over them.
         noise_of_zero: MAE of predicting no noise, Angstrom; drawn as a line.
         panels: what to draw.
     """
@@ -108,7 +106,7 @@ def learning_curves(
             for colour, (tag, label) in zip(COLOURS, panel.curves, strict=False):
                 if tag in series:
                     named = f"{label} ({name})" if len(runs) > 1 else label
-                    _line(axis, tag, series[tag], every, panel.factor, style, colour, named)
+                    _line(axis, tag, series[tag], panel.factor, style, colour, named)
         if noise_of_zero is not None and "noise MAE" in panel.title:
             axis.axhline(noise_of_zero, color="0.35", linestyle=":", label="no noise predicted")
         axis.set(title=panel.title, xlabel="step", ylabel=panel.unit)
@@ -127,7 +125,6 @@ def _line(
     axis: Axes,
     tag: str,
     curve: tuple[np.ndarray, np.ndarray],
-    every: int,
     factor: float,
     style: str,
     colour: str,
@@ -136,7 +133,6 @@ def _line(
     steps, values = curve[0], factor * curve[1]
     marker = "o" if tag.startswith("val/") else None
     if tag.startswith("train/") and tag != "train/lr":
-        steps, values = window_ends(steps, values, every)
         axis.plot(steps, values, style, color=colour, linewidth=1, alpha=0.25)
         values = smooth(values)
     axis.plot(

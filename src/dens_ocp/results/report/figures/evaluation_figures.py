@@ -1,0 +1,298 @@
+"""Pictures of an evaluation: parity, errors by the length of the force and by what structures are
+made of, relaxations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import atomic_numbers
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from dens_ocp.results.report.breakdown import KINDS, Breakdown, Group
+from dens_ocp.results.report.figures.drawing import (
+    COLOURS,
+    DENSITY_FROM,
+    MARKERS,
+    new_figure,
+    plain,
+    points,
+)
+from dens_ocp.results.report.relaxation_files import Relaxations
+
+SHOWN = 20
+"""So many groups of a kind are drawn, the most frequent ones."""
+
+FEW = 10
+"""Dots of fewer structures or atoms are hollow."""
+
+_LINEAR = 0.3  # eV/Angstrom; forces beyond it on a logarithmic scale
+_TICKS = (0.3, 1, 3, 10, 30, 100)
+_FEW = 5  # atoms in a bin of force_magnitude below which it is not drawn
+_DASHES = ("-", "--", ":")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What is drawn of a split, and its errors.
+
+    Attributes:
+        energies: (n, 2) true and predicted, eV.
+        forces: (m, 2) true and predicted components on free atoms, eV/Angstrom.
+        energy_mae: meV, or None without energies. force_mae: meV/Angstrom, likewise.
+    """
+
+    energies: np.ndarray
+    forces: np.ndarray
+    energy_mae: float | None
+    force_mae: float | None
+
+
+def parity(splits: Mapping[str, Parity], label: str = "DFT") -> Figure:
+    """Energies above, force components below, a column per split.
+
+    Args:
+        splits: by name.
+        label: where the true values come from.
+    """
+    count = len(splits)
+    figure, axes = new_figure(2, count, (3.2 * count + 0.6, 6.6))
+    energy_range = _range([each.energies for each in splits.values()])
+    for column, (name, each) in enumerate(splits.items()):
+        above, below = axes[:, column]
+        title = "no energy labels" if each.energy_mae is None else (
+            f"energy MAE {each.energy_mae:.0f} meV"
+        )  # fmt: skip
+        _scatter(above, each.energies, energy_range, COLOURS[0], size=12)
+        above.set_title(f"{name}\n{title}", fontsize=10)
+        above.set_xlabel(f"{label} energy (eV)")
+
+        title = "no force labels" if each.force_mae is None else (
+            f"force MAE {each.force_mae:.0f} meV/\u00c5"
+        )  # fmt: skip
+        limit = max(map(abs, _range([each.forces[:, :1]])))
+        _scatter(below, _bent(each.forces), (-_bent(limit), _bent(limit)), COLOURS[1], size=5)
+        below.set_title(title, fontsize=10)
+        below.set_xlabel(f"{label} force component (eV/\u00c5)")
+        _force_ticks(below, limit)
+    axes[0, 0].set_ylabel("predicted (eV)")
+    axes[1, 0].set_ylabel("predicted (eV/\u00c5)")
+    return figure
+
+
+def _range(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    everything = np.concatenate([np.ravel(each) for each in values])
+    if not len(everything):
+        return -1.0, 1.0
+    margin = 0.05 * float(np.ptp(everything)) or 1.0
+    return float(everything.min()) - margin, float(everything.max()) + margin
+
+
+def _scatter(
+    axis: Axes, pairs: np.ndarray, limits: tuple[float, float], colour: str, size: float
+) -> None:
+    axis.plot(limits, limits, color="0.5", linewidth=0.8, zorder=0)
+    inside = np.clip(pairs, *limits)  # far off predictions lie on the rim, and do not set the range
+    points(axis, inside[:, 0], inside[:, 1], colour, size, extent=(*limits, *limits))
+    if len(pairs) > DENSITY_FROM:
+        axis.plot(limits, limits, color=COLOURS[1], linewidth=0.8)
+    axis.set(xlim=limits, ylim=limits, aspect="equal")
+    plain(axis)
+
+
+def _bent(force: np.ndarray | float) -> np.ndarray | float:
+    """Most forces are near zero and a few are large: linear up to 0.3 eV/A, then logarithmic."""
+    scaled = np.abs(force) / _LINEAR
+    return np.sign(force) * np.where(scaled <= 1, scaled, 1 + np.log(np.maximum(scaled, 1)))
+
+
+def _force_ticks(axis: Axes, limit: float) -> None:
+    ticks = [tick for tick in _TICKS if tick <= limit]
+    ticks = [-tick for tick in reversed(ticks)] + [0] + ticks
+    for which in (axis.xaxis, axis.yaxis):
+        which.set_ticks([float(_bent(tick)) for tick in ticks], [f"{tick:g}" for tick in ticks])
+        which.set_minor_locator(NullLocator())
+
+
+def binned(breakdown: Breakdown, at_least: int = 1) -> np.ndarray:
+    """(bins, 3): mean length of the true force, mean length of the error (eV/Angstrom), atoms; of
+    the bins with ``at_least`` so many atoms."""
+    number, true, wrong = breakdown.magnitude.T
+    full = number >= max(at_least, 1)
+    return np.stack([true[full] / number[full], wrong[full] / number[full], number[full]], 1)
+
+
+def force_magnitude(splits: Mapping[str, Breakdown]) -> Figure:
+    """Mean length of the force error by the length of the true force, and how many atoms there are.
+
+    Args:
+        splits: by name.
+    """
+    figure, axes = new_figure(1, 2, (11, 4.2))
+    error, count = axes[0]
+    ends = []
+    for index, (split, breakdown) in enumerate(splits.items()):
+        line = binned(breakdown, _FEW)
+        line = line[line[:, 0] > 0]
+        if not len(line):
+            continue
+        style = {
+            "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)],
+            "markersize": 4, "linewidth": 1.2, "label": split,
+        }  # fmt: skip
+        error.plot(1000 * line[:, 0], 1000 * line[:, 1], **style)
+        count.plot(1000 * line[:, 0], 100 * line[:, 2] / line[:, 2].sum(), **style)
+        ends += [1000 * line[0, 0], 1000 * line[-1, 0]]
+    if ends:
+        ends = [min(ends), max(ends)]
+        error.plot(ends, ends, color="0.35", linestyle=":", label="zero predicted")
+        for axis in (error, count):
+            axis.set_xscale("log")
+        error.set_yscale("log")
+    error.set(xlabel="length of the true force (meV/\u00c5)", ylabel="mean error (meV/\u00c5)")
+    count.set(xlabel="length of the true force (meV/\u00c5)", ylabel="share of free atoms (%)")
+    for axis in (error, count):
+        plain(axis)
+    error.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def keys(splits: Mapping[str, Breakdown], kind: str) -> list[str]:
+    """Groups of all splits: elements by atomic number, tags in their order, others by frequency."""
+    count: dict[str, int] = {}
+    for each in splits.values():
+        for key, group in each.groups[kind].items():
+            count[key] = count.get(key, 0) + max(group.structures, group.atoms)
+    if kind == "element":
+        return sorted(count, key=atomic_numbers.__getitem__)
+    if kind == "tag":
+        return sorted(count, key=lambda key: key.rpartition("tag")[2])
+    return sorted(count, key=lambda key: (-count[key], key))
+
+
+def element_errors(splits: Mapping[str, Breakdown]) -> Figure:
+    """Force MAE of each element's atoms above, energy MAE of structures with it below."""
+    names = keys(splits, "element")
+    figure, axes = new_figure(2, 1, (max(7.0, 0.3 * len(names) + 2), 6.0), sharex=True)
+    for axis, attribute, unit in _measures(axes[:, 0]):
+        _dots(axis, splits, "element", names, attribute, upright=True)
+        axis.set_ylabel(unit)
+    axes[1, 0].set_xticks(range(len(names)), names)
+    axes[1, 0].set_xlim(-0.7, len(names) - 0.3)
+    _legend(axes[0, 0])
+    return figure
+
+
+def group_errors(splits: Mapping[str, Breakdown], kind: str) -> Figure:
+    """Energy and force MAE by adsorbate, surface or tag, one line each, the most frequent first."""
+    assert kind in KINDS
+    names = keys(splits, kind)[:SHOWN]
+    columns = 1 if kind == "tag" else 2
+    figure, axes = new_figure(
+        1, columns, (5.2 * columns + 0.6, 0.27 * len(names) + 1.4), sharey=True
+    )
+    for axis, attribute, unit in _measures(axes[0]):
+        _dots(axis, splits, kind, names, attribute, upright=False)
+        axis.set_xlabel(unit)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
+    _legend(axes[0, 0])
+    return figure
+
+
+def _legend(axis: Axes) -> None:
+    """Above the picture, where it hides nothing."""
+    axis.legend(
+        fontsize=8, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=0.2,
+    )  # fmt: skip
+
+
+def _measures(axes) -> list[tuple[Axes, str, str]]:
+    return list(
+        zip(axes, ("force_mae", "energy_mae"), ("force MAE (meV/\u00c5)", "energy MAE (meV)"),
+            strict=False)
+    )  # fmt: skip
+
+
+def _dots(
+    axis: Axes,
+    splits: Mapping[str, Breakdown],
+    kind: str,
+    names: list[str],
+    attribute: str,
+    upright: bool,
+) -> None:
+    number = len(splits)
+    for index, (split, breakdown) in enumerate(splits.items()):
+        shift = 0.0 if number == 1 else 0.4 * (index / (number - 1) - 0.5)
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        for few in (False, True):
+            dots = [
+                (place + shift, getattr(group, attribute))
+                for place, name in enumerate(names)
+                if (group := breakdown.groups[kind].get(name)) is not None
+                and getattr(group, attribute) is not None
+                and _is_few(group, attribute) == few
+            ]
+            at, values = zip(*dots, strict=True) if dots else ((), ())
+            across = (at, values) if upright else (values, at)
+            axis.plot(
+                *across, marker, color=colour, markersize=4.5, linestyle="none",
+                markerfacecolor="white" if few else colour, label=None if few else split,
+            )  # fmt: skip
+    plain(axis)
+    (axis.set_ylim if upright else axis.set_xlim)(0, None)
+
+
+def _is_few(group: Group, attribute: str) -> bool:
+    return (group.atoms if attribute == "force_mae" else group.structures) < FEW
+
+
+def relaxation_traces(splits: Mapping[str, Relaxations], fmax: float | None) -> Figure:
+    """Predicted energy above, largest force below, against the step; a column per split.
+
+    Energies are drawn from the labelled energy of the relaxed structure, which is the line at
+    zero; where there is none, from the last frame's.
+
+    Args:
+        splits: by name.
+        fmax: where relaxations end, eV/Angstrom; drawn as a line.
+    """
+    figure, axes = new_figure(
+        2, len(splits), (3.2 * len(splits) + 0.8, 5.6), sharex="col", sharey="row"
+    )
+    for column, (split, done) in enumerate(splits.items()):
+        above, below = axes[:, column]
+        for index, trace in enumerate(done.traces):
+            style = {
+                "color": COLOURS[index % len(COLOURS)],
+                "linestyle": _DASHES[index // len(COLOURS) % len(_DASHES)],
+                "linewidth": 1.2,
+            }
+            zero = trace.energies[-1] if trace.label is None else trace.label
+            steps = np.arange(len(trace.energies))
+            above.plot(steps, trace.energies - zero, label=trace.sid, **style)
+            above.plot(steps[-1], trace.energies[-1] - zero, ".", color=style["color"])
+            below.plot(steps, np.maximum(trace.max_forces, 1e-4), **style)
+        above.axhline(0, color="0.25", linewidth=1, linestyle=(0, (1, 1)))
+        above.set_title(f"{split}\n{_title(done)}", fontsize=10)
+        below.set(xlabel="step", yscale="log")
+        if fmax is not None:
+            below.axhline(fmax, color="0.25", linewidth=1, linestyle=(0, (1, 1)))
+        for axis in (above, below):
+            plain(axis)
+    labelled = {trace.label is not None for each in splits.values() for trace in each.traces}
+    zero = {(True,): "label", (False,): "last frame"}.get(tuple(labelled), "label or last frame")
+    axes[0, 0].set_ylabel(f"energy \u2212 {zero} (eV)")
+    axes[1, 0].set_ylabel("largest force (eV/\u00c5)")
+    return figure
+
+
+def _title(done: Relaxations) -> str:
+    if done.energy_mae is None:
+        return f"{done.systems} systems"
+    return f"energy MAE {done.energy_mae:.0f} meV"
