@@ -63,13 +63,14 @@ class DeNSLmdbDataset(LmdbDataset):
         self._in_folder = not self.path.is_file()
         counts = [len(keys) for keys in self._keys] if self._in_folder else [len(self._keys)]
         self.md_source = md_flags.source_of(options, self.path, self._first_record_has_md)
-        self._guessed_none = options.source == "auto" and self.md_source == "none"
+        self._guessed_none = options.md_source == "auto" and self.md_source == "none"
         self._flags = None
         if self.md_source == "data_log":
             self._flags = md_flags.flags_from_data_log(self.path, self._db_paths, counts)
         elif self.md_source == "files":
-            files = options.files
-            self._flags = md_flags.flags_from_files(self.path, self._db_paths, counts, files)
+            self._flags = md_flags.flags_from_files(
+                self.path, self._db_paths, counts, options.md_files
+            )
         if self._flags is not None:
             logging.info(
                 "%s: %d of %d records are MD (md_source: %s)",

@@ -12,20 +12,10 @@ from fairchem.core.modules import transforms as fairchem_transforms
 from fairchem.core.preprocessing import AtomsToGraphs
 from pydantic import BeforeValidator, Field
 
+from dens_ocp.dens.options import Section, choice, is_missing, mapping, one_of, read, unknown
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
-from dens_ocp.settings.sections.section import Section, mapping, read, unknown
-from dens_ocp.settings.sections.values import (
-    Decimal,
-    Flag,
-    Number,
-    Whole,
-    choice,
-    is_missing,
-    number,
-    one_of,
-    registered,
-)
+from dens_ocp.settings.sections.values import Decimal, Flag, Number, Whole, number, registered
 
 SPLITS = ("train", "val", "test", "relax")
 
@@ -189,6 +179,8 @@ def data_set(section: Any, where: str) -> dict[str, Any]:
         cls = registry.get_dataset_class(section["format"])
         ours = cls.__module__.startswith(("fairchem.", "dens_ocp."))
     result = read(DataSet, section, where, others=not ours)
+    if str(section.get("md_source") or "").lower() == "none":
+        result["md_source"] = "none"  # no record is MD; a null would be "auto"
     if "target" in result:
         logging.warning(
             "%s.target: %s has no effect in fairchem-core 1.10.0; key_mapping: {%s: energy} has",

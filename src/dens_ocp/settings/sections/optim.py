@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field
 
+from dens_ocp.dens.options import Section, choice, is_missing, mapping, one_of, read
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
-from dens_ocp.settings.sections.section import Section, mapping, read
 from dens_ocp.settings.sections.values import (
     Decimal,
     DecimalOrOff,
@@ -21,10 +21,7 @@ from dens_ocp.settings.sections.values import (
     NumberOrOff,
     Numbers,
     Whole,
-    choice,
     flag,
-    is_missing,
-    one_of,
 )
 
 NO_SCHEDULER = "Null"

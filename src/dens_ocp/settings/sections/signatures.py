@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from dens_ocp.dens.options import is_missing, unknown
 from dens_ocp.errors import DensError
-from dens_ocp.settings.sections.section import unknown
-from dens_ocp.settings.sections.values import flag, is_missing, number, whole
+from dens_ocp.settings.sections.values import flag, number, whole
 
 _PLAIN = {int, float, bool, str, type(None)}
 

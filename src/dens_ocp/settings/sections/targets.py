@@ -10,17 +10,9 @@ from typing import Any
 from fairchem.core.modules import evaluator
 from pydantic import Field
 
+from dens_ocp.dens.options import Section, choice, is_missing, mapping, one_of, read
 from dens_ocp.errors import DensError, nearest
-from dens_ocp.settings.sections.section import Section, mapping, read
-from dens_ocp.settings.sections.values import (
-    Flag,
-    Number,
-    Whole,
-    choice,
-    is_missing,
-    one_of,
-    registered,
-)
+from dens_ocp.settings.sections.values import Flag, Number, Whole, registered
 
 _LEVELS = {"energy": "system", "forces": "atom"}
 
