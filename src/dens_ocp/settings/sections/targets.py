@@ -3,15 +3,16 @@ measured."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from fairchem.core.modules import evaluator
 from pydantic import Field
 
 from dens_ocp.dens.options import Section, choice, is_missing, mapping, one_of, read
 from dens_ocp.errors import DensError, nearest
+from dens_ocp.settings import best_metric
+from dens_ocp.settings.best_metric import METRICS
+from dens_ocp.settings.defaults import metric_names
 from dens_ocp.settings.sections.values import Flag, Number, Whole, registered
 
 _LEVELS = {"energy": "system", "forces": "atom"}
@@ -117,7 +118,7 @@ def metrics(block: Any, where: str = "evaluation_metrics") -> dict[str, Any]:
     section = read(Metrics, block, where, example="{metrics: {forces: [mae]}}")
     if "metrics" not in section:
         return section
-    inside, known = f"{where}.metrics", _metric_functions()
+    inside = f"{where}.metrics"
     result: dict[str, list[str]] = {}
     for target, functions in mapping(section["metrics"], inside, "{forces: [mae]}").items():
         functions = [functions] if isinstance(functions, str) else functions
@@ -126,33 +127,13 @@ def metrics(block: Any, where: str = "evaluation_metrics") -> dict[str, Any]:
         if not isinstance(functions, (list, tuple)):
             raise DensError(f"{inside}.{target}: {functions!r} is not a list of metrics")
         try:
-            result[target] = [choice(function, known) for function in functions]
+            result[target] = [choice(function, METRICS) for function in functions]
         except ValueError as error:
             raise DensError(f"{inside}.{target}: {list(functions)!r} {error}") from None
     section["metrics"] = result
     if result and "primary_metric" in section:
-        _check_primary(section["primary_metric"], result, where)
+        best_metric.check(section["primary_metric"], metric_names(result), where)
     return section
-
-
-def _check_primary(primary: str, metrics: Mapping[str, list[str]], where: str) -> None:
-    given = [
-        name if target in name or target == "misc" else f"{target}_{name}"
-        for target, functions in metrics.items()
-        for name in functions
-    ]
-    if primary not in (*given, "loss"):
-        near = nearest(primary, given) or f"; there are {', '.join(given)}"
-        raise DensError(f"{where}.primary_metric: {primary!r} is none of {where}.metrics{near}")
-
-
-def _metric_functions() -> list[str]:
-    return [
-        name
-        for name, function in vars(evaluator).items()
-        if inspect.isfunction(function)
-        and list(inspect.signature(function).parameters)[:3] == ["prediction", "target", "key"]
-    ]
 
 
 def check_together(config: Mapping[str, Any]) -> None:
