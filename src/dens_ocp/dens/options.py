@@ -41,6 +41,18 @@ def choice(value: Any, known: Iterable[str]) -> str:
     raise ValueError(f"is not known{near}{listed}")
 
 
+def chosen(value: Any, known: Iterable[str], where: str) -> str:
+    """:func:`choice` of the option ``where``.
+
+    Raises:
+        DensError: none.
+    """
+    try:
+        return choice(value, known)
+    except ValueError as error:
+        raise DensError(f"{where}: {value!r} {error}") from None
+
+
 def one_of(*known: str) -> Any:
     """Type of a word that is one of ``known``, in any case of its letters."""
     return Annotated[str, BeforeValidator(lambda value: choice(value, known))]

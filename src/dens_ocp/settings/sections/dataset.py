@@ -12,7 +12,7 @@ from fairchem.core.modules import transforms as fairchem_transforms
 from fairchem.core.preprocessing import AtomsToGraphs
 from pydantic import BeforeValidator, Field
 
-from dens_ocp.dens.options import Section, choice, is_missing, mapping, one_of, read, unknown
+from dens_ocp.dens.options import Section, chosen, is_missing, mapping, one_of, read, unknown
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
 from dens_ocp.settings.sections.values import Decimal, Flag, Number, Whole, number, registered
@@ -215,10 +215,7 @@ def data_format(name: Any, where: str) -> str:
     name = _OLD_FORMATS.get(str(name), str(name))
     if "." in name:
         return name
-    try:
-        return choice(name, registered("dataset", name))
-    except ValueError as error:
-        raise DensError(f"{where}: {name!r} {error}") from None
+    return chosen(name, registered("dataset", name), where)
 
 
 def _transforms(block: Any, where: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field
 
-from dens_ocp.dens.options import Section, choice, is_missing, mapping, one_of, read
+from dens_ocp.dens.options import Section, choice, chosen, is_missing, mapping, one_of, read
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
 from dens_ocp.settings.sections.values import (
@@ -273,12 +273,9 @@ def _class(
     if is_missing(name) and name != NO_SCHEDULER:
         block.pop(option, None)
         return None
-    try:
-        name = choice(name, (*known, NO_SCHEDULER) if option == "scheduler" else known)
-    except ValueError as error:
-        raise DensError(f"{where}.{option}: {name!r} {error}") from None
-    block[option] = name
-    return known.get(name)
+    words = (*known, NO_SCHEDULER) if option == "scheduler" else known
+    block[option] = chosen(name, words, f"{where}.{option}")
+    return known.get(block[option])
 
 
 def _schedulers() -> dict[str, type]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dens_ocp.dens.options import Section, choice, is_missing, mapping, one_of, read
+from dens_ocp.dens.options import Section, chosen, is_missing, mapping, one_of, read
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings import best_metric
 from dens_ocp.settings.best_metric import METRICS
@@ -102,10 +102,7 @@ def _loss(options: Any, where: str) -> dict[str, Any]:
         if name not in loss:
             raise DensError(f"{where}.{name} is missing; for example {example}")
     if "." not in loss["fn"]:
-        try:
-            loss["fn"] = choice(loss["fn"], registered("loss", loss["fn"]))
-        except ValueError as error:
-            raise DensError(f"{where}.fn: {loss['fn']!r} {error}") from None
+        loss["fn"] = chosen(loss["fn"], registered("loss", loss["fn"]), f"{where}.fn")
     return loss
 
 
@@ -126,10 +123,7 @@ def metrics(block: Any, where: str = "evaluation_metrics") -> dict[str, Any]:
             continue
         if not isinstance(functions, (list, tuple)):
             raise DensError(f"{inside}.{target}: {functions!r} is not a list of metrics")
-        try:
-            result[target] = [choice(function, METRICS) for function in functions]
-        except ValueError as error:
-            raise DensError(f"{inside}.{target}: {list(functions)!r} {error}") from None
+        result[target] = [chosen(each, METRICS, f"{inside}.{target}") for each in functions]
     section["metrics"] = result
     if result and "primary_metric" in section:
         best_metric.check(section["primary_metric"], metric_names(result), where)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from dens_ocp.dens.options import Section, choice, is_missing, mapping, one_of, read
+from dens_ocp.dens.options import Section, chosen, is_missing, mapping, one_of, read
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings.sections.dataset import data_format
 from dens_ocp.settings.sections.values import Flag, Number, Whole, registered
@@ -125,7 +125,4 @@ def logger(value: Any, where: str = "logger") -> Any:
 def _logger_name(name: str, where: str) -> str:
     if "." in name:
         return name
-    try:
-        return choice(name, [*registered("logger", name), "wandb_singleton"])
-    except ValueError as error:
-        raise DensError(f"{where}: {name!r} {error}") from None
+    return chosen(name, [*registered("logger", name), "wandb_singleton"], where)

@@ -18,8 +18,7 @@ from ase import Atoms
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from dens_ocp.data.dataset_reference import WRITTEN_BY
-from dens_ocp.data.made_boxes import DESCRIPTION, LARGEST_CUTOFF
+from dens_ocp.data.dataset_reference import DESCRIPTION, LARGEST_CUTOFF, WRITTEN_BY
 from dens_ocp.data.records.oc20_records import add_s2ef_labels, geometry, write_lmdb, write_metadata
 from dens_ocp.errors import DensError
 from dens_ocp.tools.data import energy_reference
