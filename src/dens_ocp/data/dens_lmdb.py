@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import logging
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from dens_ocp.data.checks import check_lmdb_source
 from dens_ocp.data.lmdb_environment import LmdbEnvironment
 from dens_ocp.data.records import record_pickles
 from dens_ocp.data.records.reading_errors import explained
+from dens_ocp.data.records.record_ids import env_and_key, place_of
 from dens_ocp.errors import DensError
 
 _fairchems_getitem = FunctionType(
@@ -98,7 +98,7 @@ class DeNSLmdbDataset(LmdbDataset):
             return data
         if self._guessed_none and getattr(data, "md", None) is not None:
             raise DensError(
-                f"{self._name_of(idx)} has an attribute md, the first record has none; give all "
+                f"{place_of(self, idx)} has an attribute md, the first record has none; give all "
                 "records one, or say md_source: none"
             )
         data.md = 0 if self._flags is None else int(self._flags[idx])
@@ -110,8 +110,8 @@ class DeNSLmdbDataset(LmdbDataset):
         except Exception as error:  # of fairchem's method, or of what a pickle holds
             raise explained(self, idx, error) from error
         if self.sharded and self._in_folder:
-            db, key = self._place_of(idx)
-            data.id = f"{db}_{key}"
+            env, key = env_and_key(self, idx)
+            data.id = f"{self.envs.index(env)}_{key}"
         return data
 
     def _first_record_has_md(self) -> bool:
@@ -123,22 +123,10 @@ class DeNSLmdbDataset(LmdbDataset):
         if value not in (0, 1):
             shown = "no attribute md" if value is None else f"md: {value!r}"
             raise DensError(
-                f"{self._name_of(idx)} has {shown}; md_source: records needs md 0 or 1 in every "
+                f"{place_of(self, idx)} has {shown}; md_source: records needs md 0 or 1 in every "
                 "record"
             )
         return int(value)
-
-    def _place_of(self, idx: int) -> tuple[int, int]:
-        """Number of the file and key of the record."""
-        idx = int(self.indices[idx])
-        if not self._in_folder:
-            return 0, self._keys[idx]
-        db = bisect.bisect(self._keylen_cumulative, idx)
-        return db, self._keys[db][idx - (self._keylen_cumulative[db - 1] if db else 0)]
-
-    def _name_of(self, idx: int) -> str:
-        db, key = self._place_of(idx)
-        return f"record {key} of {self._db_paths[db]}"
 
     # ---- shards ----------------------------------------------------------------------------
 

@@ -9,9 +9,7 @@ from typing import Any
 import yaml
 
 from dens_ocp.auto.evidence import Evidence, observe
-from dens_ocp.auto.paper import NOTE, PAPER
-from dens_ocp.auto.pick import Picks, pick
-from dens_ocp.auto.resolve import force_coefficient
+from dens_ocp.auto.resolve import NOTE, PAPER, Picks, force_coefficient, pick
 from dens_ocp.errors import DensError
 from dens_ocp.results.scores.text_table import format_table
 from dens_ocp.settings import run_config

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from dens_ocp.data.records.reading_errors import explained, place_of
+from dens_ocp.data.records.reading_errors import explained
 from dens_ocp.data.records.record_checks import RecordRules, check_record
 from dens_ocp.data.records.record_forms import KEY_MAPPING, put_right, rename_labels
+from dens_ocp.data.records.record_ids import place_of
 from dens_ocp.errors import DensError
 
 

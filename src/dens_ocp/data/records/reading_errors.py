@@ -5,26 +5,14 @@ Looked at only after an error, by reading what there is once more.
 
 from __future__ import annotations
 
-import bisect
 import pickle
 from typing import Any
 
 from torch_geometric.data import Data
 
 from dens_ocp.data.records import record_pickles
+from dens_ocp.data.records.record_ids import env_and_key, place_of
 from dens_ocp.errors import DensError
-
-
-def place_of(dataset: Any, idx: int) -> str:
-    """Where the record ``idx`` of a fairchem data set lies: file and key, row or number."""
-    if hasattr(dataset, "db_ids"):
-        path, row = _row_of(dataset, idx)
-        return f"row {row} of {path}"
-    found = _env_and_key(dataset, idx)
-    if found is not None:
-        env, key = found
-        return f"record {key} of {env.path()}"
-    return f"record {idx} of {getattr(dataset, 'config', {}).get('src', type(dataset).__name__)}"
 
 
 def explained(dataset: Any, idx: int, error: Exception) -> DensError:
@@ -46,25 +34,8 @@ def explained(dataset: Any, idx: int, error: Exception) -> DensError:
     return DensError(f"{place} {reason}")
 
 
-# ---- LMDB --------------------------------------------------------------------------------------
-
-
-def _env_and_key(dataset: Any, idx: int) -> tuple[Any, int] | None:
-    keys = getattr(dataset, "_keys", None)
-    if keys is None:
-        return None
-    # fairchem's oc22_lmdb takes no notice of its own indices
-    sharded = getattr(dataset, "sharded", False)
-    number = int(dataset.indices[idx]) if sharded else int(idx)
-    envs = getattr(dataset, "envs", None)
-    if not envs:
-        return dataset.env, keys[number]
-    db = bisect.bisect(dataset._keylen_cumulative, number)
-    return envs[db], keys[db][number - (dataset._keylen_cumulative[db - 1] if db else 0)]
-
-
 def _reason_in_lmdb(dataset: Any, idx: int) -> str | None:
-    found = _env_and_key(dataset, idx)
+    found = env_and_key(dataset, idx)
     if found is None:
         return None
     env, key = found
@@ -110,16 +81,6 @@ def _reason_in_lmdb(dataset: Any, idx: int) -> str | None:
                     "records"
                 )
     return None
-
-
-# ---- ASE ---------------------------------------------------------------------------------------
-
-
-def _row_of(dataset: Any, idx: int) -> tuple[Any, Any]:
-    number = int(dataset.ids[idx])
-    db = bisect.bisect(dataset._idlen_cumulative, number)
-    row = dataset.db_ids[db][number - (dataset._idlen_cumulative[db - 1] if db else 0)]
-    return getattr(dataset.dbs[db], "filename", dataset.dbs[db]), row
 
 
 def _reason_in_ase_db(dataset: Any, idx: int, error: Exception) -> str | None:
