@@ -133,6 +133,25 @@ def read(
     return given | {name: getattr(values, name) for name in given if name in known}
 
 
+def need(
+    given: Collection[str], names: Iterable[str], model: type[Section], where: str, why: str = ""
+) -> None:
+    """Make sure that options without a default are given.
+
+    Args:
+        given: names of those that are. names: of those that have to be.
+        model: of the block, which has an example of each.
+        where: name of the block. why: they have to be; both for the message.
+
+    Raises:
+        DensError: one is missing.
+    """
+    for name in names:
+        if name not in given:
+            (example, *_) = model.model_fields[name].examples
+            raise DensError(f"{where}.{name} is missing{why}; for example {example}")
+
+
 def _reports(model: type[Section], error: ValidationError, where: str) -> list[str]:
     reports = {}
     for entry in error.errors():

@@ -80,7 +80,7 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         return _refuse(dens_ocp.broken_installation)
     from fairchem.core.common.flags import flags
 
-    from dens_ocp.settings import needed_data
+    from dens_ocp.settings import config_file
     from dens_ocp.settings.configured_references import keeping_settings
 
     parser = flags.get_parser()
@@ -91,7 +91,7 @@ def fairchem_main(argv: list[str] | None = None) -> int:
         overrides = keeping_settings(overrides)
         config = _config(args.config_yml, overrides)
         _check_settings(config)
-        needed_data.check(args.mode, config)
+        config_file.check_needed_data(args.mode, config)
         return _run(args, [*overrides, *_dotted_trainer(config)])
     except (DensError, OSError) as error:
         told = error if isinstance(error, DensError) else no_place(error)

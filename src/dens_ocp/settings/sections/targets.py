@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dens_ocp.dens.options import Section, chosen, is_missing, mapping, one_of, read
+from dens_ocp.dens.options import Section, chosen, is_missing, mapping, need, one_of, read
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings import best_metric
 from dens_ocp.settings.best_metric import METRICS
@@ -35,7 +35,7 @@ class Output(Section):
 class Loss(Section):
     """``loss_functions.<target>``."""
 
-    fn: str = "mae"
+    fn: str = Field("mae", examples=["mae"])
     coefficient: Number = Field(1, ge=0, examples=[100])
     reduction: one_of("mean", "sum") = "mean"
 
@@ -98,9 +98,7 @@ def losses(block: Any, where: str = "loss_functions") -> list[dict[str, Any]]:
 
 def _loss(options: Any, where: str) -> dict[str, Any]:
     loss = read(Loss, options, where, example="{fn: mae, coefficient: 2}")
-    for name, example in (("fn", "mae"), ("coefficient", 1)):
-        if name not in loss:
-            raise DensError(f"{where}.{name} is missing; for example {example}")
+    need(loss, ("fn", "coefficient"), Loss, where)
     if "." not in loss["fn"]:
         loss["fn"] = chosen(loss["fn"], registered("loss", loss["fn"]), f"{where}.fn")
     return loss
