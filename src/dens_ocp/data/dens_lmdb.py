@@ -17,7 +17,7 @@ from dens_ocp.data import md_flags
 from dens_ocp.data.checks import check_lmdb_source
 from dens_ocp.data.lmdb_environment import LmdbEnvironment
 from dens_ocp.data.records import record_pickles
-from dens_ocp.data.records.reading_errors import explained
+from dens_ocp.data.records.named_records import explained
 from dens_ocp.data.records.record_ids import env_and_key, place_of
 from dens_ocp.errors import DensError
 
