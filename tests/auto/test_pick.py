@@ -8,8 +8,7 @@ import torch
 from torch_geometric.data import Data
 
 from dens_ocp.auto.evidence import Evidence, observe, sample, superposed
-from dens_ocp.auto.pick import pick, rounded
-from dens_ocp.auto.resolve import force_coefficient, resolve
+from dens_ocp.auto.resolve import force_coefficient, pick, resolve, rounded
 from dens_ocp.dens.config import DeNSConfig, parse_dens_config
 from dens_ocp.errors import DensError
 from tests.conftest import slab

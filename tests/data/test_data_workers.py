@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
 from dens_ocp.data.lmdb_environment import LmdbEnvironment, reopen_in_each_process
 from dens_ocp.data.records.named_records import read_with
+from dens_ocp.data.records.record_ids import env_and_key
 from dens_ocp.errors import DensError
 
 SHARDS = [1, 2] * 20
@@ -47,8 +48,8 @@ class WhoReads(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         self.records[index]
-        db, _ = self.records._place_of(index)
-        return os.getpid(), self.records.envs[db]._process
+        env, _ = env_and_key(self.records, index)
+        return os.getpid(), env._process
 
 
 def test_many_files_are_opened_by_the_process_that_reads(write):

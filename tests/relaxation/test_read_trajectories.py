@@ -8,8 +8,8 @@ import pytest
 from ase.io import Trajectory
 
 from dens_ocp.errors import DensError
-from dens_ocp.relaxation import trajectories, trajectory_files
-from dens_ocp.relaxation.read_trajectories import (
+from dens_ocp.relaxation import trajectories
+from dens_ocp.relaxation.trajectories import (
     energies_of_trajectories,
     positions_of_trajectories,
     read_relaxed,
@@ -78,7 +78,7 @@ def test_the_number_of_systems_is_known(folder):
     """The folder holds two; a run that was killed between two batches has relaxed no more."""
     for systems, there in ((2, True), (None, True), (3, False)):
         trajectories.claim(folder, {"weights": "a"}, overwrite=True, systems=systems)
-        assert trajectory_files.number_of_systems(folder) == systems
+        assert trajectories.number_of_systems(folder) == systems
         trajectories.claim(folder, {"weights": "a"}, systems=systems)  # goes on
         if there:
             assert len(energies_of_trajectories(folder)) == 2

@@ -267,6 +267,13 @@ def test_what_can_be_put_right_is():
     assert config["optim"] == {"scheduler": "Null", "clip_grad_norm": 0, "max_epochs": 4}
 
 
+@pytest.mark.parametrize("word", ["none", "None", None])
+def test_no_record_is_md_is_not_the_same_as_nothing(word):
+    train = {"format": "dens_lmdb", "src": "data", "md_source": word}
+    left = run.checked({"dataset": {"train": train}})["dataset"]["train"].get("md_source")
+    assert left == (None if word is None else "none")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -319,5 +326,6 @@ def test_milestones_count_steps(optim, words):
 )
 def test_names_of_fairchem_in_a_process_that_has_imported_nothing_of_it(call):
     """They are registered when fairchem's modules are imported, which a run does later."""
-    program = f"from dens_ocp.settings import dataset, run, targets, task; {call}"
+    imports = "from dens_ocp.settings import run; from dens_ocp.settings.sections import "
+    program = f"{imports}dataset, targets, task; {call}"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

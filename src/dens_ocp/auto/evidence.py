@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ase.geometry import find_mic
 
-from dens_ocp.data.distances import nearest_neighbour
+from dens_ocp.data.records.plausible_units import nearest_neighbour
 from dens_ocp.errors import DensError
 
 _WINDOWS, _WINDOW = 128, 8

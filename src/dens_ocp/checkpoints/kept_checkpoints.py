@@ -12,7 +12,6 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,13 +136,9 @@ def _content(path: Path) -> dict[str, Any] | None:
 
 
 def _aside(path: Path) -> Path:
-    names = (path.with_name(f"replaced{mark}.{path.name}") for mark in _marks())
+    marks = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    names = (path.with_name(f"replaced{mark}.{path.name}") for mark in marks)
     return next(name for name in names if not name.exists())
-
-
-def _marks() -> Iterator[str]:
-    yield ""
-    yield from (f"-{number}" for number in itertools.count(2))
 
 
 def remove_unfinished(folder: str | os.PathLike[str]) -> None:

@@ -23,6 +23,7 @@ LMDB_FORMATS = ("lmdb", "single_point_lmdb", "trajectory_lmdb", "oc22_lmdb", "de
 ASE_FORMATS = ("ase_db", "ase_read", "ase_read_multi")
 """Names of fairchem's data sets of ASE's files."""
 
+_AS_ASE = "set format: ase_db, and a2g_args: {r_energy: True, r_forces: True} to train on it"
 _SIDE_FILES = ("metadata_path", "lin_ref", "oc20_ref")
 
 
@@ -94,11 +95,15 @@ def _check_ase_source(section: Mapping[str, Any], form: str, option: str) -> Non
                     "path"
                 )
         elif not path.is_file() and not (len(sources) == 1 and glob.glob(str(each))):
-            parent = next(folder for folder in path.absolute().parents if folder.exists())
-            raise DensError(
-                f"{option}: {path} does not exist (the first folder of it that does: {parent}); "
-                "correct the path"
-            )
+            raise _not_there(path, option)
+
+
+def _not_there(path: Path, option: str) -> DensError:
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    return DensError(
+        f"{option}: {path} does not exist (the first folder of it that does: {parent}); correct "
+        "the path"
+    )
 
 
 def check_lmdb_source(src: Any, option: str) -> list[Path]:
@@ -120,11 +125,7 @@ def check_lmdb_source(src: Any, option: str) -> list[Path]:
         raise DensError(f"{option}: {src!r} is not the path of a folder with *.lmdb or of one file")
     path = Path(src)
     if not path.exists():
-        parent = next(folder for folder in path.absolute().parents if folder.exists())
-        raise DensError(
-            f"{option}: {path} does not exist (the first folder of it that does: {parent}); "
-            "correct the path"
-        )
+        raise _not_there(path, option)
     paths = [path] if path.is_file() else sorted(path.glob("*.lmdb"))
     if not paths:
         try:
@@ -135,7 +136,7 @@ def check_lmdb_source(src: Any, option: str) -> list[Path]:
         if any(name.endswith((".aselmdb", ".db")) for name in others):
             raise DensError(
                 f"{option}: the folder {path} has no *.lmdb file but databases of ASE's ({holds}); "
-                "set format: ase_db, and a2g_args: {r_energy: True, r_forces: True} to train on it"
+                f"{_AS_ASE}"
             )
         raise DensError(
             f"{option}: the folder {path} has no *.lmdb file (it holds {holds}); name the folder "
@@ -171,10 +172,7 @@ def _count_records(path: Path, option: str) -> int:
         raise DensError(f"{option}: {path} cannot be opened as an LMDB: {error}") from None
     names = [name for name in keys if name != "length"]
     if "nextid" in names:
-        raise DensError(
-            f"{option}: {path} is a database of ASE's, and no LMDB of OCP's; set format: ase_db, "
-            "and a2g_args: {r_energy: True, r_forces: True} to train on it"
-        )
+        raise DensError(f"{option}: {path} is a database of ASE's, and no LMDB of OCP's; {_AS_ASE}")
     if names and not starts:
         raise DensError(
             f"{option}: {path} has no key '0' (it has {', '.join(names[:3])}, ...): fairchem reads "

@@ -1,14 +1,15 @@
-"""What ``dens-ocp data`` subtracted from the energies of a data set, and a calculator adds again.
+"""``dataset.json`` of ``dens-ocp data``: what it subtracted from energies, how large its boxes are.
 
-The labels of such a data set are total energies less a constant for each element
-(``dataset.json``). Training, validation, predictions and relaxations are of these labels; in ASE an
-energy is a total energy.
+The labels of such a data set are total energies less a constant for each element. Training,
+validation, predictions and relaxations are of these labels; in ASE an energy is a total energy, to
+which a calculator adds the constants again.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,11 @@ from typing import Any
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 
-from dens_ocp.data.made_boxes import DESCRIPTION
+from dens_ocp.errors import DensError
 
+DESCRIPTION = "dataset.json"
+"""Beside the folders ``train``, ``val`` and ``test`` of a converted data set."""
+LARGEST_CUTOFF = "box_is_enough_for_a_cutoff_of_Angstrom"
 WRITTEN_BY = "dens-ocp data"
 CHECKPOINT_ENTRY = "energy_reference"
 
@@ -64,17 +68,24 @@ def beside(src: Any) -> DatasetReference | None:
         src = src[0]
     if not src or not isinstance(src, (str, Path)):
         return None
-    for folder in [Path(src), *Path(src).parents][:3]:
+    described = _description(Path(src))
+    if described.get("written_by") != WRITTEN_BY:
+        return None
+    by_symbol = (described.get("energy") or {}).get("reference_eV") or {}
+    coefficients = {atomic_numbers[name]: float(value) for name, value in by_symbol.items()}
+    return DatasetReference(coefficients) if coefficients else None
+
+
+def _description(src: Path) -> dict[str, Any]:
+    """Of the data set of which ``src`` is a folder or a file; nothing where there is none."""
+    for folder in [src, *src.parents][:3]:
         try:
-            description = json.loads((folder / DESCRIPTION).read_text())
+            described = json.loads((folder / DESCRIPTION).read_text())
         except (OSError, ValueError):
             continue
-        if not isinstance(description, dict) or description.get("written_by") != WRITTEN_BY:
-            continue
-        by_symbol = (description.get("energy") or {}).get("reference_eV") or {}
-        coefficients = {atomic_numbers[name]: float(value) for name, value in by_symbol.items()}
-        return DatasetReference(coefficients) if coefficients else None
-    return None
+        if isinstance(described, dict):
+            return described
+    return {}
 
 
 def entry(reference: DatasetReference | None) -> dict[int, float] | None:
@@ -93,3 +104,30 @@ def of_checkpoint(checkpoint: Mapping[str, Any]) -> DatasetReference | None:
         return DatasetReference(dict(coefficients)) if coefficients else None
     dataset = (checkpoint.get("config") or {}).get("dataset")
     return beside(dataset.get("src")) if isinstance(dataset, Mapping) else None
+
+
+def check_box(src: object, cutoff: float | None, where: str) -> None:
+    """Make sure that no atom of a molecule in a box sees an image.
+
+    Args:
+        src: of a data set: folder or file. Only what ``dens-ocp data`` wrote says what its boxes
+            are enough for; others pass.
+        cutoff: how far the model sees across the boundaries of the box, Angstrom; None: it does
+            not.
+        where: the config section, for messages.
+
+    Raises:
+        DensError: the cutoff is larger than the box allows.
+    """
+    if cutoff is None or not isinstance(src, (str, os.PathLike)):
+        return
+    described = _description(Path(src))
+    largest, box = described.get(LARGEST_CUTOFF), described.get("box_Angstrom")
+    # rounding of a cutoff that fits exactly
+    if isinstance(largest, (int, float)) and cutoff > largest + 1e-6:
+        raise DensError(
+            f"{where}: {src} holds structures in an empty box of {box:g} Angstrom, in which a "
+            f"model that sees more than {largest:.2f} Angstrom far sees their images, and this "
+            f"model sees {cutoff:g} far (max_radius or cutoff); convert them with --cutoff "
+            f"{cutoff:g}, or take a smaller cutoff"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import logging
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,8 @@ from dens_ocp.data import md_flags
 from dens_ocp.data.checks import check_lmdb_source
 from dens_ocp.data.lmdb_environment import LmdbEnvironment
 from dens_ocp.data.records import record_pickles
-from dens_ocp.data.records.reading_errors import explained
+from dens_ocp.data.records.named_records import explained
+from dens_ocp.data.records.record_ids import env_and_key, place_of
 from dens_ocp.errors import DensError
 
 _fairchems_getitem = FunctionType(
@@ -63,13 +63,14 @@ class DeNSLmdbDataset(LmdbDataset):
         self._in_folder = not self.path.is_file()
         counts = [len(keys) for keys in self._keys] if self._in_folder else [len(self._keys)]
         self.md_source = md_flags.source_of(options, self.path, self._first_record_has_md)
-        self._guessed_none = options.source == "auto" and self.md_source == "none"
+        self._guessed_none = options.md_source == "auto" and self.md_source == "none"
         self._flags = None
         if self.md_source == "data_log":
             self._flags = md_flags.flags_from_data_log(self.path, self._db_paths, counts)
         elif self.md_source == "files":
-            files = options.files
-            self._flags = md_flags.flags_from_files(self.path, self._db_paths, counts, files)
+            self._flags = md_flags.flags_from_files(
+                self.path, self._db_paths, counts, options.md_files
+            )
         if self._flags is not None:
             logging.info(
                 "%s: %d of %d records are MD (md_source: %s)",
@@ -97,7 +98,7 @@ class DeNSLmdbDataset(LmdbDataset):
             return data
         if self._guessed_none and getattr(data, "md", None) is not None:
             raise DensError(
-                f"{self._name_of(idx)} has an attribute md, the first record has none; give all "
+                f"{place_of(self, idx)} has an attribute md, the first record has none; give all "
                 "records one, or say md_source: none"
             )
         data.md = 0 if self._flags is None else int(self._flags[idx])
@@ -109,8 +110,8 @@ class DeNSLmdbDataset(LmdbDataset):
         except Exception as error:  # of fairchem's method, or of what a pickle holds
             raise explained(self, idx, error) from error
         if self.sharded and self._in_folder:
-            db, key = self._place_of(idx)
-            data.id = f"{db}_{key}"
+            env, key = env_and_key(self, idx)
+            data.id = f"{self.envs.index(env)}_{key}"
         return data
 
     def _first_record_has_md(self) -> bool:
@@ -122,22 +123,10 @@ class DeNSLmdbDataset(LmdbDataset):
         if value not in (0, 1):
             shown = "no attribute md" if value is None else f"md: {value!r}"
             raise DensError(
-                f"{self._name_of(idx)} has {shown}; md_source: records needs md 0 or 1 in every "
+                f"{place_of(self, idx)} has {shown}; md_source: records needs md 0 or 1 in every "
                 "record"
             )
         return int(value)
-
-    def _place_of(self, idx: int) -> tuple[int, int]:
-        """Number of the file and key of the record."""
-        idx = int(self.indices[idx])
-        if not self._in_folder:
-            return 0, self._keys[idx]
-        db = bisect.bisect(self._keylen_cumulative, idx)
-        return db, self._keys[db][idx - (self._keylen_cumulative[db - 1] if db else 0)]
-
-    def _name_of(self, idx: int) -> str:
-        db, key = self._place_of(idx)
-        return f"record {key} of {self._db_paths[db]}"
 
     # ---- shards ----------------------------------------------------------------------------
 

@@ -31,24 +31,45 @@ import glob
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, model_validator
 
+from dens_ocp.dens.options import Section, one_of, parsed
 from dens_ocp.errors import DensError, nearest
 
 SOURCES = ("auto", "data_log", "files", "records", "none")
 OPTIONS = ("md_source", "md_files")
 
 
-@dataclass(frozen=True)
-class MdOptions:
-    """The options above, checked: ``source`` one of :data:`SOURCES`, ``files`` as given."""
+def _entries(files: Any) -> tuple[str, ...]:
+    files = [files] if isinstance(files, (str, os.PathLike)) else files
+    if not isinstance(files, (list, tuple)):
+        raise ValueError("is not a list of .lmdb files, globs or folders")
+    return tuple(str(entry) for entry in files)
 
-    source: str
-    files: tuple[str, ...]
+
+class MdOptions(Section):
+    """The options above."""
+
+    md_source: one_of(*SOURCES) = "auto"
+    md_files: Annotated[tuple[str, ...], BeforeValidator(_entries)] = ()
+
+    @model_validator(mode="after")
+    def _together(self) -> MdOptions:
+        if self.md_files and self.md_source in ("data_log", "records"):
+            raise ValueError(
+                f"has md_source: {self.md_source} and md_files both given; keep one of them "
+                "(md_files alone is enough)"
+            )
+        if not self.md_files and self.md_source == "files":
+            raise ValueError(
+                "has md_source: files, which needs md_files, a list of .lmdb files, globs or "
+                "folders"
+            )
+        return self
 
 
 def parse_md_options(config: Mapping[str, Any]) -> MdOptions:
@@ -66,26 +87,8 @@ def parse_md_options(config: Mapping[str, Any]) -> MdOptions:
                 f"unknown option {word} of a dens_lmdb data set{nearest(word, OPTIONS)} "
                 f"(known: {', '.join(OPTIONS)})"
             )
-    given = config.get("md_source")
-    source = "auto" if given is None else str(given).lower()
-    if source not in SOURCES:
-        raise DensError(
-            f"md_source: {given!r} is not known{nearest(source, SOURCES)} "
-            f"(known: {', '.join(SOURCES)})"
-        )
-    files = config.get("md_files")
-    if isinstance(files, (str, os.PathLike)):
-        files = [files]
-    if files is not None and not isinstance(files, (list, tuple)):
-        raise DensError(f"md_files: {files!r} is not a list of .lmdb files, globs or folders")
-    if files and source in ("data_log", "records"):
-        raise DensError(
-            f"md_source: {source} and md_files are both given; keep one of them "
-            "(md_files alone is enough)"
-        )
-    if not files and source == "files":
-        raise DensError("md_source: files needs md_files, a list of .lmdb files, globs or folders")
-    return MdOptions(source, tuple(str(entry) for entry in files or ()))
+    given = {name: config[name] for name in OPTIONS if name in config}
+    return parsed(MdOptions, given, "a dens_lmdb data set")
 
 
 def without_inherited_md(section: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,9 +105,9 @@ def without_inherited_md(section: Mapping[str, Any], train: Mapping[str, Any]) -
 
 def source_of(options: MdOptions, src: Path, first_record_has_md: Callable[[], bool]) -> str:
     """What ``md_source: auto`` means for the data set ``src``."""
-    if options.source != "auto":
-        return options.source
-    if options.files:
+    if options.md_source != "auto":
+        return options.md_source
+    if options.md_files:
         return "files"
     if _own_log(src) if src.is_file() else _named_logs(src):
         return "data_log"

@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 from fairchem.core.common.registry import registry
 from fairchem.core.datasets.base_dataset import create_dataset
 
-from dens_ocp.data.made_boxes import check_box
+from dens_ocp.data.dataset_reference import check_box
 from dens_ocp.data.records.record_checks import RecordRules
 from dens_ocp.errors import DensError
 
@@ -84,7 +84,7 @@ def is_periodic(model: Any) -> bool:
 
 
 def check_box_of(model: Any, src: object, split: str) -> None:
-    """:func:`dens_ocp.data.made_boxes.check_box` for a model."""
+    """:func:`dens_ocp.data.dataset_reference.check_box` for a model."""
     seen = getattr(getattr(model, "backbone", model), "cutoff", None)
     if is_periodic(model) and isinstance(seen, (int, float)):
         check_box(src, float(seen), f"dataset.{split}.src")

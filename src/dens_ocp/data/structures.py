@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from dens_ocp.data.checks import check_dataset_paths
 from dens_ocp.data.records.named_records import read_with
+from dens_ocp.data.records.record_ids import plain, record_id
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,11 @@ class Structures:
 def structure(record: Data) -> Structure:
     """The arrays of an OC20 or OC22 record; energies and forces by their names in the LMDBs
     (``y``, ``force``, ``y_relaxed``) or fairchem's (``energy``, ``forces``, ``energy_relaxed``)."""
-    sid = str(_plain(record.sid))
-    natoms = record.pos.shape[0]
-    fid, cell = _first(record, "fid"), _first(record, "cell")
+    natoms, cell = record.pos.shape[0], _first(record, "cell")
     fixed, tags = _first(record, "fixed"), _first(record, "tags")
     return Structure(
-        id=sid if fid is None else f"{sid}_{_plain(fid)}",
-        sid=sid,
+        id=record_id(record),
+        sid=record_id(record, with_fid=False),
         atomic_numbers=record.atomic_numbers.numpy().astype(np.int64),
         tags=np.zeros(natoms, np.int64) if tags is None else tags.numpy().astype(np.int64),
         fixed=np.zeros(natoms, bool) if fixed is None else fixed.numpy().astype(bool),
@@ -110,14 +109,9 @@ def _first(record: Data, *names: str) -> Any:
     return None
 
 
-def _plain(value: Any) -> Any:
-    """A sid or fid: a number, a string, or a tensor with one number."""
-    return value.item() if hasattr(value, "item") else value
-
-
 def _number(record: Data, *names: str) -> float | None:
     value = _first(record, *names)
-    return None if value is None else float(_plain(value))
+    return None if value is None else float(plain(value))
 
 
 def _array(record: Data, *names: str) -> np.ndarray | None:

@@ -24,21 +24,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from dens_ocp.dens.options import Section, parsed
 from dens_ocp.errors import DensError, nearest
 
 OFFICIAL_KEYS = ("use_denoising_pos", "denoising_pos_params", "denoising_pos_coefficient")
 
 
-class MultiScaleSigma(BaseModel):
+class MultiScaleSigma(Section):
     """A schedule of noise levels: each DeNS structure draws one of ``num_steps`` values that are
     evenly spaced in the logarithm between ``low`` and ``high``. The noise target is divided by
     ``high``, as in the authors' code."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: float = Field(gt=0, allow_inf_nan=False, description="smallest sigma, Angstrom")
     high: float = Field(gt=0, allow_inf_nan=False, description="largest sigma, Angstrom")
@@ -51,15 +50,25 @@ class MultiScaleSigma(BaseModel):
         return self
 
 
-class DeNSConfig(BaseModel):
+def _schedule(sigma: Any, info: ValidationInfo) -> Any:
+    if not isinstance(sigma, Mapping):
+        return sigma
+    return parsed(MultiScaleSigma, sigma, f"{(info.context or {}).get('where', 'dens')}.sigma")
+
+
+def _positive(sigma: float | MultiScaleSigma) -> float | MultiScaleSigma:
+    if isinstance(sigma, float) and not 0 < sigma < math.inf:
+        raise ValueError("must be larger than 0 (Angstrom)")
+    return sigma
+
+
+class DeNSConfig(Section):
     """Options of denoising non-equilibrium structures (arXiv 2403.09549, Algorithm 1).
 
     Raises:
         DensError: through :func:`parse_dens_config`, for an unknown option (with the nearest
             name) or a value out of bounds.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = Field(default=True, description="false: train the same model without DeNS")
     auto: bool = Field(
@@ -77,7 +86,9 @@ class DeNSConfig(BaseModel):
         description="r_DeNS: probability that a free atom of a DeNS structure is corrupted; "
         "1 corrupts all of them (full corruption)",
     )
-    sigma: Union[float, MultiScaleSigma] = Field(  # noqa: UP007 (pydantic on Python 3.10)
+    sigma: Annotated[
+        float | MultiScaleSigma, BeforeValidator(_schedule), AfterValidator(_positive)
+    ] = Field(
         default=0.1,
         description="standard deviation of the noise, Angstrom; or {low, high, num_steps} for "
         "multi-scale noise",
@@ -113,7 +124,7 @@ class DeNSConfig(BaseModel):
     all_atoms: bool = Field(
         default=False, description="corrupt fixed atoms too (they then enter the loss)"
     )
-    strict_max_ratio: Union[float, None] = Field(  # noqa: UP007
+    strict_max_ratio: float | None = Field(
         default=None,
         gt=0,
         le=1,
@@ -121,24 +132,17 @@ class DeNSConfig(BaseModel):
         "be drawn was drawn: of all atoms with encode: masked (as in EquiformerV3's trainer), else "
         "of the free ones",
     )
-    max_force_norm: Union[float, None] = Field(  # noqa: UP007
+    max_force_norm: float | None = Field(
         default=None,
         gt=0,
         description="no DeNS for a structure with a larger force on an atom that may be drawn, "
         "eV/Angstrom: any atom with encode: masked (as in EquiformerV3's trainer), else a free one",
     )
-    min_num_atoms: Union[int, None] = Field(  # noqa: UP007
+    min_num_atoms: int | None = Field(
         default=None,
         ge=1,
         description="no DeNS for a structure with fewer atoms (EquiformerV3's trainer)",
     )
-
-    @field_validator("sigma")
-    @classmethod
-    def _positive_sigma(cls, sigma: float | MultiScaleSigma) -> float | MultiScaleSigma:
-        if isinstance(sigma, float) and not 0 < sigma < math.inf:
-            raise ValueError("it must be larger than 0 (Angstrom)")
-        return sigma
 
     @property
     def active(self) -> bool:
@@ -157,23 +161,21 @@ class DeNSConfig(BaseModel):
         return self.coefficient * max(0.0, 1.0 - (step - 1) / total_steps)
 
 
-class _OfficialParams(BaseModel):
+class _OfficialParams(Section):
     """``optim.denoising_pos_params`` of the authors' code, with its defaults; the last three are
     EquiformerV3's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     prob: float = Field(default=0.0, ge=0, le=1)
     fixed_noise_std: bool = False
-    std: Union[float, None] = None  # noqa: UP007
-    num_steps: Union[int, None] = None  # noqa: UP007
-    std_low: Union[float, None] = None  # noqa: UP007
-    std_high: Union[float, None] = None  # noqa: UP007
-    corrupt_ratio: Union[float, None] = Field(default=None, ge=0, le=1)  # noqa: UP007
+    std: float | None = None
+    num_steps: int = 50
+    std_low: float | None = None
+    std_high: float | None = None
+    corrupt_ratio: float = Field(default=1.0, ge=0, le=1)
     all_atoms: bool = False
-    strict_max_ratio: Union[float, None] = None  # noqa: UP007
-    max_force_norm: Union[float, None] = None  # noqa: UP007
-    min_num_atoms: Union[int, None] = None  # noqa: UP007
+    strict_max_ratio: float | None = None
+    max_force_norm: float | None = None
+    min_num_atoms: int | None = None
 
 
 def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
@@ -195,41 +197,34 @@ def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
             if hint and ("denois" in str(key).lower() or str(key).lower() in ("den", "denss")):
                 raise DensError(f"unknown option optim.{key}{hint}")
     official = [key for key in OFFICIAL_KEYS if key in optim]
-    if "dens" in optim:
-        if official:
-            raise DensError(
-                f"optim.dens and optim.{official[0]} are both given; they say the same thing: "
-                "keep optim.dens and remove the others"
-            )
-        block = {"auto": True} if optim["dens"] == "auto" else optim["dens"]
-        if not isinstance(block, Mapping):
-            raise DensError(
-                f"optim.dens: {block!r} is not a block of options; write for example "
-                "dens: {p: 0.5, r: 0.5, sigma: 0.1, coefficient: 10}, or dens: auto"
-            )
-        return _validated(DeNSConfig, block, "optim.dens")
-    if not official:
-        return None
-    return _from_official(optim)
+    if "dens" not in optim:
+        return _from_official(optim, official[0]) if official else None
+    if official:
+        raise DensError(
+            f"optim.dens and optim.{official[0]} are both given; they say the same thing: "
+            "keep optim.dens and remove the others"
+        )
+    block = {"auto": True} if optim["dens"] == "auto" else optim["dens"]
+    if not isinstance(block, Mapping):
+        raise DensError(
+            f"optim.dens: {block!r} is not a block of options; write for example "
+            "dens: {p: 0.5, r: 0.5, sigma: 0.1, coefficient: 10}, or dens: auto"
+        )
+    return parsed(DeNSConfig, block, "optim.dens")
 
 
-def _from_official(optim: Mapping[str, Any]) -> DeNSConfig:
+def _from_official(optim: Mapping[str, Any], given: str) -> DeNSConfig:
     if "use_denoising_pos" not in optim:
         raise DensError(
-            "optim.use_denoising_pos is missing, and optim."
-            f"{next(key for key in OFFICIAL_KEYS if key in optim)} is given; write "
+            f"optim.use_denoising_pos is missing, and optim.{given} is given; write "
             "use_denoising_pos: True for DeNS, or False to train without"
         )
     if not optim["use_denoising_pos"]:
         return DeNSConfig(enabled=False)
-    block = optim.get("denoising_pos_params") or {}
     where = "optim.denoising_pos_params"
-    params = _validated(_OfficialParams, block, where)
-    if params.fixed_noise_std:
-        needed = {"std": params.std}
-    else:
-        needed = {"std_low": params.std_low, "std_high": params.std_high}
-    for name, value in needed.items():
+    params = parsed(_OfficialParams, optim.get("denoising_pos_params"), where)
+    for name in ("std",) if params.fixed_noise_std else ("std_low", "std_high"):
+        value = getattr(params, name)
         if value is None:
             raise DensError(
                 f"{where}.{name} is missing: with fixed_noise_std: {params.fixed_noise_std} it "
@@ -243,52 +238,18 @@ def _from_official(optim: Mapping[str, Any]) -> DeNSConfig:
             "optim.denoising_pos_coefficient is missing: the weight of the noise loss "
             "(lambda_DeNS), for example 10"
         )
-    sigma: Any = params.std
-    if not params.fixed_noise_std:
-        sigma = {
-            "low": params.std_low,
-            "high": params.std_high,
-            "num_steps": 50 if params.num_steps is None else params.num_steps,
-        }
-    return _validated(
+    levels = {"low": params.std_low, "high": params.std_high, "num_steps": params.num_steps}
+    same = {"all_atoms", "strict_max_ratio", "max_force_norm", "min_num_atoms"}
+    return parsed(
         DeNSConfig,
         {
             "p": params.prob,
-            "r": 1.0 if params.corrupt_ratio is None else params.corrupt_ratio,
-            "sigma": sigma,
+            "r": params.corrupt_ratio,
+            "sigma": params.std if params.fixed_noise_std else levels,
             "coefficient": coefficient,
             "choice": "batch",
             "encode": "masked",
-            **params.model_dump(
-                include={"all_atoms", "strict_max_ratio", "max_force_norm", "min_num_atoms"}
-            ),
+            **params.model_dump(include=same),
         },
         "optim.denoising_pos_*",
     )
-
-
-def _validated(model: type[BaseModel], block: Any, where: str) -> Any:
-    """Validate ``block``; a pydantic report becomes one message naming option, value and fix."""
-    if not isinstance(block, Mapping):
-        raise DensError(f"{where}: {block!r} is not a block of options")
-    for key in block:
-        if key not in model.model_fields:
-            raise DensError(
-                f"unknown option {where}.{key}{nearest(key, model.model_fields)} "
-                f"(known: {', '.join(model.model_fields)})"
-            )
-    block = dict(block)
-    if model is DeNSConfig and isinstance(block.get("sigma"), Mapping):
-        block["sigma"] = _validated(MultiScaleSigma, block["sigma"], f"{where}.sigma")
-    try:
-        return model.model_validate(block)
-    except ValidationError as error:
-        reports = {}
-        for entry in error.errors():
-            names = [str(part) for part in entry["loc"][:1]]
-            shown = "" if isinstance(entry["input"], Mapping) else f": {entry['input']!r}"
-            text = entry["msg"].removeprefix("Value error, ")
-            reports.setdefault(
-                tuple(names), f"{'.'.join([where, *names])}{shown} is not valid: {text}"
-            )
-        raise DensError("; ".join(reports.values())) from None

@@ -51,22 +51,20 @@ def larger_is_better(name: str) -> bool:
     )
 
 
-def check(name: str | None, computed: Iterable[str]) -> None:
+def check(name: str | None, computed: Iterable[str], where: str = "evaluation_metrics") -> None:
     """``primary_metric`` is one of the metrics of a validation and has a direction.
 
     Args:
         name: of the metric. computed: names of all metrics of a validation.
+        where: name of the section, for messages.
 
     Raises:
         DensError: it is not.
     """
     computed = [*computed, "loss"]
     if name not in computed:
-        raise DensError(
-            f"evaluation_metrics.primary_metric: {name!r} is not computed in the validation, which "
-            f"picks best_checkpoint.pt by it{nearest(str(name), computed)}; it computes "
-            f"{', '.join(computed)} (evaluation_metrics.metrics)"
-        )
+        near = nearest(str(name), computed) or f"; there are {', '.join(computed)}"
+        raise DensError(f"{where}.primary_metric: {name!r} is none of {where}.metrics{near}")
     larger_is_better(name)
 
 

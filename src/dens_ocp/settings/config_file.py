@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,13 @@ import yaml
 from fairchem.core.common.utils import load_config
 
 from dens_ocp.errors import DensError
+
+SPLIT_OF_MODE = {
+    "train": "train",
+    "validate": "val",
+    "predict": "test",
+    "run-relaxations": "relax",
+}
 
 
 def read(path: str | Path, option: str = "") -> dict[str, Any]:
@@ -42,3 +50,26 @@ def read(path: str | Path, option: str = "") -> dict[str, Any]:
     if twice:
         raise DensError(f"{named}{path}: two of its includes contradict each other in {twice}")
     return config
+
+
+def check_needed_data(mode: str, config: Mapping[str, Any]) -> None:
+    """Make sure that the config names the data set of the mode; without it fairchem ends in an
+    AssertionError after the set-up.
+
+    Args:
+        mode: of ``fairchem main``.
+        config: with ``dataset`` as sections by split; other layouts (fairchem's old list) are left
+            to fairchem.
+
+    Raises:
+        DensError: it does not.
+    """
+    sections = config.get("dataset") or {}
+    if not isinstance(sections, Mapping) or "src" in sections:
+        return
+    split = SPLIT_OF_MODE[mode]
+    if not (sections.get(split) or {}).get("src"):
+        raise DensError(
+            f"dataset.{split} is missing: --mode {mode} needs a data set; give for example "
+            f"--dataset.{split}.src=PATH (and format: lmdb, where it is no lmdb)"
+        )

@@ -8,7 +8,7 @@ out the rest without a word: energies without their references, forces in units 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,48 +82,6 @@ def _entries(config: Mapping[str, Any]) -> Iterator[tuple[list[str], dict[str, A
         yield ["all targets"], {"file": config["file"]}
 
 
-def complete(
-    normalizers: dict[str, Module],
-    references: dict[str, Module],
-    sections: Iterable[tuple[str, Mapping[str, Any] | None]],
-    checkpoint: str,
-) -> None:
-    """Add to a checkpoint's modules those that it lacks and a config names, in place.
-
-    Args:
-        normalizers, references: of the checkpoint, by target.
-        sections: where they are looked for, first one first: name for messages, section of the
-            training set.
-        checkpoint: its path, for messages.
-
-    Raises:
-        DensError: the config names one that is neither in the checkpoint nor readable.
-    """
-    there = {"normalizer": normalizers, "element_references": references}
-    unreadable: dict[tuple[str, str], str] = {}
-    for name, section in sections:
-        configured = read(section)
-        for option, modules in there.items():
-            for target, module in getattr(configured, option).items():
-                if target not in modules:
-                    modules[target] = module
-                    logging.warning(
-                        "%s has no %s of %s; it is read from %s",
-                        checkpoint, option, target, f"{name}.transforms.{option}",
-                    )  # fmt: skip
-        for (option, target), reason in configured.unreadable.items():
-            unreadable.setdefault((option, target), f"{name}.transforms.{option}: {reason}")
-    for (option, target), reason in unreadable.items():
-        modules = there[option]
-        if target not in modules and not (target == "all targets" and modules):
-            raise DensError(
-                f"{checkpoint} has no {option} of {target}, which the config names, and it cannot "
-                f"be read ({reason}); without it every prediction is wrong. Give "
-                f"dataset.train.transforms.{option}.{target} its values or a file that is there, "
-                "or use a checkpoint that holds it"
-            )
-
-
 def complete_from(
     section: Mapping[str, Any],
     checkpoint: Mapping[str, Any],
@@ -131,19 +89,43 @@ def complete_from(
     normalizers: dict[str, Module],
     references: dict[str, Module],
 ) -> None:
-    """:func:`complete` a loaded checkpoint's modules from the config of this run, then from the
-    config that the checkpoint holds.
+    """Add to a loaded checkpoint's modules those that it lacks and a config names, in place: the
+    config of this run, then the config that the checkpoint holds.
 
     Args:
         section: ``dataset.train`` of this run. checkpoint: its content. path: of it.
         normalizers, references: its modules, by target.
+
+    Raises:
+        DensError: a config names one that is neither in the checkpoint nor readable.
     """
+    there = {"normalizer": normalizers, "element_references": references}
     own = (checkpoint.get("config") or {}).get("dataset")
-    sections = [
+    unreadable: dict[tuple[str, str], str] = {}
+    for name, given in (
         ("dataset.train", section),
         (f"dataset.train of {path}", own if isinstance(own, dict) else None),
-    ]
-    complete(normalizers, references, sections, str(path))
+    ):
+        configured = read(given)
+        for option, modules in there.items():
+            for target, module in getattr(configured, option).items():
+                if target not in modules:
+                    modules[target] = module
+                    logging.warning(
+                        "%s has no %s of %s; it is read from %s",
+                        path, option, target, f"{name}.transforms.{option}",
+                    )  # fmt: skip
+        for (option, target), reason in configured.unreadable.items():
+            unreadable.setdefault((option, target), f"{name}.transforms.{option}: {reason}")
+    for (option, target), reason in unreadable.items():
+        modules = there[option]
+        if target not in modules and not (target == "all targets" and modules):
+            raise DensError(
+                f"{path} has no {option} of {target}, which the config names, and it cannot "
+                f"be read ({reason}); without it every prediction is wrong. Give "
+                f"dataset.train.transforms.{option}.{target} its values or a file that is there, "
+                "or use a checkpoint that holds it"
+            )
 
 
 def keeping_settings(overrides: list[str]) -> list[str]:

@@ -9,10 +9,10 @@ from typing import Any
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 
+from dens_ocp.dens.options import is_missing, mapping
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings.sections import dataset, optim, signatures, targets, task
-from dens_ocp.settings.sections.section import mapping
-from dens_ocp.settings.sections.values import flag, is_missing
+from dens_ocp.settings.sections.values import flag
 
 SECTIONS = (
     "trainer",

@@ -31,13 +31,13 @@ def command(words: tuple[str, ...]) -> int:
     args, overrides = parser.parse_known_args(words)
     _check_arguments(args, overrides)
 
-    from dens_ocp.settings import config_file, needed_data
+    from dens_ocp.settings import config_file
     from dens_ocp.settings.configured_references import keeping_settings
 
     overrides = keeping_settings(overrides)
     config = given.applied(config_file.read(args.config_yml, "--config-yml"), overrides)
     _check_settings(config)
-    needed_data.check(args.mode, config)
+    config_file.check_needed_data(args.mode, config)
     return _run(args, [*overrides, *_dotted_trainer(config)])
 
 

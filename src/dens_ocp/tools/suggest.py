@@ -13,7 +13,7 @@ from dens_ocp.settings.command_line import Command
 
 if TYPE_CHECKING:
     from dens_ocp.auto.evidence import Evidence
-    from dens_ocp.auto.pick import Picks
+    from dens_ocp.auto.resolve import Picks
 
 
 @click.command(
@@ -38,8 +38,8 @@ def command(
     SOURCE: training config (.yml), or a training set: folder of *.lmdb, or one file.
     """
     from dens_ocp.auto.evidence import observe
-    from dens_ocp.auto.pick import pick
     from dens_ocp.auto.resolve import force_coefficient as coefficient_of
+    from dens_ocp.auto.resolve import pick
     from dens_ocp.settings import run_config
 
     if source.suffix in (".yml", ".yaml"):
@@ -97,7 +97,7 @@ def report(evidence: Evidence, picks: Picks, coefficient: float, gradients: bool
     """Everything as text."""
     from tabulate import tabulate
 
-    from dens_ocp.auto.paper import NOTE, PAPER
+    from dens_ocp.auto.resolve import NOTE, PAPER
 
     moved = "-" if evidence.displacement is None else f"{evidence.displacement:.3f} A"
     here = {

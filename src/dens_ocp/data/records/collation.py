@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch_geometric.data import Batch, Data
 
-from dens_ocp.data.records.record_checks import described, name_of
+from dens_ocp.data.records.record_checks import described
+from dens_ocp.data.records.record_ids import name_of
 from dens_ocp.errors import DensError
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
+from ase import Atoms
 
 _NEAREST_NEIGHBOUR = (0.7, 4.0)
 """Angstrom, median over atoms: 0.74 in H2, 2.5 to 3.2 in metals; in Bohr 4.7 to 6, in nm 0.3."""
@@ -61,3 +65,23 @@ def doubts(
     if energy_per_atom > _LARGEST_ENERGY:
         found.append(f"an energy of {energy_per_atom:.0f} per atom (eV?)")
     return found
+
+
+def nearest_neighbour(record: Any) -> float:
+    """Median over the atoms of the distance to the nearest other atom, periodic; Angstrom.
+
+    NaN for a single atom.
+    """
+    cell = getattr(record, "cell", None)
+    cell = None if cell is None else cell.reshape(3, 3).numpy()
+    atoms = Atoms(
+        positions=record.pos.numpy(),
+        numbers=record.atomic_numbers.int().numpy(),
+        cell=cell,
+        pbc=cell is not None,
+    )
+    if len(atoms) < 2:
+        return float("nan")
+    distances = atoms.get_all_distances(mic=cell is not None)
+    np.fill_diagonal(distances, np.inf)
+    return float(np.median(distances.min(axis=1)))

@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from torch_geometric.data import Data
 
+from dens_ocp.data.records.record_ids import Place, name_of
 from dens_ocp.errors import DensError
-
-Place = Callable[[], str]
-"""Says, when it is asked, where a record lies: ``record 3 of data/train/data.0000.lmdb``."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +78,6 @@ def check_record(record: Data, rules: RecordRules, place: Place | None = None) -
             " has no sid, the name of its results, and the first record has one; give every record "
             "one: record.sid = 17 for example"
         )
-
-
-def name_of(record: Data, where: str, place: Place | None = None) -> str:
-    """The record in words: config section and sid, fid and id; without these, its place."""
-    marks = {mark: getattr(record, mark, None) for mark in ("sid", "fid", "id")}
-    shown = ", ".join(
-        f"{mark} {value.item() if torch.is_tensor(value) and value.numel() == 1 else value}"
-        for mark, value in marks.items()
-        if value is not None
-    )
-    if shown:
-        return f"{where}: the record {shown}"
-    return f"{where}: a record without sid" if place is None else f"{where}: {place()}"
 
 
 def described(value: Any) -> str:
@@ -194,9 +179,7 @@ def _check_cell(fields: Mapping[str, Any], needed: bool, refuse: Refusal) -> Non
         raise refuse(f": pbc is {described(pbc)}, expected three of True and False; correct it")
     if pbc is not None and not pbc.any():
         return
-    (a, b, c), (d, e, f), (g, h, i) = cell[0].tolist()
-    volume = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-    if abs(volume) < 1e-6:
+    if abs(torch.linalg.det(cell[0].double()).item()) < 1e-6:
         raise refuse(
             f": its cell has no volume ({cell[0].tolist()}), and the model builds periodic graphs "
             "(use_pbc); give three vectors, with vacuum where it is not periodic"

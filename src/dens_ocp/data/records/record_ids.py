@@ -1,15 +1,20 @@
-"""Ids of records: what names predictions and trajectories, and must be unique."""
+"""Which record: its id, which names predictions and trajectories, and its name in messages."""
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from fairchem.core.common import distutils, gp_utils
 
 from dens_ocp.errors import DensError
+
+_MARKS = ("sid", "fid", "id")
+Place = Callable[[], str]
+"""Says, when it is asked, where a record lies: ``record 3 of data/train/data.0000.lmdb``."""
 
 
 def system_ids(batch: Any) -> list[str]:
@@ -19,6 +24,7 @@ def system_ids(batch: Any) -> list[str]:
 
 
 def plain(value: Any) -> Any:
+    """A sid or fid: a number, a string, or the number in a tensor."""
     return value.item() if hasattr(value, "item") else value
 
 
@@ -34,9 +40,56 @@ def record_id(record: Any, with_fid: bool = True) -> str:
     return f"{plain(sid)}_{plain(fid)}" if with_fid and fid is not None else f"{plain(sid)}"
 
 
+def name_of(record: Any, where: str, place: Place | None = None) -> str:
+    """The record in words: config section and sid, fid and id; without these, its place."""
+    marks = {mark: getattr(record, mark, None) for mark in _MARKS}
+    shown = ", ".join(
+        f"{mark} {plain(value) if torch.is_tensor(value) and value.numel() == 1 else value}"
+        for mark, value in marks.items()
+        if value is not None
+    )
+    if shown:
+        return f"{where}: the record {shown}"
+    return f"{where}: a record without sid" if place is None else f"{where}: {place()}"
+
+
+def place_of(dataset: Any, idx: int) -> str:
+    """Where the record ``idx`` of a fairchem data set lies: file and key, row or number."""
+    if hasattr(dataset, "db_ids"):
+        path, row = _row_of(dataset, idx)
+        return f"row {row} of {path}"
+    found = env_and_key(dataset, idx)
+    if found is not None:
+        env, key = found
+        return f"record {key} of {env.path()}"
+    return f"record {idx} of {getattr(dataset, 'config', {}).get('src', type(dataset).__name__)}"
+
+
+def env_and_key(dataset: Any, idx: int) -> tuple[Any, int] | None:
+    """File and key of a record of fairchem's LMDB data sets and ours; None: of another one."""
+    keys = getattr(dataset, "_keys", None)
+    if keys is None:
+        return None
+    # fairchem's oc22_lmdb takes no notice of its own indices
+    sharded = getattr(dataset, "sharded", False)
+    number = int(dataset.indices[idx]) if sharded else int(idx)
+    envs = getattr(dataset, "envs", None)
+    if not envs:
+        return dataset.env, keys[number]
+    db = bisect.bisect(dataset._keylen_cumulative, number)
+    return envs[db], keys[db][number - (dataset._keylen_cumulative[db - 1] if db else 0)]
+
+
+def _row_of(dataset: Any, idx: int) -> tuple[Any, Any]:
+    number = int(dataset.ids[idx])
+    db = bisect.bisect(dataset._idlen_cumulative, number)
+    row = dataset.db_ids[db][number - (dataset._idlen_cumulative[db - 1] if db else 0)]
+    return getattr(dataset.dbs[db], "filename", dataset.dbs[db]), row
+
+
 def names_of(batch: Any) -> list[str]:
     """``sid 12 fid 3`` of each system of a batch."""
-    marks = {mark: getattr(batch, mark, None) for mark in ("sid", "fid", "id")}
+    marks = {mark: getattr(batch, mark, None) for mark in _MARKS}
     return [
         " ".join(f"{mark} {plain(values[i])}" for mark, values in marks.items()
                  if values is not None)

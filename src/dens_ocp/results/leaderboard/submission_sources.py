@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from dens_ocp.errors import DensError
-from dens_ocp.relaxation.read_trajectories import (
+from dens_ocp.relaxation.trajectories import (
     Relaxed,
     check_all_there,
+    number_of_systems,
     read_relaxed,
     unfinished_message,
 )
-from dens_ocp.relaxation.trajectory_files import number_of_systems
 from dens_ocp.results.leaderboard.reference import Reference
 from dens_ocp.results.scores.prediction_files import read_arrays, system_of
 

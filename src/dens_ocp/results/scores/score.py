@@ -12,7 +12,7 @@ from tqdm import tqdm
 from dens_ocp.data.checks import check_lmdb_source
 from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.errors import DensError
-from dens_ocp.relaxation.read_trajectories import (
+from dens_ocp.relaxation.trajectories import (
     energies_of_trajectories,
     positions_of_trajectories,
 )

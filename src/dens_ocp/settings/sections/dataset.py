@@ -12,20 +12,10 @@ from fairchem.core.modules import transforms as fairchem_transforms
 from fairchem.core.preprocessing import AtomsToGraphs
 from pydantic import BeforeValidator, Field
 
+from dens_ocp.dens.options import Section, chosen, is_missing, mapping, need, one_of, read, unknown
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
-from dens_ocp.settings.sections.section import Section, mapping, read, unknown
-from dens_ocp.settings.sections.values import (
-    Decimal,
-    Flag,
-    Number,
-    Whole,
-    choice,
-    is_missing,
-    number,
-    one_of,
-    registered,
-)
+from dens_ocp.settings.sections.values import Decimal, Flag, Number, Whole, number, registered
 
 SPLITS = ("train", "val", "test", "relax")
 
@@ -130,7 +120,7 @@ class Normalizer(Section):
 class Fit(Section):
     """``transforms.normalizer.fit`` and ``transforms.element_references.fit``."""
 
-    targets: Any = None
+    targets: Any = Field(None, examples=["[energy]"])
     batch_size: Whole = Field(1, ge=1, examples=[8])
     num_batches: Whole = Field(1, ge=1, examples=[10000])
     num_workers: Whole = Field(0, ge=0)
@@ -189,6 +179,8 @@ def data_set(section: Any, where: str) -> dict[str, Any]:
         cls = registry.get_dataset_class(section["format"])
         ours = cls.__module__.startswith(("fairchem.", "dens_ocp."))
     result = read(DataSet, section, where, others=not ours)
+    if str(section.get("md_source") or "").lower() == "none":
+        result["md_source"] = "none"  # no record is MD; a null would be "auto"
     if "target" in result:
         logging.warning(
             "%s.target: %s has no effect in fairchem-core 1.10.0; key_mapping: {%s: energy} has",
@@ -223,10 +215,7 @@ def data_format(name: Any, where: str) -> str:
     name = _OLD_FORMATS.get(str(name), str(name))
     if "." in name:
         return name
-    try:
-        return choice(name, registered("dataset", name))
-    except ValueError as error:
-        raise DensError(f"{where}: {name!r} {error}") from None
+    return chosen(name, registered("dataset", name), where)
 
 
 def _transforms(block: Any, where: str) -> dict[str, Any]:
@@ -278,10 +267,7 @@ def _complete(options: Mapping[str, Any], model: type[Section], where: str) -> N
 
 def _fit(block: Any, where: str) -> dict[str, Any]:
     fit = read(Fit, block, where, example="{targets: {forces: {mean: 0.0}}, batch_size: 8}")
-    for name in ("targets", "batch_size"):
-        if name not in fit:
-            example = "[energy]" if name == "targets" else "8"
-            raise DensError(f"{where}.{name} is missing; for example {example}")
+    need(fit, ("targets", "batch_size"), Fit, where)
     if isinstance(fit["targets"], str):
         fit["targets"] = [fit["targets"]]
     for name in ("targets", "override_values"):

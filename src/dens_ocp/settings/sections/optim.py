@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field
 
+from dens_ocp.dens.options import Section, choice, chosen, is_missing, mapping, need, one_of, read
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
-from dens_ocp.settings.sections.section import Section, mapping, read
 from dens_ocp.settings.sections.values import (
     Decimal,
     DecimalOrOff,
@@ -21,10 +21,7 @@ from dens_ocp.settings.sections.values import (
     NumberOrOff,
     Numbers,
     Whole,
-    choice,
     flag,
-    is_missing,
-    one_of,
 )
 
 NO_SCHEDULER = "Null"
@@ -163,10 +160,7 @@ def needed_for_training(optim: Mapping[str, Any], where: str = "optim") -> None:
     Raises:
         DensError: an option without a default is missing, or the schedule cannot be made.
     """
-    for name in ("lr_initial", "max_epochs"):
-        if name not in optim:
-            example = Optim.model_fields[name].examples[0]
-            raise DensError(f"{where}.{name} is missing; for example {where}.{name}: {example}")
+    need(optim, ("lr_initial", "max_epochs"), Optim, where)
     name = optim.get("scheduler")
     if name == "LambdaLR":
         _check_lambda(optim, where)
@@ -235,13 +229,8 @@ def _check_lambda(optim: Mapping[str, Any], where: str) -> None:
     params, inside = optim["scheduler_params"], f"{where}.scheduler_params"
     if "lambda_type" not in params:
         raise DensError(f"{inside}.lambda_type is missing; write cosine or multistep")
-    for option in _NEEDED[params["lambda_type"]]:
-        if option not in params:
-            example = LambdaSchedule.model_fields[option].examples[0]
-            raise DensError(
-                f"{inside}.{option} is missing: lambda_type: {params['lambda_type']} needs it; "
-                f"for example {example}"
-            )
+    kind = params["lambda_type"]
+    need(params, _NEEDED[kind], LambdaSchedule, inside, f": lambda_type: {kind} needs it")
 
 
 def _check_milestones(optim: Mapping[str, Any], where: str) -> None:
@@ -257,15 +246,10 @@ def _check_milestones(optim: Mapping[str, Any], where: str) -> None:
             "{lambda_type: multistep, warmup_factor: 0.2, warmup_epochs: 0.1, decay_epochs: "
             f"{[each for each in milestones if each < 100] or [10]}, decay_rate: 0.3}}"
         )
-    for option in ("lr_gamma", "warmup_steps", "warmup_factor"):
-        if option == "warmup_factor" and optim["warmup_steps"] <= 0:
-            continue
-        if option not in optim:
-            example = Optim.model_fields[option].examples[0]
-            raise DensError(
-                f"{where}.{option} is missing: {where}.lr_milestones needs it; for example "
-                f"{example}"
-            )
+    why = f": {where}.lr_milestones needs it"
+    need(optim, ("lr_gamma", "warmup_steps"), Optim, where, why)
+    if optim["warmup_steps"] > 0:
+        need(optim, ("warmup_factor",), Optim, where, why)
 
 
 def _class(
@@ -276,12 +260,9 @@ def _class(
     if is_missing(name) and name != NO_SCHEDULER:
         block.pop(option, None)
         return None
-    try:
-        name = choice(name, (*known, NO_SCHEDULER) if option == "scheduler" else known)
-    except ValueError as error:
-        raise DensError(f"{where}.{option}: {name!r} {error}") from None
-    block[option] = name
-    return known.get(name)
+    words = (*known, NO_SCHEDULER) if option == "scheduler" else known
+    block[option] = chosen(name, words, f"{where}.{option}")
+    return known.get(block[option])
 
 
 def _schedulers() -> dict[str, type]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from dens_ocp.dens.options import is_missing, unknown
 from dens_ocp.errors import DensError
-from dens_ocp.settings.sections.section import unknown
-from dens_ocp.settings.sections.values import flag, is_missing, number, whole
-
-_PLAIN = {int, float, bool, str, type(None)}
+from dens_ocp.settings.sections.values import Flag, Number, Whole, number
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -58,11 +57,12 @@ def typed(
             continue
         if name not in known:
             raise unknown(where, name, [*known, *also])
+        kind, words = _kind(hints.get(name), known[name].default)
         try:
-            result[name] = _read(value, _kinds(hints.get(name), known[name].default))
-        except ValueError as error:
+            result[name] = TypeAdapter(kind).validate_python(value)
+        except ValidationError:
             if strict:
-                raise DensError(f"{where}.{name}: {value!r} {error}") from None
+                raise DensError(f"{where}.{name}: {value!r} is not {words}") from None
             result[name] = value
     return result
 
@@ -92,72 +92,57 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     return hints
 
 
-@dataclass(frozen=True)
-class _Kinds:
-    """Types that a value may have: ``plain`` ones (``object``: anything), and of a list's entries
-    (None: no list)."""
-
-    plain: frozenset[Any]
-    entries: frozenset[Any] | None = None
-
-
-_ANYTHING = _Kinds(frozenset({object}))
-
-
-def _kinds(hint: Any, default: Any) -> _Kinds:
-    if hint is None:
-        # eta_min=0: a number; verbose="deprecated": who knows
-        kind = {bool: bool, int: float, float: float}.get(type(default), object)
-        return _Kinds(frozenset({kind}))
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        several = [_kinds(each, None) for each in get_args(hint)]
-        entries = [each.entries for each in several if each.entries is not None]
-        plain = frozenset().union(*(each.plain for each in several))
-        return _Kinds(plain, frozenset().union(*entries) if entries else None)
-    if hint in _PLAIN:
-        return _Kinds(frozenset({hint}))
-    if hint in (list, tuple) or origin in (list, tuple):
-        entries = [_kinds(each, None).plain for each in get_args(hint) if each is not Ellipsis]
-        return _Kinds(frozenset(), frozenset().union(*entries) or frozenset({object}))
-    return _ANYTHING
-
-
-def _read(value: Any, kinds: _Kinds) -> Any:
-    plain, entries = kinds.plain, kinds.entries
-    if isinstance(value, (list, tuple)) and entries is not None:
-        return type(value)(_read(each, _Kinds(entries)) for each in value)
-    if object in plain and not isinstance(value, str):
+def _flag_not_number(value: Any) -> Any:
+    if isinstance(value, (str, bool)):
         return value
-    if is_missing(value) and plain & {type(None), object}:
+    raise ValueError
+
+
+def _nothing(value: Any) -> None:
+    if is_missing(value):
         return None
-    for kind, reader in ((bool, flag), (int, whole), (float, number)):
-        if kind in plain and (kind is not bool or isinstance(value, (str, bool))):
-            try:
-                return reader(value)
-            except ValueError:
-                continue
-    if str in plain and isinstance(value, str):
-        return value
-    if object in plain:
-        return _loosely(value)
-    if entries is not None and not isinstance(value, Mapping):
-        try:
-            return [_read(value, _Kinds(entries))]
-        except ValueError:
-            pass
-    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a word",
-             type(None): "null"}  # fmt: skip
-    asked = [
-        names[kind] for kind in names if kind in plain and not (kind is int and float in plain)
-    ]
-    asked += ["a list"] * (entries is not None)
-    raise ValueError(f"is not {' or '.join(asked)}")
+    raise ValueError
 
 
-def _loosely(value: str) -> Any:
-    """A string that YAML 1.2 reads as a number; else as it is."""
+def _loosely(value: Any) -> Any:
+    """A string that YAML 1.2 reads as a number, or null; all else as it is."""
+    if is_missing(value):
+        return None
     try:
-        return number(value)
+        return number(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+_Anything = Annotated[Any, BeforeValidator(_loosely)]
+_PLAIN: dict[Any, tuple[Any, str]] = {
+    bool: (Annotated[Flag, BeforeValidator(_flag_not_number)], "True or False"),
+    int: (Whole, "a whole number"),
+    float: (Number, "a number"),
+    type(None): (Annotated[None, BeforeValidator(_nothing)], "null"),
+    str: (str, "a word"),
+}
+"""Types of parameters, in the order in which they are tried -> ours, and their names."""
+
+
+def _kind(hint: Any, default: Any) -> tuple[Any, str]:
+    """What reads the value of a parameter, and what it has to be in words."""
+    if hint is None:
+        # eta_min=0: a number; verbose="deprecated": who knows
+        hint = {bool: bool, int: float, float: float}.get(type(default))
+    hints = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    lists = [each for each in hints if (get_origin(each) or each) in (list, tuple)]
+    plain = [kind for kind in _PLAIN if kind in hints]
+    if len(plain) + len(lists) < len(hints):
+        return _Anything, "anything"
+    kinds = [_PLAIN[kind][0] for kind in plain]
+    words = [_PLAIN[kind][1] for kind in plain if kind is not int or float not in plain]
+    if lists:
+        entries = tuple(each for one in lists for each in get_args(one) if each is not Ellipsis)
+        entry = _kind(Union[entries], None)[0] if entries else _Anything  # noqa: UP007
+        kinds += [list[entry], Annotated[list[entry], BeforeValidator(lambda one: [one])]]
+        words.append("a list")
+    if len(kinds) == 1:
+        return kinds[0], words[0]
+    tried = Annotated[Union[tuple(kinds)], Field(union_mode="left_to_right")]  # noqa: UP007
+    return tried, " or ".join(words)

@@ -3,24 +3,17 @@ measured."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from fairchem.core.modules import evaluator
 from pydantic import Field
 
+from dens_ocp.dens.options import Section, chosen, is_missing, mapping, need, one_of, read
 from dens_ocp.errors import DensError, nearest
-from dens_ocp.settings.sections.section import Section, mapping, read
-from dens_ocp.settings.sections.values import (
-    Flag,
-    Number,
-    Whole,
-    choice,
-    is_missing,
-    one_of,
-    registered,
-)
+from dens_ocp.settings import best_metric
+from dens_ocp.settings.best_metric import METRICS
+from dens_ocp.settings.defaults import metric_names
+from dens_ocp.settings.sections.values import Flag, Number, Whole, registered
 
 _LEVELS = {"energy": "system", "forces": "atom"}
 
@@ -42,7 +35,7 @@ class Output(Section):
 class Loss(Section):
     """``loss_functions.<target>``."""
 
-    fn: str = "mae"
+    fn: str = Field("mae", examples=["mae"])
     coefficient: Number = Field(1, ge=0, examples=[100])
     reduction: one_of("mean", "sum") = "mean"
 
@@ -105,14 +98,9 @@ def losses(block: Any, where: str = "loss_functions") -> list[dict[str, Any]]:
 
 def _loss(options: Any, where: str) -> dict[str, Any]:
     loss = read(Loss, options, where, example="{fn: mae, coefficient: 2}")
-    for name, example in (("fn", "mae"), ("coefficient", 1)):
-        if name not in loss:
-            raise DensError(f"{where}.{name} is missing; for example {example}")
+    need(loss, ("fn", "coefficient"), Loss, where)
     if "." not in loss["fn"]:
-        try:
-            loss["fn"] = choice(loss["fn"], registered("loss", loss["fn"]))
-        except ValueError as error:
-            raise DensError(f"{where}.fn: {loss['fn']!r} {error}") from None
+        loss["fn"] = chosen(loss["fn"], registered("loss", loss["fn"]), f"{where}.fn")
     return loss
 
 
@@ -125,7 +113,7 @@ def metrics(block: Any, where: str = "evaluation_metrics") -> dict[str, Any]:
     section = read(Metrics, block, where, example="{metrics: {forces: [mae]}}")
     if "metrics" not in section:
         return section
-    inside, known = f"{where}.metrics", _metric_functions()
+    inside = f"{where}.metrics"
     result: dict[str, list[str]] = {}
     for target, functions in mapping(section["metrics"], inside, "{forces: [mae]}").items():
         functions = [functions] if isinstance(functions, str) else functions
@@ -133,34 +121,11 @@ def metrics(block: Any, where: str = "evaluation_metrics") -> dict[str, Any]:
             continue
         if not isinstance(functions, (list, tuple)):
             raise DensError(f"{inside}.{target}: {functions!r} is not a list of metrics")
-        try:
-            result[target] = [choice(function, known) for function in functions]
-        except ValueError as error:
-            raise DensError(f"{inside}.{target}: {list(functions)!r} {error}") from None
+        result[target] = [chosen(each, METRICS, f"{inside}.{target}") for each in functions]
     section["metrics"] = result
     if result and "primary_metric" in section:
-        _check_primary(section["primary_metric"], result, where)
+        best_metric.check(section["primary_metric"], metric_names(result), where)
     return section
-
-
-def _check_primary(primary: str, metrics: Mapping[str, list[str]], where: str) -> None:
-    given = [
-        name if target in name or target == "misc" else f"{target}_{name}"
-        for target, functions in metrics.items()
-        for name in functions
-    ]
-    if primary not in (*given, "loss"):
-        near = nearest(primary, given) or f"; there are {', '.join(given)}"
-        raise DensError(f"{where}.primary_metric: {primary!r} is none of {where}.metrics{near}")
-
-
-def _metric_functions() -> list[str]:
-    return [
-        name
-        for name, function in vars(evaluator).items()
-        if inspect.isfunction(function)
-        and list(inspect.signature(function).parameters)[:3] == ["prediction", "target", "key"]
-    ]
 
 
 def check_together(config: Mapping[str, Any]) -> None:

@@ -6,18 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from dens_ocp.dens.options import Section, chosen, is_missing, mapping, one_of, read
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings.sections.dataset import data_format
-from dens_ocp.settings.sections.section import Section, mapping, read
-from dens_ocp.settings.sections.values import (
-    Flag,
-    Number,
-    Whole,
-    choice,
-    is_missing,
-    one_of,
-    registered,
-)
+from dens_ocp.settings.sections.values import Flag, Number, Whole, registered
 
 
 class Task(Section):
@@ -52,15 +44,22 @@ class Task(Section):
     tag_specific_weights: Any = None
 
 
-class RelaxOptions(Section):
-    """Numbers of ``task.relax_opt``; names and bounds are checked where relaxations start."""
+def _optimizer(name: Any) -> str:
+    if str(name).lower() != "lbfgs":
+        near = nearest(str(name), ["lbfgs"])
+        raise ValueError(f"is not there{near}; fairchem has one optimizer for batches, name: lbfgs")
+    return "lbfgs"
 
+
+class RelaxOptions(Section):
+    """``task.relax_opt``: fairchem's L-BFGS (Angstrom, eV/Angstrom²) and where trajectories go."""
+
+    name: Annotated[str, BeforeValidator(_optimizer)] = "lbfgs"
     maxstep: Number = Field(0.2, gt=0, examples=[0.2])
-    memory: Whole = Field(50, ge=1, examples=[50])
     damping: Number = Field(1.0, gt=0, examples=[1.2])
     alpha: Number = Field(70.0, gt=0, examples=[80.0])
-    traj_dir: Annotated[Any, BeforeValidator(lambda value: value)] = None
-    name: str = "lbfgs"
+    memory: Whole = Field(50, ge=1, examples=[50])
+    traj_dir: Any = None
 
 
 class Logger(Section):
@@ -81,21 +80,22 @@ def task(block: Any, where: str = "task") -> dict[str, Any]:
         DensError: an unknown name or value.
     """
     result = read(Task, block, where)
-    if "dataset" in result and result["dataset"] != "trajectory_lmdb_v2":
-        return _with_relaxations(result, where)
-    if "dataset" in result:  # EquiformerV2's configs; fairchem has the same files under this name
+    if result.get("dataset") == "trajectory_lmdb_v2":
+        # EquiformerV2's configs; fairchem has the same files under this name
         result["dataset"] = data_format(result["dataset"], f"{where}.dataset")
-    return _with_relaxations(result, where)
+    if "relax_opt" in result:
+        result["relax_opt"] = relax_options(result["relax_opt"], f"{where}.relax_opt")
+    return result
 
 
-def _with_relaxations(task: dict[str, Any], where: str) -> dict[str, Any]:
-    if "relax_opt" in task:
-        inside = f"{where}.relax_opt"
-        example = (
-            "relax_opt: {maxstep: 0.2, memory: 50, damping: 1.2, alpha: 80.0, traj_dir: FOLDER}"
-        )
-        task["relax_opt"] = read(RelaxOptions, task["relax_opt"], inside, example=example)
-    return task
+def relax_options(block: Any, where: str = "task.relax_opt") -> dict[str, Any]:
+    """``task.relax_opt``, typed.
+
+    Raises:
+        DensError: another optimizer, an unknown option, a value that is no positive number.
+    """
+    example = "relax_opt: {maxstep: 0.2, memory: 50, damping: 1.2, alpha: 80.0, traj_dir: FOLDER}"
+    return read(RelaxOptions, block, where, example=example)
 
 
 def logger(value: Any, where: str = "logger") -> Any:
@@ -125,7 +125,4 @@ def logger(value: Any, where: str = "logger") -> Any:
 def _logger_name(name: str, where: str) -> str:
     if "." in name:
         return name
-    try:
-        return choice(name, [*registered("logger", name), "wandb_singleton"])
-    except ValueError as error:
-        raise DensError(f"{where}: {name!r} {error}") from None
+    return chosen(name, [*registered("logger", name), "wandb_singleton"], where)

@@ -10,17 +10,10 @@ from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 from pydantic import BeforeValidator
 
-from dens_ocp.errors import nearest
 from dens_ocp.registration import register
 
-_MISSING = ("none", "null", "~", "")
 _TRUE = ("true", "yes", "on")
 _FALSE = ("false", "no", "off")
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value says "nothing": ``null``, or the string that an override makes of it."""
-    return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING)
 
 
 def number(value: Any) -> int | float:
@@ -99,30 +92,6 @@ def numbers(value: Any) -> list[int | float]:
         return [number(entry) for entry in entries]
     except ValueError:
         raise ValueError("is not a list of numbers") from None
-
-
-def one_of(*known: str) -> Any:
-    """Type of a word that is one of ``known``, in any case of its letters."""
-
-    def read(value: Any) -> str:
-        return choice(value, known)
-
-    return Annotated[str, BeforeValidator(read)]
-
-
-def choice(value: Any, known: Iterable[str]) -> str:
-    """The one of ``known`` that ``value`` spells.
-
-    Raises:
-        ValueError: none; with the nearest.
-    """
-    known = tuple(known)
-    for name in known:
-        if str(value).lower() == name.lower():
-            return name
-    near = nearest(str(value), known)
-    listed = f"; there are {', '.join(known)}" if not near or len(known) < 5 else ""
-    raise ValueError(f"is not known{near}{listed}")
 
 
 def registered(kind: str, name: str) -> Iterable[str]:

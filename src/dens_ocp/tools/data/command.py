@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dens_ocp.data.made_boxes import LARGEST_CUTOFF
+from dens_ocp.data.dataset_reference import LARGEST_CUTOFF
 from dens_ocp.errors import DensError
 from dens_ocp.settings.command_line import Command
 from dens_ocp.tools import suggest

@@ -14,10 +14,9 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from dens_ocp.data.dataset_reference import WRITTEN_BY
-from dens_ocp.data.distances import nearest_neighbour
-from dens_ocp.data.made_boxes import DESCRIPTION, LARGEST_CUTOFF
+from dens_ocp.data.dataset_reference import DESCRIPTION, LARGEST_CUTOFF, WRITTEN_BY
 from dens_ocp.data.records.oc20_records import add_s2ef_labels, geometry, write_lmdb, write_metadata
+from dens_ocp.data.records.plausible_units import nearest_neighbour
 from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.folder import sha256
 from dens_ocp.tools.data import energy_reference

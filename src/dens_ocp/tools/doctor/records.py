@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dens_ocp.data.distances import nearest_neighbour
-from dens_ocp.data.records.plausible_units import doubts
+from dens_ocp.data.records.plausible_units import doubts, nearest_neighbour
 from dens_ocp.errors import DensError
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, refused
 
