@@ -283,7 +283,7 @@ def _validated(model: type[BaseModel], block: Any, where: str) -> Any:
     try:
         return model.model_validate(block)
     except ValidationError as error:
-        reports = {}
+        reports: dict[tuple[str, ...], str] = {}
         for entry in error.errors():
             names = [str(part) for part in entry["loc"][:1]]
             shown = "" if isinstance(entry["input"], Mapping) else f": {entry['input']!r}"

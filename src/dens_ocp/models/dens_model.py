@@ -14,7 +14,7 @@ from dens_ocp.dens.step_plan import read, read_scored
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.models import lone_atoms
 from dens_ocp.models.denoising_model import DenoisingModel
-from dens_ocp.models.fast.spherical_harmonics import spherical_harmonics
+from dens_ocp.models.fast.rotation import spherical_harmonics
 from dens_ocp.models.fast.switch import make_fast
 from dens_ocp.models.parameter_names import translated
 
@@ -127,7 +127,7 @@ class DeNSModel(DenoisingModel):
         if lone_atoms.has_pair(data):
             return lone_atoms.graph_of_pair(data)
         with torch.autocast(data.pos.device.type, enabled=False):
-            graph = super().generate_graph(data, *args, **options)
+            graph = super().generate_graph(data, *args, **options)  # type: ignore[misc]
         if graph.edge_index.shape[1] == 0:
             raise lone_atoms.NoEdgesError
         return graph
@@ -137,7 +137,8 @@ class DeNSModel(DenoisingModel):
     ) -> torch.Tensor:
         """fairchem's, likewise."""
         with torch.autocast(data.pos.device.type, enabled=False):
-            return super()._init_edge_rot_mat(data, edge_index, edge_distance_vec)
+            frames = super()._init_edge_rot_mat  # type: ignore[misc]
+            return frames(data, edge_index, edge_distance_vec)
 
     def predict(self, data: Batch) -> dict[str, torch.Tensor]:
         """The original task.
@@ -191,8 +192,8 @@ def _check_options(cls: type, options: dict[str, Any]) -> None:
         for base in cls.__mro__
         if base.__module__.startswith("fairchem.") and "__init__" in vars(base)
     )
-    known = {name for name in inspect.signature(backbone.__init__).parameters if name != "self"}
-    known |= set(inspect.signature(DeNSModel.__init__).parameters) - {"self", "backbone_options"}
+    known = {*inspect.signature(backbone).parameters, *inspect.signature(DeNSModel).parameters}
+    known.remove("backbone_options")
     for name in options:
         if name not in known:
             raise DensError(f"unknown option model.{name}{nearest(name, known)}")

@@ -9,24 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fairchem.core.models.equiformer_v2.equiformer_v2 import EquiformerV2Backbone
 from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead
-from fairchem.core.models.equiformer_v2.so3 import SO3_Rotation
 from fairchem.core.models.equiformer_v2.weight_initialization import eqv2_init_weights
 
 from dens_ocp.errors import DensError
-from dens_ocp.models.chosen_atoms import EqV2ChosenAtomsHead
+from dens_ocp.models.chosen_atoms import EqV2ChosenAtomsHead, ExactRotation
 from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.injection import added_to_output
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
-
-
-class ExactRotation(SO3_Rotation):
-    """fairchem's ``SO3_Rotation``; its matrices are not made in half precision under autocast."""
-
-    def set_wigner(self, rot_mat3x3: torch.Tensor) -> None:
-        with torch.autocast(rot_mat3x3.device.type, enabled=False):
-            super().set_wigner(rot_mat3x3)
 
 
 class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
@@ -64,8 +55,8 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
         super().__init__(**options)
 
     def build_heads(self) -> None:
-        for rotation in self.SO3_rotation:
-            rotation.__class__ = ExactRotation
+        for rotation, mmax in zip(self.SO3_rotation, self.mmax_list, strict=True):
+            rotation.__class__, rotation.mmax = ExactRotation, mmax
         self.energy_head = EqV2ScalarHead(self)
         self.force_head = EqV2ChosenAtomsHead(self)
 
