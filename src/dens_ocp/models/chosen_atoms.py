@@ -8,7 +8,6 @@ looks at the force of some atoms, at the noise of others, and in OC20 at no fixe
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,20 +53,16 @@ class EqV2ChosenAtomsHead(EqV2VectorHead):
 
     def __init__(self, backbone: Any) -> None:
         super().__init__(backbone)
+        self._whole = (backbone.SO3_rotation,)  # in a tuple: no module of the head
         self.force_block.SO3_rotation = copy.deepcopy(backbone.SO3_rotation)
 
     def forward(
-        self,
-        data: Batch,
-        emb: dict[str, Any],
-        rotations: Iterable[ExactRotation],
-        atoms: torch.Tensor | None = None,
+        self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """
         Args:
             data: the batch.
             emb: of the backbone.
-            rotations: the backbone's, of all edges.
             atoms: (N,) bool, whose vectors are wanted; None: all. Under graph parallelism of the
                 whole batch.
 
@@ -84,7 +79,7 @@ class EqV2ChosenAtomsHead(EqV2VectorHead):
             graph = copy.copy(graph)
             graph.edge_index = graph.edge_index[:, chosen]
             graph.edge_distance = graph.edge_distance[chosen]
-        for own, whole in zip(self.force_block.SO3_rotation, rotations, strict=True):
+        for own, whole in zip(self.force_block.SO3_rotation, self._whole[0], strict=True):
             own.take(whole, chosen)
         vectors = super().forward(data, {**emb, "graph": graph})["forces"]
         return {"forces": vectors if atoms is None else torch.where(atoms[:, None], vectors, 0.0)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,17 +15,19 @@ from dens_ocp.models import lone_atoms
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.fast.rotation import spherical_harmonics
 from dens_ocp.models.fast.switch import make_fast
-from dens_ocp.models.parameter_names import translated
+from dens_ocp.models.parameter_names import translate
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
     from torch_geometric.data import Batch
 
 
 class DeNSModel(DenoisingModel):
     """Mixin in front of a fairchem backbone class.
 
-    A subclass sets ``energy_head`` (fairchem's), ``force_head`` and ``noise_head``, says with
-    :meth:`vectors` how the latter are called and with :meth:`injected` where an embedding is added.
+    A subclass sets ``energy_head`` (fairchem's), ``force_head`` and ``noise_head`` (of
+    :mod:`dens_ocp.models.chosen_atoms`), and says with :meth:`injected` where an embedding is
+    added.
 
     A vector is computed only where it is looked at: with ``scored`` in the batch the force head for
     scored atoms that are not corrupted, the noise head for scored ones that are.
@@ -82,7 +83,7 @@ class DeNSModel(DenoisingModel):
             torch.nn.Linear(1, self.sphere_channels) if use_noise_schedule_sigma_encoding else None
         )
         self.build_noise_head()
-        self._register_load_state_dict_pre_hook(_translate_names)
+        self._register_load_state_dict_pre_hook(translate)
         measured = self.fast_on_gpu or not torch.cuda.is_available()
         if measured if fast == "auto" else fast:
             make_fast(self)
@@ -97,15 +98,13 @@ class DeNSModel(DenoisingModel):
         """Set ``noise_head`` and initialise the DeNS modules."""
 
     @abstractmethod
-    def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
-        """A context in which the backbone's initial node embedding is larger by ``embedding``."""
+    def injected(self, embedding: torch.Tensor) -> RemovableHandle:
+        """Make the backbone's initial node embedding larger by ``embedding`` (N, (lmax + 1)^2, C),
+        of all N atoms of the batch, until the hook is removed.
 
-    @abstractmethod
-    def vectors(
-        self, head: torch.nn.Module, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
-    ) -> torch.Tensor:
-        """(N, 3) output of ``force_head`` or ``noise_head`` for ``atoms`` (N,) bool (None: all);
-        zero for others."""
+        It has to lie outside the blocks that activation checkpointing recomputes, and to add to a
+        new tensor, never in place.
+        """
 
     def forward(self, data: Batch) -> dict[str, torch.Tensor]:
         """As :class:`DenoisingModel`; also of a batch in which no atom has a neighbour."""
@@ -167,8 +166,7 @@ class DeNSModel(DenoisingModel):
         mask = corruption.noise_mask
         outputs = self._original_task(data, emb, None if scored is None else scored & ~mask)
         noisy = None if scored is None else scored & mask
-        outputs["noise"] = self.vectors(self.noise_head, data, emb, noisy)
-        return outputs
+        return {**outputs, "noise": self.noise_head(data, emb, noisy)["forces"]}
 
     def _backbone(
         self, data: Batch, embedding: torch.Tensor, sigmas: torch.Tensor
@@ -182,8 +180,7 @@ class DeNSModel(DenoisingModel):
     def _original_task(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        forces = self.vectors(self.force_head, data, emb, atoms)
-        return {**self.energy_head(data, emb), "forces": forces}
+        return {**self.energy_head(data, emb), **self.force_head(data, emb, atoms)}
 
 
 def _check_options(cls: type, options: dict[str, Any]) -> None:
@@ -207,10 +204,3 @@ def _check_options(cls: type, options: dict[str, Any]) -> None:
             f"model.lmax_list: {options['lmax_list']} has several resolutions; force encoding is "
             "defined for one, for example [6]"
         )
-
-
-def _translate_names(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-    """Rename the keys of a state dict to ours before it is loaded (a load_state_dict pre-hook)."""
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        value = state_dict.pop(key)
-        state_dict[prefix + translated(key.removeprefix(prefix))] = value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,9 @@ from fairchem.core.models.equiformer_v2.weight_initialization import eqv2_init_w
 from dens_ocp.errors import DensError
 from dens_ocp.models.chosen_atoms import EqV2ChosenAtomsHead, ExactRotation
 from dens_ocp.models.dens_model import DeNSModel
-from dens_ocp.models.injection import added_to_output
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
     from torch_geometric.data import Batch
 
 
@@ -66,13 +65,19 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
             if module is not None:
                 module.apply(partial(eqv2_init_weights, weight_init=self.weight_init))
 
-    def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
-        return added_to_output(self.edge_degree_embedding, embedding)
+    def injected(self, embedding: torch.Tensor) -> RemovableHandle:
+        """The backbone adds the output of its edge-degree embedding to the initial node embedding.
 
-    def vectors(
-        self, head: torch.nn.Module, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
-    ) -> torch.Tensor:
-        return head(data, emb, self.SO3_rotation, atoms)["forces"]
+        It is called with the number of this rank's atoms and the index of the first one as its last
+        two arguments; under graph parallelism these pick this rank's rows.
+        """
+
+        def hook(_module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            num_nodes, first_node = args[-2:]
+            output.embedding = output.embedding + embedding[first_node : first_node + num_nodes]
+            return output
+
+        return self.edge_degree_embedding.register_forward_hook(hook)
 
     def _original_task(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None

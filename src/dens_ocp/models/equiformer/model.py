@@ -29,7 +29,7 @@ from dens_ocp.models.equiformer.block import (
 from dens_ocp.models.equiformer.irreps import Gate, IrrepsLinear
 from dens_ocp.models.equiformer.options import EquiformerOptions, options_of
 from dens_ocp.models.equiformer.tensor_products import DepthwiseTensorProduct
-from dens_ocp.models.parameter_names import is_constant, translated
+from dens_ocp.models.parameter_names import translate
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -117,7 +117,7 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
             for module in self.modules():
                 if isinstance(module, (IrrepsLinear, DepthwiseTensorProduct)):
                     module.reset_parameters(o.weight_init)
-        self._register_load_state_dict_pre_hook(self._fit_names)
+        self._register_load_state_dict_pre_hook(translate)
 
     # ---- forward ---------------------------------------------------------------------------
 
@@ -217,14 +217,6 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
             or ".bias." in name
             or name.endswith((".bias", ".affine_weight", ".affine_bias"))
         ]
-
-    @staticmethod
-    def _fit_names(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-        """Before a state dict is loaded: names become ours, e3nn's constants are left out."""
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            value = state_dict.pop(key)
-            if not is_constant(key):
-                state_dict[prefix + translated(key.removeprefix(prefix))] = value
 
 
 def radius_graph(pos: torch.Tensor, natoms: torch.Tensor, cutoff: float) -> torch.Tensor:
