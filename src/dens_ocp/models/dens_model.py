@@ -180,7 +180,9 @@ class DeNSModel(DenoisingModel):
     def _original_task(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        return {**self.energy_head(data, emb), **self.force_head(data, emb, atoms)}
+        # in this order: gradients are added up in the reverse one, to the last bit
+        forces = self.force_head(data, emb, atoms)["forces"]
+        return {**self.energy_head(data, emb), "forces": forces}
 
 
 def _check_options(cls: type, options: dict[str, Any]) -> None:
