@@ -2,6 +2,7 @@
 #
 #   make demo                         set up, then train, validate, predict, relax on embedded data
 #   make test                         set up, then run the tests
+#   make lint                         set up, then ruff and mypy
 #   make benchmark                    set up, then measure steps and predictions (takes long on a CPU)
 #   make setup PYG_WHEELS=<url|dir>   torch-scatter/-sparse from prebuilt wheels (needed for a GPU)
 #
@@ -57,7 +58,7 @@ help:
 	@echo 'make test       run the tests (TEST_ARGS=..., TEST_WORKERS=$(TEST_WORKERS))'
 	@echo 'make benchmark  training steps and predictions beside stock fairchem (BENCHMARK_ARGS=--help)'
 	@echo 'make setup      only the environment in $(VENV) (PYTHON=..., PYG_WHEELS=..., EXTRAS=$(EXTRAS))'
-	@echo 'make lint       ruff'
+	@echo 'make lint       ruff (mistakes, layout) and mypy (types)'
 	@echo 'make clean      remove caches; make distclean removes $(VENV) too'
 
 setup: $(DONE)/project
@@ -74,10 +75,12 @@ benchmark: $(DONE)/project
 	$(BIN)/python -W ignore -m benchmarks $(BENCHMARK_ARGS)
 
 lint: $(DONE)/project
-	$(BIN)/python -m ruff check src tests examples benchmarks
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 clean:
-	rm -rf .pytest_cache .ruff_cache build dist
+	rm -rf .pytest_cache .ruff_cache .mypy_cache build dist
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean

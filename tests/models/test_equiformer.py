@@ -16,10 +16,9 @@ from torch_geometric.data import Batch, Data
 from dens_ocp.dens.step_plan import Corruption, read
 from dens_ocp.errors import DensError
 from dens_ocp.models.checkpoint_states import fit
-from dens_ocp.models.equiformer.degrees import cat, split
-from dens_ocp.models.equiformer.depthwise import DepthwiseTensorProduct
-from dens_ocp.models.equiformer.gate import Gate
-from dens_ocp.models.equiformer.radius_graph import radius_graph
+from dens_ocp.models.equiformer.irreps import Gate, cat, split
+from dens_ocp.models.equiformer.model import radius_graph
+from dens_ocp.models.equiformer.tensor_products import DepthwiseTensorProduct
 from dens_ocp.models.parameter_names import is_constant, is_dens, translated
 from tests.conftest import build_model
 from tests.molecules import SMALL_EQUIFORMER_L2, batch_of

@@ -7,12 +7,12 @@ import pytest
 import torch
 from pydantic import BeforeValidator
 
+from dens_ocp.dens.options import read
 from dens_ocp.errors import DensError
 from dens_ocp.settings import run
 from dens_ocp.settings.sections import values
 from dens_ocp.settings.sections.dataset import DataSet, Fit, Normalizer
 from dens_ocp.settings.sections.optim import LambdaSchedule, Optim
-from dens_ocp.dens.options import read
 from dens_ocp.settings.sections.targets import Loss, Output
 from dens_ocp.settings.sections.task import Logger, RelaxOptions, Task
 

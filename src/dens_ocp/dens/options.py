@@ -148,12 +148,12 @@ def need(
     """
     for name in names:
         if name not in given:
-            (example, *_) = model.model_fields[name].examples
+            example = (model.model_fields[name].examples or ["VALUE"])[0]
             raise DensError(f"{where}.{name} is missing{why}; for example {example}")
 
 
 def _reports(model: type[Section], error: ValidationError, where: str) -> list[str]:
-    reports = {}
+    reports: dict[tuple[str, ...], str] = {}
     for entry in error.errors():
         names = [str(part) for part in entry["loc"][:1]]
         text = entry["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

@@ -20,7 +20,7 @@ are not moved, and ``sigmas`` is set for every atom of a DeNS structure, as in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -204,7 +204,8 @@ def _to(value: Any, *args: Any, **options: Any) -> Any:
         return value.to(*args, **options)
     if isinstance(value, dict):
         return {name: _to(each, *args, **options) for name, each in value.items()}
-    if is_dataclass(value):
+    if isinstance(value, StepPlan | Corruption | MetricRows):
         moved = {each.name: getattr(value, each.name) for each in fields(value)}
-        return type(value)(**{name: _to(each, *args, **options) for name, each in moved.items()})
+        moved = {name: _to(each, *args, **options) for name, each in moved.items()}
+        return replace(value, **moved)
     return value

@@ -8,7 +8,6 @@ looks at the force of some atoms, at the noise of others, and in OC20 at no fixe
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,10 +19,25 @@ if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
 
-class HeadRotation(SO3_Rotation):
-    """fairchem's ``SO3_Rotation``, of some of the edges of another one."""
+class ExactRotation(SO3_Rotation):
+    """fairchem's ``SO3_Rotation``; its matrices are not made in half precision under autocast.
 
-    def take(self, whole: SO3_Rotation, edges: torch.Tensor | None) -> None:
+    Attributes:
+        mmax: largest order of the convolutions.
+        wigner, wigner_inv: (E, (lmax+1)^2, (lmax+1)^2) there and back, of the last forward.
+    """
+
+    mmax: int
+    wigner: torch.Tensor
+    wigner_inv: torch.Tensor
+    device: torch.device
+    dtype: torch.dtype
+
+    def set_wigner(self, rot_mat3x3: torch.Tensor) -> None:
+        with torch.autocast(rot_mat3x3.device.type, enabled=False):
+            super().set_wigner(rot_mat3x3)
+
+    def take(self, whole: ExactRotation, edges: torch.Tensor | None) -> None:
         """The matrices of another module, of all edges or of some, (K,) int64."""
         self.device, self.dtype = whole.device, whole.dtype
         self.wigner = whole.wigner if edges is None else whole.wigner[edges]
@@ -39,22 +53,16 @@ class EqV2ChosenAtomsHead(EqV2VectorHead):
 
     def __init__(self, backbone: Any) -> None:
         super().__init__(backbone)
-        self.force_block.SO3_rotation = torch.nn.ModuleList(
-            HeadRotation(lmax) for lmax in backbone.lmax_list
-        )
+        self._whole = (backbone.SO3_rotation,)  # in a tuple: no module of the head
+        self.force_block.SO3_rotation = copy.deepcopy(backbone.SO3_rotation)
 
     def forward(
-        self,
-        data: Batch,
-        emb: dict[str, Any],
-        rotations: Iterable[SO3_Rotation],
-        atoms: torch.Tensor | None = None,
+        self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """
         Args:
             data: the batch.
             emb: of the backbone.
-            rotations: the backbone's, of all edges.
             atoms: (N,) bool, whose vectors are wanted; None: all. Under graph parallelism of the
                 whole batch.
 
@@ -71,7 +79,7 @@ class EqV2ChosenAtomsHead(EqV2VectorHead):
             graph = copy.copy(graph)
             graph.edge_index = graph.edge_index[:, chosen]
             graph.edge_distance = graph.edge_distance[chosen]
-        for own, whole in zip(self.force_block.SO3_rotation, rotations, strict=True):
+        for own, whole in zip(self.force_block.SO3_rotation, self._whole[0], strict=True):
             own.take(whole, chosen)
         vectors = super().forward(data, {**emb, "graph": graph})["forces"]
         return {"forces": vectors if atoms is None else torch.where(atoms[:, None], vectors, 0.0)}

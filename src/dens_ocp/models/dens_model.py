@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,19 +13,21 @@ from dens_ocp.dens.step_plan import read, read_plan
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.models import lone_atoms
 from dens_ocp.models.denoising_model import DenoisingModel
-from dens_ocp.models.fast.spherical_harmonics import spherical_harmonics
+from dens_ocp.models.fast.rotation import spherical_harmonics
 from dens_ocp.models.fast.switch import make_fast
-from dens_ocp.models.parameter_names import translated
+from dens_ocp.models.parameter_names import translate
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
     from torch_geometric.data import Batch
 
 
 class DeNSModel(DenoisingModel):
     """Mixin in front of a fairchem backbone class.
 
-    A subclass sets ``energy_head`` (fairchem's), ``force_head`` and ``noise_head``, says with
-    :meth:`vectors` how the latter are called and with :meth:`injected` where an embedding is added.
+    A subclass sets ``energy_head`` (fairchem's), ``force_head`` and ``noise_head`` (of
+    :mod:`dens_ocp.models.chosen_atoms`), and says with :meth:`injected` where an embedding is
+    added.
 
     A vector is computed only where it is looked at: with ``scored`` in the batch the force head for
     scored atoms that are not corrupted, the noise head for scored ones that are.
@@ -82,7 +83,7 @@ class DeNSModel(DenoisingModel):
             torch.nn.Linear(1, self.sphere_channels) if use_noise_schedule_sigma_encoding else None
         )
         self.build_noise_head()
-        self._register_load_state_dict_pre_hook(_translate_names)
+        self._register_load_state_dict_pre_hook(translate)
         measured = self.fast_on_gpu or not torch.cuda.is_available()
         if measured if fast == "auto" else fast:
             make_fast(self)
@@ -97,15 +98,13 @@ class DeNSModel(DenoisingModel):
         """Set ``noise_head`` and initialise the DeNS modules."""
 
     @abstractmethod
-    def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
-        """A context in which the backbone's initial node embedding is larger by ``embedding``."""
+    def injected(self, embedding: torch.Tensor) -> RemovableHandle:
+        """Make the backbone's initial node embedding larger by ``embedding`` (N, (lmax + 1)^2, C),
+        of all N atoms of the batch, until the hook is removed.
 
-    @abstractmethod
-    def vectors(
-        self, head: torch.nn.Module, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
-    ) -> torch.Tensor:
-        """(N, 3) output of ``force_head`` or ``noise_head`` for ``atoms`` (N,) bool (None: all);
-        zero for others."""
+        It has to lie outside the blocks that activation checkpointing recomputes, and to add to a
+        new tensor, never in place.
+        """
 
     def forward(self, data: Batch) -> dict[str, torch.Tensor]:
         """As :class:`DenoisingModel`; also of a batch in which no atom has a neighbour."""
@@ -127,7 +126,7 @@ class DeNSModel(DenoisingModel):
         if lone_atoms.has_pair(data):
             return lone_atoms.graph_of_pair(data)
         with torch.autocast(data.pos.device.type, enabled=False):
-            graph = super().generate_graph(data, *args, **options)
+            graph = super().generate_graph(data, *args, **options)  # type: ignore[misc]
         if graph.edge_index.shape[1] == 0:
             raise lone_atoms.NoEdgesError
         return graph
@@ -137,7 +136,8 @@ class DeNSModel(DenoisingModel):
     ) -> torch.Tensor:
         """fairchem's, likewise."""
         with torch.autocast(data.pos.device.type, enabled=False):
-            return super()._init_edge_rot_mat(data, edge_index, edge_distance_vec)
+            frames = super()._init_edge_rot_mat  # type: ignore[misc]
+            return frames(data, edge_index, edge_distance_vec)
 
     def predict(self, data: Batch) -> dict[str, torch.Tensor]:
         """The original task.
@@ -165,8 +165,7 @@ class DeNSModel(DenoisingModel):
         embedding = self.force_embedding(forces.to(data.pos.dtype), encoded)
         emb = self._backbone(data, embedding, corruption.sigmas)
         outputs = self._original_task(data, emb, plan.force_atoms)
-        outputs["noise"] = self.vectors(self.noise_head, data, emb, plan.noise_atoms)
-        return outputs
+        return {**outputs, "noise": self.noise_head(data, emb, plan.noise_atoms)["forces"]}
 
     def _backbone(
         self, data: Batch, embedding: torch.Tensor, sigmas: torch.Tensor
@@ -180,7 +179,8 @@ class DeNSModel(DenoisingModel):
     def _original_task(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        forces = self.vectors(self.force_head, data, emb, atoms)
+        # in this order: gradients are added up in the reverse one, to the last bit
+        forces = self.force_head(data, emb, atoms)["forces"]
         return {**self.energy_head(data, emb), "forces": forces}
 
 
@@ -190,8 +190,8 @@ def _check_options(cls: type, options: dict[str, Any]) -> None:
         for base in cls.__mro__
         if base.__module__.startswith("fairchem.") and "__init__" in vars(base)
     )
-    known = {name for name in inspect.signature(backbone.__init__).parameters if name != "self"}
-    known |= set(inspect.signature(DeNSModel.__init__).parameters) - {"self", "backbone_options"}
+    known = {*inspect.signature(backbone).parameters, *inspect.signature(DeNSModel).parameters}
+    known.remove("backbone_options")
     for name in options:
         if name not in known:
             raise DensError(f"unknown option model.{name}{nearest(name, known)}")
@@ -205,10 +205,3 @@ def _check_options(cls: type, options: dict[str, Any]) -> None:
             f"model.lmax_list: {options['lmax_list']} has several resolutions; force encoding is "
             "defined for one, for example [6]"
         )
-
-
-def _translate_names(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-    """Rename the keys of a state dict to ours before it is loaded (a load_state_dict pre-hook)."""
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        value = state_dict.pop(key)
-        state_dict[prefix + translated(key.removeprefix(prefix))] = value

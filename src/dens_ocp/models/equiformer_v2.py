@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from fairchem.core.models.equiformer_v2.equiformer_v2 import EquiformerV2Backbone
 from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead
-from fairchem.core.models.equiformer_v2.so3 import SO3_Rotation
 from fairchem.core.models.equiformer_v2.weight_initialization import eqv2_init_weights
 
 from dens_ocp.errors import DensError
-from dens_ocp.models.chosen_atoms import EqV2ChosenAtomsHead
+from dens_ocp.models.chosen_atoms import EqV2ChosenAtomsHead, ExactRotation
 from dens_ocp.models.dens_model import DeNSModel
-from dens_ocp.models.injection import added_to_output
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
     from torch_geometric.data import Batch
-
-
-class ExactRotation(SO3_Rotation):
-    """fairchem's ``SO3_Rotation``; its matrices are not made in half precision under autocast."""
-
-    def set_wigner(self, rot_mat3x3: torch.Tensor) -> None:
-        with torch.autocast(rot_mat3x3.device.type, enabled=False):
-            super().set_wigner(rot_mat3x3)
 
 
 class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
@@ -64,8 +54,8 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
         super().__init__(**options)
 
     def build_heads(self) -> None:
-        for rotation in self.SO3_rotation:
-            rotation.__class__ = ExactRotation
+        for rotation, mmax in zip(self.SO3_rotation, self.mmax_list, strict=True):
+            rotation.__class__, rotation.mmax = ExactRotation, mmax
         self.energy_head = EqV2ScalarHead(self)
         self.force_head = EqV2ChosenAtomsHead(self)
 
@@ -75,13 +65,19 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
             if module is not None:
                 module.apply(partial(eqv2_init_weights, weight_init=self.weight_init))
 
-    def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
-        return added_to_output(self.edge_degree_embedding, embedding)
+    def injected(self, embedding: torch.Tensor) -> RemovableHandle:
+        """The backbone adds the output of its edge-degree embedding to the initial node embedding.
 
-    def vectors(
-        self, head: torch.nn.Module, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
-    ) -> torch.Tensor:
-        return head(data, emb, self.SO3_rotation, atoms)["forces"]
+        It is called with the number of this rank's atoms and the index of the first one as its last
+        two arguments; under graph parallelism these pick this rank's rows.
+        """
+
+        def hook(_module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            num_nodes, first_node = args[-2:]
+            output.embedding = output.embedding + embedding[first_node : first_node + num_nodes]
+            return output
+
+        return self.edge_degree_embedding.register_forward_hook(hook)
 
     def _original_task(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +17,9 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 
 from dens_ocp.models.chosen_atoms import eSCNChosenAtomsHead
 from dens_ocp.models.dens_model import DeNSModel
-from dens_ocp.models.injection import added_to_input
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
     from torch_geometric.data import Batch
 
 
@@ -57,13 +57,15 @@ class eSCNDeNS(DeNSModel, eSCNBackbone):  # noqa: N801 (fairchem's spelling)
         self.noise_head = eSCNChosenAtomsHead(self)
         torch.nn.init.uniform_(self.force_embedding.weight, -0.001, 0.001)
 
-    def vectors(
-        self, head: torch.nn.Module, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
-    ) -> torch.Tensor:
-        return head(data, emb, atoms)["forces"]
+    def injected(self, embedding: torch.Tensor) -> RemovableHandle:
+        """The first layer block gets the larger embedding; no residual connection goes round it."""
 
-    def injected(self, embedding: torch.Tensor) -> AbstractContextManager[None]:
-        return added_to_input(self.layer_blocks[0], embedding)
+        def hook(_module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            first = copy.copy(args[0])
+            first.embedding = first.embedding + embedding
+            return (first, *args[1:])
+
+        return self.layer_blocks[0].register_forward_pre_hook(hook)
 
     def _original_task(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None

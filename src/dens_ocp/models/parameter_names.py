@@ -7,6 +7,9 @@ Ours are those of the fairchem backbone, plus ``energy_head``, ``force_head``, `
 from __future__ import annotations
 
 import re
+from typing import Any
+
+import torch
 
 _WRAPPERS = re.compile(r"^(?:module\.)*(?:backbone\.|output_heads\.[^.]+\.)?")
 
@@ -42,6 +45,14 @@ def translated(name: str) -> str:
     name = _WRAPPERS.sub("", name)
     head, dot, rest = name.partition(".")
     return _HEADS.get(head, head) + dot + rest
+
+
+def translate(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+    """Make a state dict's names ours and leave out constants (a load_state_dict pre-hook)."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        value = state_dict.pop(key)
+        if not is_constant(key):
+            state_dict[prefix + translated(key.removeprefix(prefix))] = value
 
 
 def flat_name(name: str) -> str:

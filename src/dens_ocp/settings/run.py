@@ -10,6 +10,7 @@ from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 
 from dens_ocp.dens.options import is_missing, mapping
+from dens_ocp.dens.options import read as read_section
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings.sections import dataset, optim, signatures, targets, task
 from dens_ocp.settings.sections.values import flag
@@ -121,10 +122,13 @@ def model(block: Any, where: str = "model") -> Any:
     name = str(block["name"])
     cls = _model_class(name, where)
     ours = cls.__module__.startswith("dens_ocp.")
-    known = signatures.parameters(cls)
-    options = {key: value for key, value in block.items() if key in known}
-    read = signatures.typed(options, cls, where, strict=ours)
-    return {key: read.get(key, value) for key, value in mapping(block, where).items()}
+    if ours and hasattr(cls, "section"):  # its options are a pydantic model
+        typed = read_section(cls.section, block, where, others=True)
+    else:
+        known = signatures.parameters(cls)
+        options = {key: value for key, value in block.items() if key in known}
+        typed = signatures.typed(options, cls, where, strict=ours)
+    return {key: typed.get(key, value) for key, value in mapping(block, where).items()}
 
 
 def _model_class(name: str, where: str) -> type:

@@ -16,8 +16,7 @@ from dens_ocp.models.fast.operations.edge_softmax import edge_softmax
 from dens_ocp.models.fast.operations.layer_norm import FewLaunchesLayerNorm
 from dens_ocp.models.fast.operations.so2_convolution import _ComplexLinear, complex_linear
 from dens_ocp.models.fast.operations.so3_linear import so3_linear
-from dens_ocp.models.fast.rotation import wigner_matrices
-from dens_ocp.models.fast.spherical_harmonics import spherical_harmonics
+from dens_ocp.models.fast.rotation import spherical_harmonics, wigner_matrices
 from tests.conftest import SMALL_EQUIFORMER, build_model
 
 DOUBLE = {"dtype": torch.float64}

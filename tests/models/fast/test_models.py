@@ -1,14 +1,21 @@
 """``model.fast``: same outputs and the same gradient of every parameter."""
 
+import importlib
+import pkgutil
+
 import pytest
 import torch
-from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
-from fairchem.core.models.equiformer_v2.transformer_block import SO2EquivariantGraphAttention
+from fairchem.core.models.equiformer_v2.input_block import EdgeDegreeEmbedding
+from fairchem.core.models.equiformer_v2.transformer_block import (
+    FeedForwardNetwork,
+    SO2EquivariantGraphAttention,
+)
 
-from dens_ocp.models.fast import blocks
+import dens_ocp.models.fast
+from dens_ocp.models.chosen_atoms import ExactRotation
+from dens_ocp.models.fast import switch
 from dens_ocp.models.fast.operations import launches, s2_activation
 from dens_ocp.models.fast.operations.sphere_kernel import plain_silu
-from dens_ocp.models.fast.switch import make_fast
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
 from tests.models.test_chosen_atoms import double, masks, run
 from tests.models.test_models import corrupted
@@ -86,7 +93,7 @@ def test_for_every_mask(config, kind, batch, form):
 @pytest.mark.parametrize("size", [1, 5000])
 @pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
 def test_for_every_size_of_block(config, size, batch, monkeypatch):
-    monkeypatch.setattr(blocks, "CPU_VALUES", size)
+    monkeypatch.setattr(launches, "CPU_VALUES", size)
     compare(*both(config, batch))
 
 
@@ -171,10 +178,37 @@ def test_names_and_state_stay(config):
         assert torch.equal(a, b)
 
 
-def test_every_part_is_exchanged():
-    model = build_model({**EQV2, "use_grid_mlp": True})
-    make_fast(model)
-    kinds = {type(module) for module in model.modules()}
-    assert not kinds & {
-        S2Activation, SeparableS2Activation, SO2EquivariantGraphAttention, torch.nn.Linear,
-    }  # fmt: skip
+KINDS = ("eqv2 grid mlp", "eqv2 whole sphere, S2", "escn")
+
+
+@pytest.mark.parametrize("line", switch.TABLE, ids=lambda line: line[1].__name__)
+def test_a_line_that_is_missing_in_the_table_is_an_error(line, monkeypatch):
+    models = [build_model({**CONFIGS[kind], "fast": False}) for kind in KINDS]
+    rest = tuple(each for each in switch.TABLE if each != line)
+    monkeypatch.setattr(switch, "TABLE", rest)
+    errors = []
+    for model in models:
+        try:
+            switch.make_fast(model)
+        except RuntimeError as error:
+            errors.append(str(error))
+    stock, fast = line
+    assert any(f"{stock.__name__} has a fast form, {fast.__name__}" in each for each in errors)
+
+
+def test_the_table_has_every_fast_class_once():
+    """Also one that nothing imports yet."""
+    for module in pkgutil.walk_packages(dens_ocp.models.fast.__path__, "dens_ocp.models.fast."):
+        if not module.name.endswith("sphere_programs"):  # needs Triton
+            importlib.import_module(module.name)
+    lines = [(form.stock(), form) for form in switch.forms()]
+    assert sorted(map(str, lines)) == sorted(map(str, switch.TABLE))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_every_part_is_exchanged(config):
+    """But for EquiformerV2 with gate activation, which keeps fairchem's attention."""
+    model = build_model({**config, "fast": True})
+    kept = {type(module) for module in model.modules()} & dict(switch.TABLE).keys()
+    gate = {SO2EquivariantGraphAttention, EdgeDegreeEmbedding, ExactRotation, FeedForwardNetwork}
+    assert kept == (gate if config.get("use_gate_act") else set())

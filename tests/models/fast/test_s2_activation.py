@@ -5,7 +5,7 @@ import torch
 from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
 from fairchem.core.models.equiformer_v2.so3 import SO3_Grid
 
-from dens_ocp.models.fast import blocks
+from dens_ocp.models.fast.operations import launches
 from dens_ocp.models.fast.operations.s2_activation import (
     BlockedS2Activation,
     BlockedSeparableS2Activation,
@@ -38,7 +38,7 @@ def results(module, inputs, grid):
 @pytest.mark.parametrize("edges", [0, 1, 7, 64])
 @pytest.mark.parametrize("size", [1, 3 * 196 * CHANNELS, 1 << 18], ids=["1", "3", "all"])
 def test_separable(grid, edges, size, monkeypatch):
-    monkeypatch.setattr(blocks, "CPU_VALUES", size)
+    monkeypatch.setattr(launches, "CPU_VALUES", size)
     inputs = tensors(edges)
     theirs = results(SeparableS2Activation(LMAX, MMAX), inputs, grid)
     ours = results(BlockedSeparableS2Activation(LMAX, MMAX), inputs, grid)

@@ -7,7 +7,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from e3nn import nn as e3nn_nn
 from e3nn import o3
 from fairchem.core.common import gp_utils
 from fairchem.core.models.base import GraphModelMixin
@@ -17,15 +16,20 @@ from dens_ocp.dens.force_encoding import checked_scale, force_coefficients
 from dens_ocp.dens.step_plan import read
 from dens_ocp.errors import DensError
 from dens_ocp.models.denoising_model import DenoisingModel
-from dens_ocp.models.equiformer.block import EquiformerBlock, norm_of
-from dens_ocp.models.equiformer.depthwise import DepthwiseTensorProduct
-from dens_ocp.models.equiformer.embedding import AtomEmbedding, EdgeDegreeEmbedding
-from dens_ocp.models.equiformer.gate import Gate
-from dens_ocp.models.equiformer.graph_attention import Edges, GraphAttention, summed_into
-from dens_ocp.models.equiformer.linear import IrrepsLinear
-from dens_ocp.models.equiformer.options import check_options, even_irreps
-from dens_ocp.models.equiformer.radius_graph import radius_graph
-from dens_ocp.models.parameter_names import is_constant, translated
+from dens_ocp.models.equiformer.block import (
+    AtomEmbedding,
+    EdgeDegreeEmbedding,
+    Edges,
+    EquiformerBlock,
+    GraphAttention,
+    dropout_of,
+    norm_of,
+    summed_into,
+)
+from dens_ocp.models.equiformer.irreps import Gate, IrrepsLinear
+from dens_ocp.models.equiformer.options import EquiformerOptions, options_of
+from dens_ocp.models.equiformer.tensor_products import DepthwiseTensorProduct
+from dens_ocp.models.parameter_names import translate
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -47,133 +51,73 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
     """
 
     gradient_forces = True
+    section = EquiformerOptions
 
-    def __init__(
-        self,
-        *,
-        irreps_node_embedding: str = "128x0e+64x1e+32x2e",
-        irreps_sh: str = "1x0e+1x1e+1x2e",
-        irreps_feature: str = "512x0e+256x1e+128x2e",
-        irreps_head: str = "32x0e+16x1e+8x2e",
-        irreps_pre_attn: str | None = None,
-        irreps_mlp_mid: str = "384x0e+192x1e+96x2e",
-        num_layers: int = 6,
-        num_heads: int = 4,
-        number_of_basis: int = 32,
-        fc_neurons: tuple[int, ...] = (64, 64),
-        max_num_elements: int = 64,
-        max_radius: float = 5.0,
-        use_pbc: bool = False,
-        max_neighbors: int = 1000,
-        use_attention: bool = True,
-        norm_layer: str | None = "layer",
-        weight_init: str = "normal",
-        alpha_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        out_drop: float = 0.0,
-        drop_path_rate: float = 0.0,
-        use_noise_head: bool = True,
-        use_force_encoding: bool = True,
-        force_encoding_scale: float = 1.0,
-        use_denoising_energy: bool = True,
-        otf_graph: bool = True,
-        **other: Any,
-    ) -> None:
+    def __init__(self, **options: Any) -> None:
         """
         Args:
-            irreps_node_embedding: features of an atom between blocks.
-            irreps_sh: spherical harmonics of edges and forces, one channel of each degree.
-            irreps_feature: features of an atom behind the last block.
-            irreps_head: of a message in one attention head.
-            irreps_pre_attn: of a message before; None: ``irreps_node_embedding``.
-            irreps_mlp_mid: inside the feed-forward networks.
-            num_layers: number of blocks.
-            num_heads: attention heads.
-            number_of_basis: radial bases, exp-normal.
-            fc_neurons: hidden sizes of the functions of the distance.
-            max_num_elements: atomic numbers are below it.
-            max_radius: cutoff, Angstrom.
-            use_pbc: neighbours across the periodic boundaries of ``cell``; False: no box.
-            max_neighbors: of an atom, with ``use_pbc``; without it all within the cutoff count.
-            use_attention: False: messages are summed without attention weights (Table 5).
-            norm_layer: ``layer``, or None: no equivariant layer normalisation (Table 5).
-            weight_init: ``normal`` or ``uniform``, of linear layers and tensor products; the paper
-                takes ``uniform`` for the variant without attention and layer normalisation.
-            alpha_drop: dropout of attention weights.
-            proj_drop: equivariant dropout behind attention and feed-forward networks.
-            out_drop: equivariant dropout behind the last normalisation.
-            drop_path_rate: probability that a structure skips a residual branch.
-            use_noise_head: False: no noise head and no force encoding, so no DeNS.
-            use_force_encoding: False: ablation, forces are never encoded.
-            force_encoding_scale: encoded forces (eV/Angstrom) are multiplied by it; 23.060548 is
-                the authors' MD17 code, which encodes kcal/mol/Angstrom.
-            use_denoising_energy: False: ablation, no energy loss on DeNS structures.
-            otf_graph: only True; graphs are built in each forward.
-            other: options of the authors' files that have one value here, see
-                :func:`~dens_ocp.models.equiformer.options.check_options`.
+            options: those of :class:`~dens_ocp.models.equiformer.options.EquiformerOptions`.
 
         Raises:
             DensError: unknown option, or a value that this model does not know.
         """
-        check_options(type(self), other, locals())
+        o = options_of(options)
         super().__init__()
-        embedding = even_irreps("irreps_node_embedding", irreps_node_embedding)
-        edge = even_irreps("irreps_sh", irreps_sh)
-        feature = even_irreps("irreps_feature", irreps_feature)
+        embedding, edge, feature = (
+            o3.Irreps(each) for each in (o.irreps_node_embedding, o.irreps_sh, o.irreps_feature)
+        )
         scalars = o3.Irreps([(feature.count("0e"), "0e")])
-        radial = [number_of_basis, *fc_neurons]
+        radial = [o.number_of_basis, *o.fc_neurons]
         attention = {
             "radial": radial,
-            "irreps_pre_attn": even_irreps("irreps_pre_attn", irreps_pre_attn or str(embedding)),
-            "irreps_head": even_irreps("irreps_head", irreps_head),
-            "num_heads": num_heads,
-            "use_attention": use_attention,
-            "alpha_drop": alpha_drop,
-            "proj_drop": proj_drop,
+            "irreps_pre_attn": o3.Irreps(o.irreps_pre_attn or embedding),
+            "irreps_head": o3.Irreps(o.irreps_head),
+            "num_heads": o.num_heads,
+            "use_attention": o.use_attention,
+            "alpha_drop": o.alpha_drop,
+            "proj_drop": o.proj_drop,
         }
-        self.cutoff, self.max_neighbors, self.use_pbc = max_radius, max_neighbors, use_pbc
-        self.use_pbc_single, self.otf_graph = False, otf_graph
-        self.use_force_encoding = use_force_encoding
-        self.force_encoding_scale = checked_scale(force_encoding_scale)
-        self.use_denoising_energy = use_denoising_energy
-        self.can_denoise = use_noise_head
+        self.cutoff, self.max_neighbors, self.use_pbc = o.max_radius, o.max_neighbors, o.use_pbc
+        self.use_pbc_single, self.otf_graph = False, o.otf_graph
+        self.use_force_encoding = o.use_force_encoding
+        self.force_encoding_scale = checked_scale(o.force_encoding_scale)
+        self.use_denoising_energy = o.use_denoising_energy
+        self.can_denoise = o.use_noise_head
         self.degrees = [ir.l for _, ir in edge]
 
         # in the authors' order of parameters
-        self.max_num_elements = max_num_elements
-        self.atom_embed = AtomEmbedding(embedding, max_num_elements)
-        self.rbf = ExpNormalSmearing(max_radius, number_of_basis, trainable=False)
+        self.max_num_elements = o.max_num_elements
+        self.atom_embed = AtomEmbedding(embedding, o.max_num_elements)
+        self.rbf = ExpNormalSmearing(o.max_radius, o.number_of_basis, trainable=False)
         self.edge_deg_embed = EdgeDegreeEmbedding(embedding, edge, radial)
-        self.force_embedding = IrrepsLinear(edge, embedding) if use_noise_head else None
+        self.force_embedding = IrrepsLinear(edge, embedding) if o.use_noise_head else None
         self.blocks = torch.nn.ModuleList(
             EquiformerBlock(
                 embedding,
                 edge,
-                embedding if index < num_layers - 1 else feature,
-                irreps_mlp_mid=even_irreps("irreps_mlp_mid", irreps_mlp_mid),
-                norm_layer=norm_layer,
-                drop_path_rate=drop_path_rate,
+                embedding if index < o.num_layers - 1 else feature,
+                irreps_mlp_mid=o3.Irreps(o.irreps_mlp_mid),
+                norm_layer=o.norm_layer,
+                drop_path_rate=o.drop_path_rate,
                 **attention,
             )
-            for index in range(num_layers)
+            for index in range(o.num_layers)
         )
-        self.norm = norm_of(feature, norm_layer)
-        self.out_dropout = e3nn_nn.Dropout(feature, out_drop) if out_drop else None
+        self.norm = norm_of(feature, o.norm_layer)
+        self.out_dropout = dropout_of(feature, o.out_drop)
         self.energy_head = torch.nn.Sequential(
             IrrepsLinear(feature, scalars),
             Gate(scalars),
             IrrepsLinear(scalars, "1x0e"),
         )
-        self.noise_head = (
-            GraphAttention(feature, edge, o3.Irreps("1x1e"), **attention)
-            if use_noise_head
-            else None
-        )
-        if weight_init != "normal":
+        self.noise_head = None
+        if o.use_noise_head:
+            self.noise_head = GraphAttention(feature, edge, o3.Irreps("1x1e"), **attention)
+        if o.weight_init != "normal":
             for module in self.modules():
                 if isinstance(module, (IrrepsLinear, DepthwiseTensorProduct)):
-                    module.reset_parameters(weight_init)
-        self._register_load_state_dict_pre_hook(self._fit_names)
+                    module.reset_parameters(o.weight_init)
+        self._register_load_state_dict_pre_hook(translate)
 
     # ---- forward ---------------------------------------------------------------------------
 
@@ -202,7 +146,7 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
                 forces.to(data.pos.dtype), encoded, max(self.degrees), self.force_encoding_scale
             )[..., 0]
         outputs, features, edges = self._original_task(data, coefficients, create_graph=True)
-        if self.can_denoise:
+        if self.noise_head is not None:
             with torch.autocast(data.pos.device.type, enabled=False):
                 outputs["noise"] = self.noise_head(features, edges)
         return outputs
@@ -253,8 +197,7 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
             features = features + self.force_embedding(coefficients)
         for block in self.blocks:
             features = block(features, edges, data.batch)
-        features = self.norm(features)
-        return features if self.out_dropout is None else self.out_dropout(features)
+        return self.out_dropout(self.norm(features))
 
     # ---- parameters ------------------------------------------------------------------------
 
@@ -275,10 +218,31 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
             or name.endswith((".bias", ".affine_weight", ".affine_bias"))
         ]
 
-    @staticmethod
-    def _fit_names(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
-        """Before a state dict is loaded: names become ours, e3nn's constants are left out."""
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            value = state_dict.pop(key)
-            if not is_constant(key):
-                state_dict[prefix + translated(key.removeprefix(prefix))] = value
+
+def radius_graph(pos: torch.Tensor, natoms: torch.Tensor, cutoff: float) -> torch.Tensor:
+    """All pairs of atoms of one structure that are at most ``cutoff`` apart, both ways.
+
+    fairchem's graph without a box needs torch-cluster, which it does not install. Memory grows with
+    the sum of the squares of ``natoms``.
+
+    Args:
+        pos: (N, 3) Angstrom, structure after structure.
+        natoms: (B,) int, atoms of each structure.
+        cutoff: Angstrom.
+
+    Returns:
+        (2, E) int: source, target.
+
+    >>> pos = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    >>> radius_graph(pos, torch.tensor([2, 1]), 5.0).tolist()
+    [[1, 0], [0, 1]]
+    """
+    natoms = natoms.to(pos.device)
+    pairs = natoms**2
+    first = (natoms.cumsum(0) - natoms).repeat_interleave(pairs)
+    size = natoms.repeat_interleave(pairs)
+    number = torch.arange(len(first), device=pos.device)
+    number = number - (pairs.cumsum(0) - pairs).repeat_interleave(pairs)
+    target, source = first + number // size, first + number % size
+    distances = (pos[source] - pos[target]).detach().norm(dim=1)
+    return torch.stack([source, target])[:, (distances <= cutoff) & (source != target)]

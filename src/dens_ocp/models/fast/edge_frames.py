@@ -11,12 +11,18 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from dens_ocp.models.fast.operations.launches import few_launches
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Matrices = tuple[torch.Tensor, ...]
+"""Rotations of E edges: for each degree l (E, orders, 2 l + 1), or one matrix for all."""
 
 
 def edge_frames(wigner: torch.Tensor, lmax: int, mmax: int, *, rescale: bool) -> EdgeFrames:
@@ -43,49 +49,61 @@ class EdgeFrames:
 
     def __init__(self, wigner: torch.Tensor, lmax: int, mmax: int, *, rescale: bool) -> None:
         self.degrees, self.mmax = range(lmax + 1), mmax
-        self.there, self.back = {}, {}
+        self._casts: dict[torch.dtype, Self] = {}
+        self.there, self.back = self._cut(wigner, rescale)
+
+    def _cut(self, wigner: torch.Tensor, rescale: bool) -> tuple[Matrices, Matrices]:
+        there, back = [], []
         for degree in self.degrees:
-            first, width = degree**2, min(degree, mmax)
+            first, width = degree**2, min(degree, self.mmax)
             middle = first + degree
             block = wigner[
                 :, middle - width : middle + width + 1, first : first + 2 * degree + 1
             ].contiguous()
-            self.there[degree] = block
-            self.back[degree] = block
-            if rescale and degree > mmax:
-                self.back[degree] = block * math.sqrt((2 * degree + 1) / (2 * mmax + 1))
+            there.append(block)
+            if rescale and degree > self.mmax:
+                block = block * math.sqrt((2 * degree + 1) / (2 * self.mmax + 1))
+            back.append(block)
+        return tuple(there), tuple(back)
 
     @property
     def size(self) -> int:
         """E."""
-        return self.there[self.degrees[0]].shape[0]
+        return len(self.there[0])
 
     @property
     def coefficients(self) -> int:
         """Of an atom: (Lmax+1)^2."""
         return sum(2 * degree + 1 for degree in self.degrees)
 
-    def of(self, edges: torch.Tensor) -> EdgeFrames:
+    def of(self, edges: torch.Tensor) -> Self:
         """The frames of some edges, (K,) int64."""
-        return self._mapped(lambda block: block[edges])
+        return self._mapped(lambda matrix: matrix[edges])
 
-    def to(self, dtype: torch.dtype) -> EdgeFrames:
+    def to(self, dtype: torch.dtype) -> Self:
         """In another dtype."""
-        return self._mapped(lambda block: block.to(dtype))
+        if dtype == self.there[0].dtype:
+            return self
+        if dtype not in self._casts:  # every layer asks for it
+            self._casts[dtype] = self._mapped(lambda matrix: matrix.to(dtype))
+        return self._casts[dtype]
 
-    def _mapped(self, function) -> EdgeFrames:  # noqa: ANN001
+    def _mapped(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         other = copy.copy(self)
-        other.there = {degree: function(block) for degree, block in self.there.items()}
-        other.back = {
-            degree: other.there[degree] if block is self.there[degree] else function(block)
-            for degree, block in self.back.items()
-        }
+        other._casts = {}
+        other.there = tuple(function(matrix) for matrix in self.there)
+        other.back = tuple(
+            mapped if back is there else function(back)
+            for mapped, there, back in zip(other.there, self.there, self.back, strict=True)
+        )
         return other
 
-    def only(self, degree: int) -> EdgeFrames:
+    def only(self, degree: int) -> Self:
         """For coefficients of one degree alone."""
-        other = copy.copy(self)
-        other.degrees, other.mmax = range(degree, degree + 1), min(self.mmax, degree)
+        other, at = copy.copy(self), degree - self.degrees.start
+        other.degrees, other.mmax = self.degrees[at : at + 1], min(self.mmax, degree)
+        other._casts = {}
+        other.there, other.back = self.there[at : at + 1], self.back[at : at + 1]
         return other
 
     def degrees_of(self, order: int) -> range:
@@ -96,30 +114,29 @@ class EdgeFrames:
         """Coefficients of +-order."""
         return len(self.degrees_of(order)) * (1 if order == 0 else 2)
 
-    def into(self, x: torch.Tensor, blocks: Any, edges: slice) -> list[torch.Tensor]:
-        """Coefficients by degree (B, coefficients, C) of some edges to orders; ``blocks``:
+    def into(self, x: torch.Tensor, matrices: Matrices, edges: slice) -> list[torch.Tensor]:
+        """Coefficients by degree (B, coefficients, C) of some edges to orders; ``matrices``:
         ``there``, or ``back`` for the adjoint of the way back."""
-        turned, start = {}, 0
-        for degree in self.degrees:
-            turned[degree] = torch.bmm(blocks[degree][edges], x[:, start : start + 2 * degree + 1])
-            start += 2 * degree + 1
+        parts = x.split([2 * degree + 1 for degree in self.degrees], 1)
+        turned = [torch.bmm(m[edges], part) for m, part in zip(matrices, parts, strict=True)]
         orders = []
         for order in range(self.mmax + 1):
             rows = []
             for m in (order, -order) if order else (0,):
-                for degree in self.degrees_of(order):
-                    row = turned[degree].shape[1] // 2 + m
-                    rows.append(turned[degree][:, row : row + 1])
+                for values in turned[self.degrees_of(order).start - self.degrees.start :]:
+                    row = values.shape[1] // 2 + m
+                    rows.append(values[:, row : row + 1])
             orders.append(torch.cat(rows, 1))
         return orders
 
-    def out_of(self, orders: Sequence[torch.Tensor], blocks: Any, edges: slice) -> torch.Tensor:
+    def out_of(
+        self, orders: Sequence[torch.Tensor], matrices: Matrices, edges: slice
+    ) -> torch.Tensor:
         """Orders (m = 0 and as many more as are given) of some edges to coefficients by degree
-        (B, coefficients, C); ``blocks``: ``back``, or ``there`` for the adjoint of the way
+        (B, coefficients, C); ``matrices``: ``back``, or ``there`` for the adjoint of the way
         there."""
         turned = []
-        for degree in self.degrees:
-            block = blocks[degree]
+        for degree, block in zip(self.degrees, matrices, strict=True):
             middle = block.shape[1] // 2
             width = min(middle, len(orders) - 1)
             rows = []
@@ -136,35 +153,15 @@ class MatrixFrames(EdgeFrames):
     """:class:`EdgeFrames` with one matrix an edge, whose rows are the coefficients of all orders:
     a rotation is one batched product, four fifths of it with zeros.
 
-    ``there`` and ``back`` are (E, rows, coefficients).
+    ``there`` and ``back`` have one entry, (E, rows, coefficients).
     """
 
-    def __init__(self, wigner: torch.Tensor, lmax: int, mmax: int, *, rescale: bool) -> None:
-        self.degrees, self.mmax = range(lmax + 1), mmax
-        rows, factors = _rows(lmax, mmax, wigner.device, wigner.dtype)
-        self.there = wigner.index_select(1, rows)
-        self.back = self.there * factors if rescale else self.there
-        self._casts: dict[torch.dtype, MatrixFrames] = {}
+    def _cut(self, wigner: torch.Tensor, rescale: bool) -> tuple[Matrices, Matrices]:
+        rows, factors = _rows(len(self.degrees) - 1, self.mmax, wigner.device, wigner.dtype)
+        there = wigner.index_select(1, rows)
+        return (there,), (there * factors if rescale else there,)
 
-    @property
-    def size(self) -> int:
-        return self.there.shape[0]
-
-    def to(self, dtype: torch.dtype) -> MatrixFrames:
-        if dtype == self.there.dtype:
-            return self
-        if dtype not in self._casts:  # every layer asks for it
-            self._casts[dtype] = self._mapped(lambda matrix: matrix.to(dtype))
-        return self._casts[dtype]
-
-    def _mapped(self, function) -> MatrixFrames:  # noqa: ANN001
-        other = copy.copy(self)
-        other.there = function(self.there)
-        other.back = other.there if self.back is self.there else function(self.back)
-        other._casts = {}
-        return other
-
-    def only(self, degree: int) -> MatrixFrames:
+    def only(self, degree: int) -> Self:
         # the rows of an order begin with its lowest degree
         rows, first = [], 0
         for order in range(min(self.mmax, degree) + 1):
@@ -180,13 +177,15 @@ class MatrixFrames(EdgeFrames):
         other.degrees, other.mmax = range(degree, degree + 1), min(self.mmax, degree)
         return other
 
-    def into(self, x: torch.Tensor, blocks: Any, edges: slice) -> list[torch.Tensor]:
+    def into(self, x: torch.Tensor, matrices: Matrices, edges: slice) -> list[torch.Tensor]:
         sizes = [self.rows(order) for order in range(self.mmax + 1)]
-        return list(torch.bmm(blocks[edges], x).split(sizes, 1))
+        return list(torch.bmm(matrices[0][edges], x).split(sizes, 1))
 
-    def out_of(self, orders: Sequence[torch.Tensor], blocks: Any, edges: slice) -> torch.Tensor:
+    def out_of(
+        self, orders: Sequence[torch.Tensor], matrices: Matrices, edges: slice
+    ) -> torch.Tensor:
         values = orders[0] if len(orders) == 1 else torch.cat(list(orders), 1)
-        return torch.bmm(blocks[edges, : values.shape[1]].transpose(1, 2), values)
+        return torch.bmm(matrices[0][edges, : values.shape[1]].transpose(1, 2), values)
 
 
 @functools.lru_cache(maxsize=16)

@@ -9,6 +9,7 @@ import torch
 from fairchem.core.models.escn.escn import LayerBlock, MessageBlock, SO2Block
 
 from dens_ocp.models.fast.edge_frames import edge_frames
+from dens_ocp.models.fast.form import FastForm
 from dens_ocp.models.fast.grid_mlp import two_activations
 from dens_ocp.models.fast.messages import into_frames, out_of_frames
 from dens_ocp.models.fast.operations.matrix_products import linear
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from fairchem.core.models.escn.so3 import CoefficientMapping, SO3_Embedding
 
 
-class FastMessageBlock(MessageBlock):
+class FastMessageBlock(FastForm, MessageBlock):
     """fairchem's ``MessageBlock``: the source's and the target's SO(2) blocks add up in one
     product, and their coefficients come and go by order."""
 
@@ -44,8 +45,8 @@ class FastMessageBlock(MessageBlock):
             self.SO3_grid[lmax][mmax], x.embedding.device, mappingReduced.to_m
         )
         sizes = [order.shape[1] for order in orders]
-        orders = silu_on_sphere(orders, to_grid, from_grid, sizes)
-        out = out_of_frames(orders, None, edge_index[1], len(x.embedding), frames)
+        activated = silu_on_sphere(orders, to_grid, from_grid, sizes)
+        out = out_of_frames(activated, None, edge_index[1], len(x.embedding), frames)
         return embedding_like(x, out)
 
 
@@ -87,7 +88,7 @@ def so2_blocks(
     return [values.flatten(1).unflatten(1, (-1, channels)) for values in out]
 
 
-class FastLayerBlock(LayerBlock):
+class FastLayerBlock(FastForm, LayerBlock):
     """fairchem's ``LayerBlock``: of the network at each point of the grid the first and the last
     layer are applied to coefficients (see :mod:`dens_ocp.models.fast.grid_mlp`)."""
 

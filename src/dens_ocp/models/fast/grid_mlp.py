@@ -14,11 +14,11 @@ import torch
 from fairchem.core.models.equiformer_v2.so3 import SO3_Embedding
 from fairchem.core.models.equiformer_v2.transformer_block import FeedForwardNetwork
 
-from dens_ocp.models.fast.blocks import blocks
+from dens_ocp.models.fast.form import EquiformerV2Form, with_zero_gradients
+from dens_ocp.models.fast.operations.launches import applied, blocks
 from dens_ocp.models.fast.operations.matrix_products import linear, product, weight_gradient
 from dens_ocp.models.fast.operations.s2_activation import grid_matrices
 from dens_ocp.models.fast.operations.so3_linear import degree_linear, embedding_like, so3_linear
-from dens_ocp.models.fast.unused import with_zero_gradients
 
 _silu_backward = torch.ops.aten.silu_backward
 
@@ -79,16 +79,16 @@ def two_activations(
     Returns:
         (N, J, D). Differentiable once, with respect to ``x`` and ``weight``.
     """
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    with torch.autocast(kind, enabled=False):
-        return _TwoActivations.apply(
-            x.to(dtype), weight.to(dtype), to_grid.to(dtype), from_grid.to(dtype)
-        )
+    return applied(_TwoActivations, x, weight, to_grid, from_grid)
 
 
-class FastFeedForward(FeedForwardNetwork):
+class FastFeedForward(EquiformerV2Form, FeedForwardNetwork):
     """fairchem's ``FeedForwardNetwork`` with ``use_grid_mlp``."""
+
+    @classmethod
+    def fits(cls, model: torch.nn.Module, name: str, module: torch.nn.Module) -> bool:
+        scalar = ScalarFeedForward.fits(model, name, module)
+        return super().fits(model, name, module) and module.use_grid_mlp and not scalar
 
     def forward(self, input_embedding: SO3_Embedding) -> SO3_Embedding:
         x = input_embedding.embedding
@@ -105,9 +105,14 @@ class FastFeedForward(FeedForwardNetwork):
         return embedding_like(input_embedding, so3_linear(self.so3_linear_2, hidden))
 
 
-class ScalarFeedForward(FeedForwardNetwork):
+class ScalarFeedForward(EquiformerV2Form, FeedForwardNetwork):
     """The separable ``FeedForwardNetwork`` of a scalar head, of whose output only l = 0 is used: it
     depends on l = 0 of the input alone, and the grid is never looked at."""
+
+    @classmethod
+    def fits(cls, model: torch.nn.Module, name: str, module: torch.nn.Module) -> bool:
+        of_head = name.rpartition(".")[2] == "energy_block"
+        return super().fits(model, name, module) and of_head and module.use_sep_s2_act
 
     def forward(self, input_embedding: SO3_Embedding) -> SO3_Embedding:
         x = input_embedding.embedding[:, :1]

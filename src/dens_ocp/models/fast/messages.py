@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from dens_ocp.models.fast.blocks import blocks
 from dens_ocp.models.fast.edge_frames import EdgeFrames, MatrixFrames
+from dens_ocp.models.fast.operations.launches import blocks, working_dtype
 
 
 class _IntoFrames(torch.autograd.Function):
@@ -54,7 +54,7 @@ class _IntoFrames(torch.autograd.Function):
         of_scale = None if scale is None else torch.empty_like(scale)
         for edges in blocks(frames.size, frames.coefficients * channels, x.device):
             parts = [gradient[edges] for gradient in gradients]
-            if scale is not None:
+            if scale is not None and of_scale is not None:
                 orders = frames.into(_gathered(x, ends, edges), frames.there, edges)
                 factors = _factors(scale[edges], frames, channels)
                 of_factors = _factors(of_scale[edges], frames, channels)
@@ -108,6 +108,8 @@ def into_frames(
 
 
 class _OutOfFrames(torch.autograd.Function):
+    """Of :class:`MatrixFrames` all orders in one tensor, and sums over edges in float32."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -118,90 +120,62 @@ class _OutOfFrames(torch.autograd.Function):
         *orders: torch.Tensor,
     ) -> torch.Tensor:
         ctx.save_for_backward(weights, target, *orders)
-        ctx.frames = frames
-        coefficients = frames.coefficients
-        out = orders[0].new_zeros(atoms, coefficients, orders[0].shape[2])
-        for edges in blocks(frames.size, coefficients * out.shape[2], out.device):
-            parts = [_weighted(order[edges], weights, edges) for order in orders]
-            out.index_add_(0, target[edges], frames.out_of(parts, frames.back, edges))
+        ctx.frames, whole = frames, isinstance(frames, MatrixFrames)
+        coefficients, channels, dtype = frames.coefficients, orders[0].shape[2], orders[0].dtype
+        sums = torch.promote_types(dtype, torch.float32) if whole else dtype
+        out = orders[0].new_zeros(atoms, coefficients, channels, dtype=sums)
+        for edges in blocks(frames.size, coefficients * channels, out.device):
+            parts = _parts(orders, edges, whole)
+            if weights is not None:
+                by_head = [_by_head(part, weights) for part in parts]
+                for at, part in enumerate(by_head):
+                    into = part if whole else None  # else a view of what came in
+                    parts[at] = torch.mul(part, weights[edges, None, :, None], out=into).flatten(2)
+            turned = frames.out_of(parts, frames.back, edges)
+            out.index_add_(0, target[edges], turned.to(sums))
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weights, target, *orders = ctx.saved_tensors
-        frames = ctx.frames
-        of_orders = [torch.empty_like(order) for order in orders]
-        of_weights = None if weights is None else torch.zeros_like(weights)
+        frames, whole = ctx.frames, isinstance(ctx.frames, MatrixFrames)
+        sizes, gradient = [order.shape[1] for order in orders], gradient.to(orders[0].dtype)
+        found = [
+            gradient.new_empty(frames.size, size, gradient.shape[2])
+            for size in ([sum(sizes)] if whole else sizes)
+        ]
+        of_weights = None if weights is None else torch.empty_like(weights)
         for edges in blocks(frames.size, gradient[0].numel(), gradient.device):
-            parts = frames.into(gradient.index_select(0, target[edges]), frames.back, edges)
-            for order, part, of_order in zip(orders, parts, of_orders, strict=False):
-                of_order[edges] = _weighted(part, weights, edges)
-                if weights is not None:
-                    each = part.mul_(order[edges]).unflatten(2, (weights.shape[1], -1))
-                    of_weights[edges] += each.sum((1, 3))
+            turned = gradient.index_select(0, target[edges])
+            parts = frames.into(turned, frames.back, edges)[: len(orders)]
+            parts = [torch.cat(parts, 1)] if whole else parts
+            if weights is None or of_weights is None:
+                for into, part in zip(found, parts, strict=True):
+                    into[edges] = part
+                continue
+            given, factor = _parts(orders, edges, whole), weights[edges, None, :, None]
+            for at, (into, part) in enumerate(zip(found, parts, strict=True)):
+                by_head = _by_head(part, weights)
+                torch.mul(by_head, factor, out=_by_head(into[edges], weights))
+                products = by_head.mul_(_by_head(given[at], weights))
+                if at == 0:
+                    torch.sum(products, (1, 3), out=of_weights[edges])
+                else:
+                    of_weights[edges] += products.sum((1, 3))
+        of_orders = found[0].split(sizes, 1) if whole else found
         return of_weights, None, None, None, *of_orders
 
 
-class _OutOfMatrixFrames(torch.autograd.Function):
-    """:class:`_OutOfFrames` with all orders in one tensor; sums over edges are in float32."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        weights: torch.Tensor | None,
-        target: torch.Tensor,
-        atoms: int,
-        frames: MatrixFrames,
-        *orders: torch.Tensor,
-    ) -> torch.Tensor:
-        ctx.save_for_backward(weights, target, *orders)
-        ctx.frames = frames
-        coefficients, channels = frames.coefficients, orders[0].shape[2]
-        dtype = torch.promote_types(orders[0].dtype, torch.float32)
-        out = orders[0].new_zeros(atoms, coefficients, channels, dtype=dtype)
-        for edges in blocks(frames.size, coefficients * channels, out.device):
-            values = torch.cat([order[edges] for order in orders], 1)
-            if weights is not None:
-                _by_head(values, weights).mul_(weights[edges, None, :, None])
-            turned = frames.out_of([values], frames.back, edges)
-            out.index_add_(0, target[edges], turned.to(dtype))
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        weights, target, *orders = ctx.saved_tensors
-        frames, dtype = ctx.frames, orders[0].dtype
-        sizes = [order.shape[1] for order in orders]
-        found, of_weights = [], None if weights is None else torch.empty_like(weights)
-        gradient = gradient.to(dtype)
-        for edges in blocks(frames.size, gradient[0].numel(), gradient.device):
-            turned = gradient.index_select(0, target[edges])
-            values = torch.cat(frames.into(turned, frames.back, edges)[: len(orders)], 1)
-            if weights is None:
-                found.append(values)
-                continue
-            by_head = _by_head(values, weights)
-            found.append((by_head * weights[edges, None, :, None]).flatten(2))
-            products = by_head.mul_(
-                _by_head(torch.cat([order[edges] for order in orders], 1), weights)
-            )
-            torch.sum(products, (1, 3), out=of_weights[edges])
-        values = found[0] if len(found) == 1 else torch.cat(found)
-        return of_weights, None, None, None, *values.split(sizes, 1)
+def _parts(orders: Sequence[torch.Tensor], edges: slice, whole: bool) -> list[torch.Tensor]:
+    """The orders of some edges; ``whole``: in one new tensor."""
+    parts = [order[edges] for order in orders]
+    return [torch.cat(parts, 1)] if whole else parts
 
 
 def _by_head(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """(B, rows, heads, channels of a head), a view."""
     return values.unflatten(2, (weights.shape[1], -1))
-
-
-def _weighted(order: torch.Tensor, weights: torch.Tensor | None, edges: slice) -> torch.Tensor:
-    if weights is None:
-        return order
-    heads = weights.shape[1]
-    return (order.unflatten(2, (heads, -1)) * weights[edges, None, :, None]).flatten(2)
 
 
 def out_of_frames(
@@ -225,13 +199,11 @@ def out_of_frames(
     """
     first, weights, frames = _autocast(orders[0], weights, frames)
     orders = [first, *(order.to(first.dtype) for order in orders[1:])]
-    form = _OutOfMatrixFrames if isinstance(frames, MatrixFrames) else _OutOfFrames
-    return form.apply(weights, target, atoms, frames, *orders)
+    return _OutOfFrames.apply(weights, target, atoms, frames, *orders)
 
 
 def _autocast(
     x: torch.Tensor, other: torch.Tensor | None, frames: EdgeFrames
 ) -> tuple[torch.Tensor, torch.Tensor | None, EdgeFrames]:
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    dtype = working_dtype(x)
     return x.to(dtype), None if other is None else other.to(dtype), frames.to(dtype)

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from fairchem.core.common.utils import merge_dicts
 from pydantic import BeforeValidator
 
+from dens_ocp.dens.options import Section, read
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.results.leaderboard.boards import Board, board
 from dens_ocp.settings import config_file, oc22_references
 from dens_ocp.settings.configured_references import keeping_settings
 from dens_ocp.settings.overrides import applied
-from dens_ocp.dens.options import Section, read
 
 _FROM_TRAINING = ("trainer", "model", "outputs", "loss_functions", "evaluation_metrics", "optim")
 

@@ -10,6 +10,7 @@ from fairchem.core.models.equiformer_v2.layer_norm import (
     EquivariantLayerNormArraySphericalHarmonics,
 )
 
+from dens_ocp.models.fast.form import FastForm
 from dens_ocp.models.fast.operations.launches import few_launches
 
 
@@ -68,7 +69,7 @@ class _LayerNorm(torch.autograd.Function):
         return out, of_scalar_weight, of_scalar_bias, of_weight, None, None, None
 
 
-class FewLaunchesLayerNorm(EquivariantLayerNormArraySphericalHarmonics):
+class FewLaunchesLayerNorm(FastForm, EquivariantLayerNormArraySphericalHarmonics):
     """fairchem's ``EquivariantLayerNormArraySphericalHarmonics`` with its own parameters.
 
     Shape: (N, (Lmax+1)^2, C) to the same. Differentiable once, where it is not fairchem's.

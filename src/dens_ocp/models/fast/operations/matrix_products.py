@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from dens_ocp.models.fast.form import FastForm
+
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
@@ -33,7 +35,7 @@ def uses_onednn(*tensors: torch.Tensor | None) -> bool:
 
 def product(a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """``a @ b^T (+ bias)`` for (M, K) and (N, K), not differentiable; (M, N)."""
-    if uses_onednn(a, b, bias) and a.numel() and b.numel():
+    if _ONEDNN and uses_onednn(a, b, bias) and a.numel() and b.numel():
         # a second factor that is neither dense nor the transpose of a dense one is a thousand times
         # slower in oneDNN
         dense = b.is_contiguous() or b.t().is_contiguous()
@@ -77,7 +79,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
     return _Linear.apply(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], weight.shape[0])
 
 
-class OneDnnLinear(torch.nn.Linear):
+class OneDnnLinear(FastForm, torch.nn.Linear):
     """``torch.nn.Linear``."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

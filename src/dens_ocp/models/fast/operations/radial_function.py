@@ -34,24 +34,22 @@ def radial_function(
         (E, outputs).
     """
     first, *rest = layer.net
-    if embeddings[0] is None or embeddings[1] is None:
+    source, target = embeddings
+    if source is None or target is None:
         return layer.net(edge_distance)
-    bases, channels = edge_distance.shape[1], embeddings[0].embedding_dim
+    bases, channels = edge_distance.shape[1], source.embedding_dim
     of_bases, *of_elements = first.weight.split([bases, channels, channels], 1)
     out = linear(edge_distance, of_bases, first.bias)
+    tables = [
+        torch.nn.functional.linear(embedding.weight, weight)
+        for embedding, weight in zip((source, target), of_elements, strict=True)
+    ]
     if few_launches(out.device):
-        tables = [
-            torch.nn.functional.linear(embedding.weight, weight)
-            for embedding, weight in zip(embeddings, of_elements, strict=True)
-        ]
         elements = _elements(atomic_numbers, edge_index, len(tables[0]), out.dtype)
         out = torch.addmm(out, elements, torch.cat(tables))
-        for module in rest:
-            out = module(out)
-        return out
-    for embedding, weight, atoms in zip(embeddings, of_elements, edge_index, strict=True):
-        table = torch.nn.functional.linear(embedding.weight, weight)
-        out = out + table.index_select(0, atomic_numbers[atoms])
+    else:
+        for table, atoms in zip(tables, edge_index, strict=True):
+            out = out + table.index_select(0, atomic_numbers[atoms])
     for module in rest:
         out = module(out)
     return out

@@ -13,10 +13,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from fairchem.core.models.equiformer_v2.activation import S2Activation, SeparableS2Activation
+from fairchem.core.models.equiformer_v2.activation import (
+    S2Activation,
+    SeparableS2Activation,
+    SmoothLeakyReLU,
+)
 from torch.utils.weak import WeakIdKeyDictionary
 
-from dens_ocp.models.fast.blocks import blocks
+from dens_ocp.models.fast.form import FastForm
+from dens_ocp.models.fast.operations.launches import blocks, working_dtype
 from dens_ocp.models.fast.operations.matrix_products import product
 from dens_ocp.models.fast.operations.sphere_kernel import fused_silu, usable
 
@@ -88,19 +93,17 @@ def silu_on_sphere(
     Returns:
         (E, J_k, C) for each of ``sizes``. Differentiable once.
     """
-    kind = parts[0].device.type
-    if torch.is_autocast_enabled(kind):
-        parts = [part.to(torch.get_autocast_dtype(kind)) for part in parts]
-    device, dtype = parts[0].device, parts[0].dtype
+    device, dtype = parts[0].device, working_dtype(parts[0])
+    parts = [part.to(dtype) for part in parts]
     to_grid, from_grid = to_grid.to(dtype), from_grid.to(dtype)
-    with torch.autocast(kind, enabled=False):
+    with torch.autocast(device.type, enabled=False):
         if usable(device, dtype):
-            out = fused_silu(torch.cat(list(parts), 1), to_grid, from_grid)
+            out = fused_silu(torch.cat(parts, 1), to_grid, from_grid)
             return out.split(tuple(sizes), 1)
         return _SiluOnSphere.apply(to_grid, from_grid, tuple(sizes), *parts)
 
 
-class BlockedS2Activation(S2Activation):
+class BlockedS2Activation(FastForm, S2Activation):
     """fairchem's ``S2Activation``."""
 
     def forward(self, inputs: torch.Tensor, SO3_grid: Any) -> torch.Tensor:
@@ -108,7 +111,7 @@ class BlockedS2Activation(S2Activation):
         return silu_on_sphere([inputs], *grid_matrices(grid, inputs.device), [inputs.shape[1]])[0]
 
 
-class BlockedSeparableS2Activation(SeparableS2Activation):
+class BlockedSeparableS2Activation(FastForm, SeparableS2Activation):
     """fairchem's ``SeparableS2Activation``; the l = 0 output of the sphere, which it throws away,
     is not computed."""
 
@@ -120,6 +123,15 @@ class BlockedSeparableS2Activation(SeparableS2Activation):
         (tensors,) = silu_on_sphere([input_tensors], to_grid, from_grid[:, 1:], [size])
         scalars = self.scalar_act(input_scalars).reshape(len(tensors), 1, tensors.shape[2])
         return torch.cat([scalars.to(tensors.dtype), tensors], 1)
+
+
+class SiluLeakyReLU(FastForm, SmoothLeakyReLU):
+    """fairchem's smooth leaky ReLU as a x + (1 - a) SiLU(x), which is what
+    (1 + a)/2 x + (1 - a)/2 x (2 sigmoid(x) - 1) comes to: one tensor is kept for the backward pass
+    instead of three."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.add(self.alpha * x, torch.nn.functional.silu(x), alpha=1 - self.alpha)
 
 
 _KNOWN: WeakIdKeyDictionary = WeakIdKeyDictionary()

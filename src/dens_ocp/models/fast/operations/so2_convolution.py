@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from fairchem.core.models.equiformer_v2.so2_ops import SO2_Convolution
 
-from dens_ocp.models.fast.operations.launches import few_launches
+from dens_ocp.models.fast.operations.launches import applied, few_launches
 from dens_ocp.models.fast.operations.matrix_products import linear, product, weight_gradient
 
 
@@ -90,11 +90,8 @@ def complex_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     Returns:
         (E, 2 N). Differentiable once.
     """
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     form = _ComplexLinearByParts if few_launches(x.device) else _ComplexLinear
-    with torch.autocast(kind, enabled=False):
-        return form.apply(x.to(dtype), weight.to(dtype))
+    return applied(form, x, weight)
 
 
 def _complex(weight: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from fairchem.core.models.equiformer_v2.so3 import SO3_Embedding, SO3_LinearV2
 
-from dens_ocp.models.fast.operations.launches import few_launches
+from dens_ocp.models.fast.form import FastForm
+from dens_ocp.models.fast.operations.launches import applied, few_launches
 from dens_ocp.models.fast.operations.matrix_products import linear
 
 
@@ -15,12 +16,7 @@ def so3_linear(layer: SO3_LinearV2, x: torch.Tensor) -> torch.Tensor:
     """(N, (Lmax+1)^2, C_in) to (N, (Lmax+1)^2, C_out); fairchem expands the weights to all orders
     and multiplies each coefficient for itself."""
     if few_launches(x.device):
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        with torch.autocast(kind, enabled=False):
-            return _Linear.apply(
-                x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype), layer.expand_index
-            )
+        return applied(_Linear, x, layer.weight, layer.bias, extra=(layer.expand_index,))
     return torch.cat([degree_linear(layer, x, degree) for degree in range(layer.lmax + 1)], 1)
 
 
@@ -63,7 +59,7 @@ def degree_linear(layer: SO3_LinearV2, x: torch.Tensor, degree: int) -> torch.Te
     return linear(values, layer.weight[degree], layer.bias if degree == 0 else None)
 
 
-class FastSO3Linear(SO3_LinearV2):
+class FastSO3Linear(FastForm, SO3_LinearV2):
     """fairchem's ``SO3_LinearV2``."""
 
     def forward(self, input_embedding: SO3_Embedding) -> SO3_Embedding:

@@ -1,15 +1,16 @@
-"""fairchem's equivariant graph attention on edge frames."""
+"""Parts of fairchem's EquiformerV2 on edge frames: graph attention, edge-degree embedding."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from fairchem.core.common import gp_utils
 from fairchem.core.models.equiformer_v2.activation import SeparableS2Activation
+from fairchem.core.models.equiformer_v2.input_block import EdgeDegreeEmbedding
+from fairchem.core.models.equiformer_v2.so3 import SO3_Embedding
 from fairchem.core.models.equiformer_v2.transformer_block import SO2EquivariantGraphAttention
 
 from dens_ocp.models.fast.edge_frames import EdgeFrames
+from dens_ocp.models.fast.form import EquiformerV2Form, with_zero_gradients
 from dens_ocp.models.fast.messages import into_frames, out_of_frames
 from dens_ocp.models.fast.operations.edge_softmax import edge_softmax
 from dens_ocp.models.fast.operations.matrix_products import linear
@@ -20,14 +21,15 @@ from dens_ocp.models.fast.operations.so2_convolution import (
     so2_convolution_of_degree,
 )
 from dens_ocp.models.fast.operations.so3_linear import embedding_like, so3_linear
-from dens_ocp.models.fast.unused import with_zero_gradients
-
-if TYPE_CHECKING:
-    from fairchem.core.models.equiformer_v2.so3 import SO3_Embedding
 
 
-class FastGraphAttention(SO2EquivariantGraphAttention):
+class FastGraphAttention(EquiformerV2Form, SO2EquivariantGraphAttention):
     """fairchem's ``SO2EquivariantGraphAttention`` with S2 activation."""
+
+    @classmethod
+    def fits(cls, model: torch.nn.Module, name: str, module: torch.nn.Module) -> bool:
+        of_head = name.rpartition(".")[2] == "force_block"
+        return super().fits(model, name, module) and of_head == issubclass(cls, FastVectorBlock)
 
     def forward(
         self,
@@ -46,8 +48,8 @@ class FastGraphAttention(SO2EquivariantGraphAttention):
         )
         target = edge_index[1] - node_offset
         scale = self._scale(edge_distance, atomic_numbers, edge_index, frames)
-        orders = into_frames(everywhere, scale, list(edge_index), frames)
-        orders, scalars = so2_convolution(self.so2_conv_1, orders)
+        turned = into_frames(everywhere, scale, list(edge_index), frames)
+        orders, scalars = so2_convolution(self.so2_conv_1, turned)
         weights = self._weights(scalars, target, len(nodes))
         return embedding_like(x, self._value(orders, scalars, weights, target, nodes, frames))
 
@@ -136,3 +138,34 @@ class FastVectorBlock(FastGraphAttention):
         unused = [self.proj.bias, *(conv.fc.weight for conv in self.so2_conv_2.so2_m_conv[1:])]
         # fairchem's head looks for l = 1 behind l = 0
         return torch.nn.functional.pad(with_zero_gradients(out, unused), (0, 0, 1, 0))
+
+
+class FastEdgeDegreeEmbedding(EquiformerV2Form, EdgeDegreeEmbedding):
+    """fairchem's ``EdgeDegreeEmbedding``: only m = 0 is not zero, and only m = 0 is rotated."""
+
+    def forward(
+        self,
+        atomic_numbers: torch.Tensor,
+        edge_distance: torch.Tensor,
+        edge_index: torch.Tensor,
+        num_nodes: int,
+        node_offset: int = 0,
+    ) -> SO3_Embedding:
+        scale = radial_function(
+            self.rad_func,
+            edge_distance,
+            atomic_numbers,
+            edge_index,
+            (self.source_embedding, self.target_embedding)
+            if self.use_atom_edge_embedding
+            else (None, None),
+        )
+        order = scale.unflatten(1, (-1, self.sphere_channels))
+        values = out_of_frames(
+            [order], None, edge_index[1] - node_offset, num_nodes, self.SO3_rotation[0].frames
+        )
+        out = SO3_Embedding(
+            0, self.lmax_list.copy(), self.sphere_channels, device=values.device, dtype=values.dtype
+        )
+        out.set_embedding(values / self.rescale_factor)
+        return out

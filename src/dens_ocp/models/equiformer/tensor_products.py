@@ -5,10 +5,37 @@ from __future__ import annotations
 import torch
 from e3nn import o3
 
-from dens_ocp.models.equiformer.degrees import by_degree, joined, split
-from dens_ocp.models.equiformer.gate import Gate
-from dens_ocp.models.equiformer.linear import IrrepsLinear, draw_weights
-from dens_ocp.models.equiformer.radial import RadialFunction
+from dens_ocp.models.equiformer.irreps import (
+    GatedLinear,
+    IrrepsLinear,
+    by_degree,
+    draw_weights,
+    joined,
+    split,
+)
+
+
+class RadialFunction(torch.nn.Module):
+    """Radial bases (E, sizes[0]) -> weights (E, sizes[-1]).
+
+    Linear layers with layer normalisation and SiLU between them. The last layer has no bias; what
+    stands for it is the parameter ``offset``, which starts as a bias does in torch.
+    """
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        layers: list[torch.nn.Module] = []
+        for size_in, size_out in zip(sizes[:-2], sizes[1:-1], strict=True):
+            linear = torch.nn.Linear(size_in, size_out)
+            torch.nn.init.zeros_(linear.bias)
+            layers += [linear, torch.nn.LayerNorm(size_out), torch.nn.SiLU()]
+        layers.append(torch.nn.Linear(sizes[-2], sizes[-1], bias=False))
+        self.net = torch.nn.Sequential(*layers)
+        bound = sizes[-2] ** -0.5
+        self.offset = torch.nn.Parameter(torch.empty(sizes[-1]).uniform_(-bound, bound))
+
+    def forward(self, bases: torch.Tensor) -> torch.Tensor:
+        return self.net(bases) + self.offset
 
 
 class DepthwiseTensorProduct(torch.nn.Module):
@@ -101,7 +128,7 @@ class SeparableTensorProduct(torch.nn.Module):
             irreps_in, irreps_edge, irreps_out: as they say.
             radial: sizes of the function of the distance that gives the weights; None: weights
                 are parameters.
-            gated: see :class:`~dens_ocp.models.equiformer.gate.Gate`.
+            gated: with a gate behind the linear layer.
         """
         super().__init__()
         self.dtp = DepthwiseTensorProduct(
@@ -110,18 +137,12 @@ class SeparableTensorProduct(torch.nn.Module):
         self.dtp_rad = None
         if radial is not None:
             self.dtp_rad = RadialFunction([*radial, self.dtp.weight_numel])
-        self.gate = Gate(irreps_out) if gated else None
-        between = irreps_out if self.gate is None else self.gate.irreps_in
-        self.lin = IrrepsLinear(self.dtp.irreps_out, between)
+        self.lin = (GatedLinear if gated else IrrepsLinear)(self.dtp.irreps_out, irreps_out)
 
     def product(
         self, features: torch.Tensor, harmonics: torch.Tensor, distances: torch.Tensor
     ) -> torch.Tensor:
-        """The depth-wise product. ``distances``: (E, number of radial bases)."""
+        """The depth-wise product, which ``lin`` is applied to. ``distances``: (E, number of radial
+        bases)."""
         weights = None if self.dtp_rad is None else self.dtp_rad(distances)
         return self.dtp(features, harmonics, weights)
-
-    def mixed(self, product: torch.Tensor) -> torch.Tensor:
-        """What comes after the product: linear layer and gate."""
-        mixed = self.lin(product)
-        return mixed if self.gate is None else self.gate(mixed)
