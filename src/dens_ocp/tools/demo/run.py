@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import click
 import numpy as np
 from ase.data import chemical_symbols
 from tqdm import tqdm
@@ -19,84 +20,82 @@ from dens_ocp.errors import DensError
 from dens_ocp.relaxation.read_trajectories import energies_of_trajectories
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.side_by_side import cores, side_by_side
+from dens_ocp.results.report.figures.corruption_gallery import corruption_gallery, most_varied
+from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.scores.prediction_files import positions_of_npz, read_predictions
 from dens_ocp.results.scores.scores import S2EFScores, is2re_scores, is2rs_scores, s2ef_scores
-from dens_ocp.tools.demo import config
-from dens_ocp.tools.demo.baselines import baselines
+from dens_ocp.tools.demo import given, runs
 from dens_ocp.tools.demo.dataset import QUICK, DataSettings, make
-from dens_ocp.tools.demo.evaluation import evaluate, write_config
-from dens_ocp.tools.demo.given import GivenData, read_given
 from dens_ocp.tools.demo.interrupted import run_id_of
-from dens_ocp.tools.demo.labels import Labels
-from dens_ocp.tools.demo.pictures import corruption_picture, curves_picture
-from dens_ocp.tools.demo.runs import Runs, Trained
+from dens_ocp.tools.demo.runs import Trained
 from dens_ocp.tools.demo.splits import BOARD_SPLITS
-from dens_ocp.tools.demo.tables import relaxation_table, s2ef_table
+from dens_ocp.tools.demo.tables import curves_picture, relaxation_table, s2ef_table
 
 DENS, PLAIN = "DeNS", "without DeNS"
 EPOCHS, QUICK_EPOCHS = 10, 1
 QUICK_RELAXATION_STEPS = 5
-_OF_THE_RUNS = ("compare", "train_lmdb", "val_lmdb", "epochs", "quick", "seed")
 NOBODY = "nobody, train's mean energy"
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
+_PATH = click.Path(path_type=Path)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``dens-ocp demo``."""
-    parser.add_argument("--workdir", type=Path, default=Path("demo-run"), help="where to write")
-    parser.add_argument("--compare", action="store_true", help="train the same without DeNS too")
-    parser.add_argument(
-        "--train-lmdb", type=Path, help="train on this S2EF LMDB (file or folder) instead"
-    )
-    parser.add_argument("--val-lmdb", type=Path, help="validate on this one; with --train-lmdb")
-    parser.add_argument(
-        "--epochs",
-        type=int,
-        help=f"epochs of training (default: {EPOCHS}; fewer where they are longer)",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="little data, hardly any training: does it all run?"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of data and runs")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the demo.
-
-    Raises:
-        DensError: options that do not fit together, or a run that failed.
-    """
-    _check(args)
+@click.command(help="Make a small OC20-like data set, train on it, evaluate, draw.")
+@click.option(
+    "--workdir", type=_PATH, default=Path("demo-run"), show_default=True, help="where to write"
+)
+@click.option("--compare", is_flag=True, help="train the same without DeNS too")
+@click.option("--train-lmdb", type=_PATH, help="train on this S2EF LMDB (file or folder) instead")
+@click.option("--val-lmdb", type=_PATH, help="validate on this one; with --train-lmdb")
+@click.option(
+    "--epochs",
+    type=int,
+    help=f"epochs of training (default: {EPOCHS}; fewer where they are longer)",
+)
+@click.option("--quick", is_flag=True, help="little data, hardly any training: does it all run?")
+@click.option("--seed", type=int, default=0, show_default=True, help="of data and runs")
+def command(
+    workdir: Path,
+    compare: bool,
+    train_lmdb: Path | None,
+    val_lmdb: Path | None,
+    epochs: int | None,
+    quick: bool,
+    seed: int,
+) -> None:
+    _check(workdir, train_lmdb, val_lmdb, epochs, seed)
     started = time.monotonic()
-    check_writable(args.workdir, "--workdir", "data, runs and the report go there")
-    args.workdir.mkdir(parents=True, exist_ok=True)
-    given = {name: getattr(args, name) for name in _OF_THE_RUNS}
-    with run_id_of(args.workdir, given) as (run_id, goes_on):
+    check_writable(workdir, "--workdir", "data, runs and the report go there")
+    workdir.mkdir(parents=True, exist_ok=True)
+    arguments = {
+        "compare": compare, "train_lmdb": train_lmdb, "val_lmdb": val_lmdb, "epochs": epochs,
+        "quick": quick, "seed": seed,
+    }  # fmt: skip
+    with run_id_of(workdir, arguments) as (run_id, goes_on):
         if goes_on:
             _say(f"going on with the demo {run_id}, which was interrupted")
-        demo = _Demo(args, Runs(args.workdir.resolve(), args.seed, write=_say, run_id=run_id))
-        if args.train_lmdb is None:
+        demo = _Demo(workdir.resolve(), run_id, compare, epochs, quick, seed)
+        if train_lmdb is None or val_lmdb is None:
             demo.embedded()
         else:
-            demo.given()
+            demo.given(train_lmdb.resolve(), val_lmdb.resolve())
     _say(f"\nfinished after {time.monotonic() - started:.0f} s")
-    return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    given = [args.train_lmdb, args.val_lmdb]
-    if (given[0] is None) != (given[1] is None):
-        name, other = ("--train-lmdb", "--val-lmdb")[:: 1 if given[1] is None else -1]
+def _check(
+    workdir: Path, train: Path | None, val: Path | None, epochs: int | None, seed: int
+) -> None:
+    if (train is None) != (val is None):
+        name, other = ("--train-lmdb", "--val-lmdb")[:: 1 if val is None else -1]
         raise DensError(f"{name} is given without {other}; give both, or none for embedded data")
-    for name, path in zip(("--train-lmdb", "--val-lmdb"), given, strict=True):
+    for name, path in (("--train-lmdb", train), ("--val-lmdb", val)):
         if path is not None and not path.exists():
             raise DensError(f"{name}: {path} does not exist")
-    if args.epochs is not None and args.epochs < 1:
-        raise DensError(f"--epochs: {args.epochs} is not a number of epochs; give 1 or more")
-    if args.seed < 0:
-        raise DensError(f"--seed: {args.seed} is negative; give 0 or more")
-    if args.workdir.exists() and not args.workdir.is_dir():
-        raise DensError(f"--workdir: {args.workdir} is a file; name a folder")
+    if epochs is not None and epochs < 1:
+        raise DensError(f"--epochs: {epochs} is not a number of epochs; give 1 or more")
+    if seed < 0:
+        raise DensError(f"--seed: {seed} is negative; give 0 or more")
+    if workdir.exists() and not workdir.is_dir():
+        raise DensError(f"--workdir: {workdir} is a file; name a folder")
 
 
 def _say(line: str) -> None:
@@ -107,187 +106,176 @@ def _title(text: str) -> None:
     _say(f"\n== {text}")
 
 
+def epochs_for(atoms: int, quick: bool = False) -> int:
+    """Epochs of a training set with ``atoms`` atoms in all: fewer where they are longer."""
+    return QUICK_EPOCHS if quick else max(1, min(EPOCHS, round(EPOCHS * _ATOMS_PER_EPOCH / atoms)))
+
+
 @dataclass
 class _Demo:
-    args: argparse.Namespace
-    runs: Runs
+    workdir: Path
+    run_id: str
+    compare: bool
+    epochs: int | None
+    quick: bool
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return self.workdir / "report" / self.run_id
 
     def embedded(self) -> None:
         """The demo on the data set that it makes."""
         _title("data: adsorbates on fcc metals and alloys, labelled by ASE's EMT")
-        settings = replace(QUICK if self.args.quick else DataSettings(), seed=self.args.seed)
-        data = make(self.runs.workdir / ("data-quick" if self.args.quick else "data"), settings)
+        settings = replace(QUICK if self.quick else DataSettings(), seed=self.seed)
+        data = make(self.workdir / ("data-quick" if self.quick else "data"), settings)
         for name, count in data.counts.items():
             _say(f"  {name:<20} {count:5d}")
-        train = read_given("train", data.s2ef("train"))
-        s2ef = {split: data.s2ef(source) for split, source in BOARD_SPLITS.items()}
-        is2re = {split: data.is2re(source) for split, source in BOARD_SPLITS.items()}
-        frames = {split: _structures(source) for split, source in s2ef.items()}
-        systems = {split: _structures(source) for split, source in is2re.items()}
-        pictures = [corruption_picture(self._folder, frames["id"], self.args.seed)]
-        trained = self._train(data.s2ef("train"), s2ef["id"], data.normalizers, train)
-        pictures.append(curves_picture(self._folder, trained))
-        config = write_config(
-            self._folder / "evaluate.yml",
-            s2ef,
-            is2re,
-            QUICK_RELAXATION_STEPS if self.args.quick else None,
-            board="OC20",
+        sources = {
+            task: {split: data.root / task / name for split, name in BOARD_SPLITS.items()}
+            for task in ("s2ef", "is2re")
+        }
+        frames, systems = (
+            {split: list(open_structures({"src": str(path)})) for split, path in paths.items()}
+            for paths in sources.values()
         )
-        results = self._evaluate(trained, config)
-        texts = [
-            self._errors(results, frames, train.labels),
-            self._relaxations(results, systems, train.labels),
-        ]
-        self._validate(trained, "id", s2ef["id"])
-        self._finish(texts, pictures, trained, results)
+        steps = QUICK_RELAXATION_STEPS if self.quick else None
+        evaluation = runs.evaluation_config(sources["s2ef"], sources["is2re"], steps, "OC20")
+        self._run(data.s2ef("train"), sources["s2ef"]["id"], evaluation, frames, systems)
 
-    def given(self) -> None:
+    def given(self, train: Path, val: Path) -> None:
         """The demo on the user's data."""
-        sources = self.args.train_lmdb.resolve(), self.args.val_lmdb.resolve()
-        _title(f"data: {sources[0]} and {sources[1]}")
-        train = read_given("--train-lmdb", sources[0])
-        val = read_given("--val-lmdb", sources[1], unique=True)
-        _say(f"  {train.count} records to train on, {val.count} to validate on")
-        parts = self._parts(train, val)
-        pictures = [corruption_picture(self._folder, val.structures[:100], self.args.seed)]
-        trained = self._train(*sources, train.normalizers, train)
-        pictures.append(curves_picture(self._folder, trained))
-        config = write_config(self._folder / "evaluate.yml", {"val": sources[1]})
-        results = self._evaluate(trained, config)
-        texts = [self._errors(results, {"val": val.structures}, train.labels, parts)]
-        self._validate(trained, "val", sources[1])
-        self._finish(texts, pictures, trained, results)
+        _title(f"data: {train} and {val}")
+        structures = given.read_given("--val-lmdb", val, unique=True)
+        self._run(train, val, runs.evaluation_config({"val": val}), {"val": structures}, {})
 
-    @property
-    def _folder(self) -> Path:
-        return self.runs.workdir / "report" / self.runs.run_id
+    def _run(
+        self,
+        train: Path,
+        val: Path,
+        evaluation: dict,
+        frames: dict[str, list[Structure]],
+        systems: dict[str, list[Structure]],
+    ) -> None:
+        """Train on the one, validate on the other, evaluate.
 
-    @staticmethod
-    def _parts(train: GivenData, val: GivenData) -> dict[str, np.ndarray]:
-        """Masks of the structures with and without elements that were not trained on."""
-        known = val.known_to(train)
-        if known.all():
-            return {}
-        names = ", ".join(chemical_symbols[each] for each in sorted(val.elements - train.elements))
-        _say(f"  {(~known).sum()} of them have elements that no training record has: {names}")
-        return {"val, new elements": ~known, "val, the others": known} if known.any() else {}
+        Args:
+            evaluation: config of ``dens-ocp evaluate``.
+            frames, systems: S2EF and IS2RE structures of each split; ``val`` is the first one of
+                ``frames``. Without systems the data are the user's.
+        """
+        learned = given.read_given("train" if systems else "--train-lmdb", train)
+        split = next(iter(frames))
+        parts = {}
+        if not systems:
+            _say(f"  {len(learned)} records to train on, {len(frames[split])} to validate on")
+            parts = _parts(learned, frames[split])
+        drawn = most_varied(frames[split] if systems else frames[split][:100])
+        gallery = corruption_gallery(drawn, seed=self.seed)
+        written = [save(gallery, self.folder / "corruption.png")]
+        trained = self._train(train, val, learned)
+        written.append(curves_picture(self.folder, trained))
+        config = runs.write_config(self.folder / "evaluate.yml", evaluation)
+        _title("evaluation: predict, run-relaxations, scores, leaderboard files, report")
+        results = {}
+        for run in trained:
+            out = self.folder / run.name.replace(" ", "-")
+            results[run.name] = runs.evaluate(run, config, out, self.seed, _say)
+        _title("errors on free atoms")
+        texts = [_errors(results, frames, learned, parts)]
+        _say(texts[0])
+        if systems:
+            _title("relaxations (distance: free atoms from the structure relaxed with EMT)")
+            texts.append(_relaxations(results, systems, given.labels(learned)[0].mean()))
+            _say(texts[1])
+        for run in trained:  # to compare our table with
+            best = run.best_validation()
+            _say(
+                f"fairchem's own validate, {split}, {run.name}: {1000 * best['forces_mae']:.1f} "
+                f"meV/A (in training, at step {best['step']})"
+            )
+        table = self.folder / "table.txt"
+        table.write_text("\n\n".join(texts) + "\n")
+        for each in results.values():
+            written += sorted(each.path.glob("submission/*.npz"))
+        written += [run.checkpoint for run in trained]
+        _title("written")
+        for file in [table, *written, *(each.report / "index.html" for each in results.values())]:
+            _say(f"  {file}")
 
-    def _epochs(self, atoms: int) -> int:
-        if self.args.epochs is not None:
-            return self.args.epochs
-        if self.args.quick:
-            return QUICK_EPOCHS
-        return max(1, min(EPOCHS, round(EPOCHS * _ATOMS_PER_EPOCH / atoms)))
-
-    def _train(
-        self, train: Path, val: Path, normalizers: dict[str, dict[str, float]], data: GivenData
-    ) -> list[Trained]:
-        epochs = self._epochs(data.atoms)
-        names = [DENS, PLAIN] if self.args.compare else [DENS]
+    def _train(self, train: Path, val: Path, learned: Sequence[Structure]) -> list[Trained]:
+        atoms = sum(len(each.pos) for each in learned)
+        epochs = self.epochs or epochs_for(atoms, self.quick)
+        names = [DENS, PLAIN] if self.compare else [DENS]
         # a second process makes more of a second core than a second thread, for a small model
         ranks = max(1, cores() // len(names))
-        batch_size = config.recipe()["optim"]["batch_size"]
-        steps = math.ceil(math.ceil(data.count / ranks) / batch_size)
+        batch_size = runs.recipe()["optim"]["batch_size"]
+        steps = math.ceil(math.ceil(len(learned) / ranks) / batch_size)
         _title(f"training: {epochs} epochs of {steps} steps ({' and '.join(names)})")
         jobs = {}
         for name in names:
-            settings = config.training(
+            config = runs.training_config(
                 train=train,
                 val=val,
-                normalizers=normalizers,
+                normalizers=given.normalizers(learned),
                 epochs=epochs,
                 steps_per_epoch=steps,
                 dens=name == DENS,
             )
-            jobs[name] = partial(self.runs.train, name, settings, epochs * steps, ranks)
+            jobs[name] = partial(runs.train, self.workdir, self.run_id, name, config,
+                                 epochs * steps, ranks, self.seed, _say)  # fmt: skip
         done = side_by_side(jobs, len(names))
         return [done[name] for name in names]
 
-    def _evaluate(self, trained: list[Trained], config: Path) -> dict[str, EvaluationFolder]:
-        _title("evaluation: predict, run-relaxations, scores, leaderboard files, report")
-        return {
-            run.name: evaluate(
-                run, config, self._folder / run.name.replace(" ", "-"), self.args.seed, _say
-            )
-            for run in trained
-        }
 
-    def _errors(
-        self,
-        results: dict[str, EvaluationFolder],
-        splits: dict[str, list[Structure]],
-        train: Labels,
-        parts: dict[str, np.ndarray] | None = None,
-    ) -> str:
-        """The table of S2EF errors; ``parts`` of the first split (masks by name) are shown as
-        splits of their own."""
-        _title("errors on free atoms")
-        scores: dict[str, dict[str, S2EFScores]] = {}
-        for split, structures in splits.items():
-            predicted = {
-                name: read_predictions(folder.predictions(split))
-                for name, folder in results.items()
-            } | baselines(train, structures)
-            everything = {split: np.ones(len(structures), bool)}
-            for shown, mask in (everything | (parts or {})).items():
-                picked = [each for each, kept in zip(structures, mask, strict=True) if kept]
-                ids = {each.id for each in picked}
-                scores[shown] = {
-                    name: s2ef_scores(each.only(ids), picked) for name, each in predicted.items()
-                }
-        text = s2ef_table(scores)
-        _say(text)
-        return text
+def _parts(train: Sequence[Structure], val: Sequence[Structure]) -> dict[str, np.ndarray]:
+    """Masks of the structures with and without elements that were not trained on."""
+    known = given.known_to(train, val)
+    if known.all():
+        return {}
+    new = sorted(given.elements(val) - given.elements(train))
+    names = ", ".join(chemical_symbols[each] for each in new)
+    _say(f"  {(~known).sum()} of them have elements that no training record has: {names}")
+    return {"val, new elements": ~known, "val, the others": known} if known.any() else {}
 
-    def _relaxations(
-        self,
-        results: dict[str, EvaluationFolder],
-        splits: dict[str, list[Structure]],
-        train: Labels,
-    ) -> str:
-        """The table of IS2RE and IS2RS errors."""
-        _title("relaxations (distance: free atoms from the structure relaxed with EMT)")
-        energies, distances = {}, {}
-        for split, systems in splits.items():
-            energy = {
-                name: energies_of_trajectories(folder.trajectories(split))
-                for name, folder in results.items()
+
+def _errors(
+    results: dict[str, EvaluationFolder],
+    splits: dict[str, list[Structure]],
+    train: Sequence[Structure],
+    parts: dict[str, np.ndarray],
+) -> str:
+    """The table of S2EF errors; ``parts`` of the first split (masks by name) are shown as splits
+    of their own."""
+    scores: dict[str, dict[str, S2EFScores]] = {}
+    for split, structures in splits.items():
+        predicted = {
+            name: read_predictions(folder.predictions(split)) for name, folder in results.items()
+        } | given.baselines(train, structures)
+        for shown, mask in {split: np.ones(len(structures), bool), **parts}.items():
+            picked = [each for each, kept in zip(structures, mask, strict=True) if kept]
+            ids = {each.id for each in picked}
+            scores[shown] = {
+                name: s2ef_scores(each.only(ids), picked) for name, each in predicted.items()
             }
-            energy[NOBODY] = {each.sid: train.energy.mean() for each in systems}
-            place = {
-                name: positions_of_npz(folder.positions(split)) for name, folder in results.items()
-            }
-            place[NOBODY] = {each.sid: each.pos for each in systems}
-            energies[split] = {name: is2re_scores(each, systems) for name, each in energy.items()}
-            distances[split] = {name: is2rs_scores(each, systems) for name, each in place.items()}
-        text = relaxation_table(energies, distances)
-        _say(text)
-        return text
-
-    def _validate(self, trained: list[Trained], split: str, source: Path) -> None:
-        """fairchem's own ``validate``, to compare our table with."""
-        for run in trained:
-            theirs = 1000 * self.runs.validate(run, source)["forces_mae"]
-            _say(f"fairchem's own validate, {split}, {run.name}: {theirs:.1f} meV/A")
-
-    def _finish(
-        self,
-        texts: list[str],
-        pictures: list[Path],
-        trained: list[Trained],
-        results: dict[str, EvaluationFolder],
-    ) -> None:
-        path = self._folder / "table.txt"
-        path.write_text("\n\n".join(texts) + "\n")
-        reports = [folder.report / "index.html" for folder in results.values()]
-        files = [
-            file for each in results.values() for file in sorted(each.path.glob("submission/*.npz"))
-        ]
-        _title("written")
-        for file in [path, *pictures, *files, *(run.checkpoint for run in trained), *reports]:
-            _say(f"  {file}")
+    return s2ef_table(scores)
 
 
-def _structures(source: Path) -> list[Structure]:
-    return list(open_structures({"src": str(source)}))
+def _relaxations(
+    results: dict[str, EvaluationFolder], splits: dict[str, list[Structure]], mean_energy: float
+) -> str:
+    """The table of IS2RE and IS2RS errors."""
+    energies, distances = {}, {}
+    for split, systems in splits.items():
+        energy = {NOBODY: {each.sid: mean_energy for each in systems}}
+        place = {NOBODY: {each.sid: each.pos for each in systems}}
+        energy = {
+            name: energies_of_trajectories(folder.trajectories(split))
+            for name, folder in results.items()
+        } | energy
+        place = {
+            name: positions_of_npz(folder.positions(split)) for name, folder in results.items()
+        } | place
+        energies[split] = {name: is2re_scores(each, systems) for name, each in energy.items()}
+        distances[split] = {name: is2rs_scores(each, systems) for name, each in place.items()}
+    return relaxation_table(energies, distances)

@@ -10,7 +10,7 @@ import torch
 
 from dens_ocp.errors import DensError
 from dens_ocp.settings import run_config
-from dens_ocp.tools.config_command import ConfigCommand
+from dens_ocp.settings.command_line import Command
 from dens_ocp.tools.plan.hardware import CPU, GPUS, PAPER, Gpu
 from dens_ocp.tools.plan.job import job_of
 from dens_ocp.tools.plan.measure import build, measure
@@ -20,7 +20,8 @@ from dens_ocp.tools.quiet import quiet
 
 
 @click.command(
-    cls=ConfigCommand,
+    cls=Command,
+    overrides=True,
     help="Memory, steps, time and GPU-hours of a training run on GPUs that are not here: exact "
     "counts, a short run of the model with one and two blocks on this machine (about a minute on a "
     "CPU), and a model of cost calibrated with the paper's GPU-hours. docs/planning.md says how, "
