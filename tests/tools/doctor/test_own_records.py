@@ -7,7 +7,7 @@ import torch
 
 from dens_ocp.tools.doctor import training
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
-from dens_ocp.tools.doctor.model_step import check_step
+from dens_ocp.tools.doctor.training import check_step
 from tests.lmdbs import s2ef_records, write_lmdb, write_s2ef
 from tests.runs import small_config
 from tests.tools.doctor.test_data import findings, those

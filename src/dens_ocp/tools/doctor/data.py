@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded
-from dens_ocp.tools.doctor.model_step import check_step
 from dens_ocp.tools.doctor.records import findings, look, sample
+from dens_ocp.tools.doctor.training import check_step
 
 
 def check_data_set(
@@ -121,17 +121,12 @@ def check_metadata(
     )
     name = f"{where} metadata"
     if not path.is_file():
-        yield Finding(
-            WARNING,
-            name,
-            f"{path} is missing: "
-            + (
-                "a run on several GPUs reads all records first, to count their atoms"
-                if counts_itself
-                else "load balancing over GPUs needs it"
-            ),
-            fix,
+        why = (
+            "a run on several GPUs reads all records first, to count their atoms"
+            if counts_itself
+            else "load balancing over GPUs needs it"
         )
+        yield Finding(WARNING, name, f"{path} is missing: {why}", fix)
         return
     try:
         with np.load(path) as file:
@@ -142,18 +137,14 @@ def check_metadata(
     total = getattr(dataset, "_whole_set", slice(0, len(dataset))).stop
     wrong = [i for i, number in natoms.items() if i < len(counts) and counts[i] != number]
     if len(counts) != total:
-        yield Finding(
-            PROBLEM, name, f"{path} has {len(counts)} entries, the data set {total} records", fix
-        )
+        text = f"{path} has {len(counts)} entries, the data set {total} records"
+        yield Finding(PROBLEM, name, text, fix)
     elif wrong and total == len(dataset):
-        yield Finding(
-            PROBLEM,
-            name,
+        text = (
             f"{path} is of other records: entry {wrong[0]} says {counts[wrong[0]]} atoms, the "
-            f"record has {natoms[wrong[0]]}",
-            fix,
+            f"record has {natoms[wrong[0]]}"
         )
+        yield Finding(PROBLEM, name, text, fix)
     else:
-        yield Finding(
-            OK, name, f"{len(counts):,} entries, {counts.mean():.1f} atoms a structure on average"
-        )
+        text = f"{len(counts):,} entries, {counts.mean():.1f} atoms a structure on average"
+        yield Finding(OK, name, text)
