@@ -83,7 +83,7 @@ def _labels(config: Mapping[str, Any]) -> dict[str, str]:
 def _md(dataset: Any, seen: Any, where: str) -> Finding:
     number = dataset.number_of_md_records
     if number is None:
-        text = f"{seen.md} of the {seen.read} records read are MD"
+        text = f"{seen.md} of the {len(seen.natoms)} records read are MD"
     else:
         text = f"{number:,} of {len(dataset):,} records are MD (never corrupted)"
     text += f", md_source: {dataset.md_source}"
