@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
-
 import dens_ocp
 from dens_ocp.errors import DensError, nearest, no_place
 from dens_ocp.settings.overrides import check as check_overrides
@@ -244,8 +242,6 @@ def main(argv: list[str] | None = None) -> int:
         )
         if argv[:1] == [name]:
             module = importlib.import_module(module_name)
-            if isinstance(getattr(module, "command", None), click.Command):
-                return _invoke(module.command, name, argv[1:])
             module.add_arguments(command)
     args, overrides = parser.parse_known_args(argv)
     try:
@@ -262,23 +258,6 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return _interrupted("; the same command goes on" if args.command in GOES_ON else "")
-
-
-def _invoke(command: click.Command, name: str, words: list[str]) -> int:
-    try:
-        with command.make_context(f"dens-ocp {name}", words) as context:
-            return command.invoke(context) or 0
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
-    except (DensError, OSError, click.ClickException) as error:
-        told = no_place(error) if isinstance(error, OSError) else error
-        if told is None:
-            raise
-        said = told.format_message() if isinstance(told, click.ClickException) else told
-        print(f"error: {said}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return _interrupted("; the same command goes on" if name in GOES_ON else "")
 
 
 if __name__ == "__main__":
