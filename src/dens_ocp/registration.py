@@ -1,27 +1,58 @@
-"""The one place that puts names into fairchem's registry."""
+"""The one place that puts names into fairchem's registry, when fairchem asks for the first one.
+
+fairchem and the models take seconds to import, so ``import dens_ocp`` imports neither: it watches
+the import of two of fairchem's modules, whichever comes first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import PurePath
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
 
-_COMMAND_LINES = ("dens-ocp", "fairchem", "-m")
-"""Names of programs (``sys.argv[0]``, without ``.exe``) while this package is imported."""
+TRAINER_NAMES = ("dens", "denoising_forces")
+"""``denoising_forces`` is the authors' name."""
+
+_REGISTRY = "fairchem.core.common.registry"
+_COMMAND_LINE = "fairchem.core._cli"
+_TABLES = (
+    "fairchem.core.models.equiformer_v2.wigner",
+    "fairchem.core.models.escn.so3",
+    "fairchem.core.models.scn.spherical_harmonics",
+)
+"""They read a table of fairchem's own with ``torch.load`` and no ``weights_only``: torch warns."""
+
+
+def prepare() -> None:
+    """Let fairchem's registry know our names as soon as it is asked for one, and let its command
+    line start its processes with functions of ours. Done by ``import dens_ocp``."""
+    if not any(isinstance(finder, _Watch) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watch())
+    for name in (_REGISTRY, _COMMAND_LINE):
+        if name in sys.modules:
+            _imported(sys.modules[name])
 
 
 def register() -> None:
-    """Register trainer, models and data set with fairchem, here and in the processes that its
-    command line starts. Done by ``import dens_ocp``."""
+    """Register trainer, models and data set with fairchem.
+
+    Raises:
+        Exception: anything that importing torch or fairchem raises.
+    """
     from fairchem.core.common.registry import registry
 
     from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
-    from dens_ocp.launch.spawned import take_over
     from dens_ocp.models.equiformer.model import EquiformerDeNS
     from dens_ocp.models.equiformer_v2 import EquiformerV2DeNS
     from dens_ocp.models.escn import eSCNDeNS
     from dens_ocp.training.trainer import DeNSTrainer
 
-    take_over()
     for name in TRAINER_NAMES:
         registry.register_trainer(name)(DeNSTrainer)
     registry.register_model("equiformer_v2_dens")(EquiformerV2DeNS)
@@ -30,32 +61,50 @@ def register() -> None:
     registry.register_dataset("dens_lmdb")(DeNSLmdbDataset)
 
 
-def register_for(argv: Sequence[str]) -> Exception | None:
-    """:func:`register`, and in a command line of ours no exception leaves.
+class _Watch(importlib.abc.MetaPathFinder):
+    """Python's own finder, with something done when a watched module has been imported."""
 
-    ``dens-ocp doctor`` has to start where fairchem cannot be imported, or kills the process that
-    imports it, so nothing is imported for it. The other commands say in one line what is wrong.
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in (_REGISTRY, _COMMAND_LINE, *_TABLES):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = functools.partial(_execute, spec.loader.exec_module)
+            spec.loader.exec_module = execute  # type: ignore[method-assign]
+        return spec
 
-    Args:
-        argv: the process's ``sys.argv``.
 
-    Returns:
-        What went wrong, in a command line of ours; None if all went well.
+def _execute(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
+        execute(module)
+    _imported(module)
 
-    Raises:
-        Exception: anything that importing fairchem raises, in other programs.
-    """
-    ours = bool(argv) and PurePath(argv[0]).name.removesuffix(".exe") in _COMMAND_LINES
-    if ours and list(argv[1:2]) == ["doctor"]:
-        return None
-    try:
-        register()
-    except Exception as error:
-        if not ours:
+
+def _imported(module: ModuleType) -> None:
+    if module.__name__ == _REGISTRY:
+        _register_when_asked(module.Registry)
+    elif module.__name__ == _COMMAND_LINE:
+        # it puts itself in its places; if it is what imports fairchem's, it does so at its end
+        importlib.import_module("dens_ocp.launch.spawned")
+
+
+def _register_when_asked(registry: Any) -> None:
+    """Exchange ``get_class``, which all ``get_..._class`` of fairchem call, until it is called."""
+    stock = registry.__dict__["get_class"]
+    if getattr(stock.__func__, "_asks_dens_ocp", False):
+        return
+
+    def get_class(cls: Any, name: str, mapping_name: str) -> Any:
+        registry.get_class = stock
+        try:
+            register()
+        except BaseException:
+            registry.get_class = own  # the next call fails as this one did
             raise
-        return error
-    return None
+        return cls.get_class(name, mapping_name)
 
-
-TRAINER_NAMES = ("dens", "denoising_forces")
-"""``denoising_forces`` is the authors' name."""
+    get_class._asks_dens_ocp = True  # type: ignore[attr-defined]
+    own = registry.get_class = classmethod(get_class)

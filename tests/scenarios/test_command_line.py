@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from dens_ocp.tools.cli import main
 from tests.runs import dens_ocp, environment, logged, run, small_config, write_config
 
 
@@ -122,7 +123,60 @@ def test_the_short_name_in_ranks_that_stock_fairchem_starts(data, tmp_path):
 @pytest.mark.parametrize("arguments", [["--help"], ["main", "--help"], ["demo", "--help"]])
 def test_help(tmp_path, arguments):
     shown = dens_ocp(*arguments, cwd=tmp_path).stdout
-    assert "usage:" in shown and "DeNS" in shown + "DeNS" * ("--mode" in shown)
+    assert "usage:" in shown.lower() and "DeNS" in shown + "DeNS" * ("--mode" in shown)
+
+
+HEAVY = """
+import sys
+from dens_ocp.tools import cli
+code = cli.main(sys.argv[1:])
+heavy = sorted({name.split(".")[0] for name in sys.modules} & {"torch", "fairchem", "ase", "numpy"})
+print(f"exit code {code}, imported: {heavy}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["main", "--mode", "validate", "--config-yml", __file__], 2),
+        (["plam"], 2),
+        (["--halp"], 2),
+        (["data", "--help"], 0),
+        (["data", "from-npz", "--help"], 0),
+        (["data", "from-npz", "x.npz", "--out", "x", "--no-progess"], 2),
+        (["ablate", "--help"], 0),
+        (["ablate", "plan.yml", "--num-gpu", "2"], 2),
+    ],
+)
+def test_help_and_wrong_arguments_import_nothing_heavy(tmp_path, arguments, code):
+    done = subprocess.run(
+        [sys.executable, "-c", HEAVY, *arguments], env=environment(), cwd=tmp_path,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert f"exit code {code}, imported: []" in done.stdout, done.stdout + done.stderr
+    assert ("error: " in done.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize("first", ["import dens_ocp", "import fairchem.core, dens_ocp"])
+def test_names_are_known_when_fairchem_asks(tmp_path, first):
+    program = f"""
+import sys
+{first}
+assert ("torch" in sys.modules) == ("fairchem" in {first!r})
+assert "dens_ocp.training.trainer" not in sys.modules
+from fairchem.core.common.registry import Registry, registry
+assert registry.get_dataset_class("dens_lmdb").__module__ == "dens_ocp.data.dens_lmdb"
+assert "dens_ocp" not in Registry.get_class.__func__.__module__
+assert registry.get_model_class("equiformer_v2_dens").__name__ == "EquiformerV2DeNS"
+assert registry.get_trainer_class("dens").__name__ == "DeNSTrainer"
+"""
+    subprocess.run([sys.executable, "-c", program], env=environment(), cwd=tmp_path, check=True)
+
+
+def test_did_you_mean(capsys):
+    assert main(["evalute"]) == 2
+    assert "did you mean 'evaluate'?" in capsys.readouterr().err.lower()
 
 
 def test_mistakes_on_two_ranks(data, tmp_path):

@@ -3,7 +3,7 @@
 Stock ``fairchem.core._cli.main`` hands functions and classes of its own over to ranks (torch's
 launcher) and jobs (submitit), by name. A process that imports them knows nothing of this package,
 so ``trainer: dens`` is not found there. Those of this module are found in it, and importing it
-imports the package, which registers its names.
+imports the package, which makes its names known. Importing it puts them in fairchem's places too.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ _KEPT_ALIVE: list[Runner] = []
 
 def run(config: dict[str, Any]) -> None:
     """fairchem's ``runner_wrapper``, for one rank of several with a trainer that lives until the
-    process ends: when it is freed, the rank may hang (see ``host.rank_process.run_rank``)."""
+    process ends: when it is freed, the rank may hang (see ``launch.rank_process.run_rank``)."""
     runner = Runner()
     if config.get("world_size", 1) > 1:
         _KEPT_ALIVE.append(runner)
     runner(config)
 
 
-def take_over() -> None:
-    """Put both in fairchem's places."""
-    _cli.Runner, _cli.runner_wrapper = Runner, run
+_cli.Runner, _cli.runner_wrapper = Runner, run

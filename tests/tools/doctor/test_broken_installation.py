@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from dens_ocp.registration import register_for
 from tests.runs import environment
 
 
@@ -61,7 +60,11 @@ def test_torch_scatter_is_missing(tmp_path):
         assert "pip install" in found[problem] and '"torch-scatter>=2.1.2"' in found[problem]
         assert "--no-build-isolation" in found[problem]
     # the others say where to look, in one line
-    for command in (["main", "--mode", "train"], ["demo"], ["plan", "x.yml"]):
+    for command in (
+        ["main", "--mode", "train", "--config-yml", __file__],
+        ["demo"],
+        ["plan", "x.yml"],
+    ):
         other = broken(stub, *command)
         assert other.returncode == 2 and other.stderr.count("\n") == 1
         assert "torch_scatter" in other.stderr and "dens-ocp doctor" in other.stderr
@@ -91,14 +94,20 @@ def test_versions_that_break_fairchem(tmp_path, name, version):
 
 
 def test_other_programs_get_the_error_itself(monkeypatch):
-    import dens_ocp.registration
+    from fairchem.core.common.registry import Registry
+
+    from dens_ocp import registration
 
     def failing():
         raise ImportError("broken")
 
-    monkeypatch.setattr(dens_ocp.registration, "register", failing)
-    with pytest.raises(ImportError):
-        register_for(["train.py", "doctor"])
-    assert register_for(["/x/bin/dens-ocp", "doctor"]) is None
-    assert isinstance(register_for(["/x/bin/fairchem", "main"]), ImportError)
-    assert isinstance(register_for(["-m", "demo"]), ImportError)
+    asked = classmethod(lambda cls, name, mapping_name: name)
+    monkeypatch.setattr(Registry, "get_class", asked)
+    monkeypatch.setattr(registration, "register", failing)
+    registration.prepare()
+    for _ in range(2):
+        with pytest.raises(ImportError, match="broken"):
+            Registry.get_model_class("equiformer_v2_dens")
+    monkeypatch.setattr(registration, "register", lambda: None)
+    assert Registry.get_model_class("equiformer_v2_dens") == "equiformer_v2_dens"
+    assert Registry.__dict__["get_class"] is asked

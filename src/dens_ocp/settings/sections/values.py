@@ -11,6 +11,7 @@ from fairchem.core.common.utils import setup_imports
 from pydantic import BeforeValidator
 
 from dens_ocp.errors import nearest
+from dens_ocp.registration import register
 
 _MISSING = ("none", "null", "~", "")
 _TRUE = ("true", "yes", "on")
@@ -133,6 +134,7 @@ def registered(kind: str, name: str) -> Iterable[str]:
     Args:
         kind: ``dataset``, ``logger``, ``loss``, ``model``, ...
     """
+    register()
     names = registry.mapping[f"{kind}_name_mapping"]
     if name not in names:
         setup_imports()
