@@ -25,7 +25,7 @@ from dens_ocp.results.leaderboard.boards import OC20
 from dens_ocp.results.pipeline.options import load_settings
 from dens_ocp.results.pipeline.process import run_cli
 from dens_ocp.tools.cli import COMMANDS, main
-from dens_ocp.tools.demo import run, runs
+from dens_ocp.tools.demo import runs, steps
 from dens_ocp.tools.demo.given import elements, known_to, labels, normalizers, read_given
 from dens_ocp.tools.demo.interrupted import NOTE, run_id_of
 from dens_ocp.tools.demo.runs import Trained, TrainingProgress
@@ -157,9 +157,9 @@ def test_workdir_that_is_a_file(tmp_path, capsys):
 
 
 def test_longer_epochs_are_fewer():
-    assert run.epochs_for(36_000) == run.epochs_for(5) == run.EPOCHS
-    assert run.epochs_for(36_000 * run.EPOCHS) == run.epochs_for(10**9) == 1
-    assert run.epochs_for(5, quick=True) == run.QUICK_EPOCHS
+    assert steps.epochs_for(36_000) == steps.epochs_for(5) == steps.EPOCHS
+    assert steps.epochs_for(36_000 * steps.EPOCHS) == steps.epochs_for(10**9) == 1
+    assert steps.epochs_for(5, quick=True) == steps.QUICK_EPOCHS
 
 
 # ---- given data --------------------------------------------------------------------------------

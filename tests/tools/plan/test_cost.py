@@ -9,7 +9,7 @@ import pytest
 from dens_ocp.tools.plan import cost
 from dens_ocp.tools.plan.hardware import GPUS, speed_range
 from dens_ocp.tools.plan.job import Job
-from dens_ocp.tools.plan.measure import fit, fit_line
+from dens_ocp.tools.plan.measure import extended, fit_line
 from dens_ocp.tools.plan.plan import Speed, make_plan
 
 
@@ -75,31 +75,13 @@ def test_structures_that_fit():
     assert largest(2e9, 1e9) == 0
 
 
-def quantity(layers, atoms, edges):
-    return (7 + 3 * layers) + (5 + 2 * layers) * atoms + (0.5 + 0.25 * layers) * edges
+def test_four_points_are_extended():
+    def quantity(layers, atoms):
+        return (7 + 3 * layers) + (5 + 2 * layers) * atoms
 
-
-CASES = [(1, 4, 80), (1, 8, 160), (1, 8, 80), (2, 4, 80), (2, 8, 160), (2, 8, 80)]
-
-
-def test_fit_finds_the_coefficients():
-    growth = fit({case: quantity(*case) for case in CASES})
-    assert growth.base == pytest.approx((7, 5, 0.5)) and growth.slope == pytest.approx((3, 2, 0.25))
-    assert growth.at(12, 78, 1560) == pytest.approx(quantity(12, 78, 1560))
-    offset, slope = growth.line(78, 1560)
-    assert offset + 12 * slope == pytest.approx(quantity(12, 78, 1560))
-
-
-def test_fit_refuses_sizes_that_tell_nothing_apart():
-    with pytest.raises(ValueError, match="two depths"):
-        fit({case: quantity(*case) for case in CASES[:3]})
-    with pytest.raises(ValueError, match="two depths"):  # edges in proportion to atoms
-        fit({(n, a, 20 * a): 1.0 for n in (1, 2) for a in (4, 8, 12)})
-
-
-def test_fit_without_constant():
-    growth = fit({(n, a, e): (3 + n) * a + 2 * n * e for n, a, e in CASES}, constant=False)
-    assert growth.at(10, 5, 100) == pytest.approx(13 * 5 + 20 * 100)
+    points = {case: quantity(*case) for case in [(1, 4), (1, 8), (2, 4), (2, 8)]}
+    assert extended(points, 12, 77.8) == pytest.approx(quantity(12, 77.8))
+    assert extended(points, 0, 100) == pytest.approx(507)
 
 
 def test_line():

@@ -99,48 +99,36 @@ def make(root: Path, settings: DataSettings | None = None, progress: bool = True
     Raises:
         DensError: ``root`` holds something else.
     """
-    settings = settings or DataSettings()
-    root = Path(root)
-    existing = _read(root, settings)
-    if existing is not None:
-        return existing
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        _write(temporary, settings, progress)
-        if root.exists():  # an older version: it goes only now that there is a new one
-            shutil.rmtree(root)
-        os.chmod(temporary, 0o755)
-        temporary.rename(root)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return _read(root, settings)
+    settings, root = settings or DataSettings(), Path(root)
+    manifest = root / "manifest.json"
+    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not manifest.is_file()):
+        raise DensError(
+            f"{root} exists and is not a demo data set (it has no manifest.json); give another "
+            "--workdir, or remove it"
+        )
+    found = json.loads(manifest.read_text()) if manifest.is_file() else {"files": []}
+    whole = all((root / name).is_file() for name in found["files"])
+    if found.get("settings") != _identity(settings) or not whole:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        try:
+            found = _write(temporary, settings, progress)
+            if root.exists():  # an older version: it goes only now that there is a new one
+                shutil.rmtree(root)
+            os.chmod(temporary, 0o755)
+            temporary.rename(root)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return DemoData(root, found["normalizers"], found["counts"])
 
 
 def _identity(settings: DataSettings) -> dict[str, Any]:
     return {"version": _VERSION, "ase": ase.__version__, **asdict(settings)}
 
 
-def _read(root: Path, settings: DataSettings) -> DemoData | None:
-    if not root.exists():
-        return None
-    path = root / "manifest.json"
-    if not path.is_file():
-        if root.is_dir() and not any(root.iterdir()):
-            return None
-        raise DensError(
-            f"{root} exists and is not a demo data set (it has no manifest.json); give another "
-            "--workdir, or remove it"
-        )
-    manifest = json.loads(path.read_text())
-    whole = all((root / name).is_file() for name in manifest["files"])
-    if manifest["settings"] != _identity(settings) or not whole:
-        return None
-    return DemoData(root, manifest["normalizers"], manifest["counts"])
-
-
-def _write(root: Path, settings: DataSettings, progress: bool) -> None:
+def _write(root: Path, settings: DataSettings, progress: bool) -> dict[str, Any]:
+    """All files; returns what ``manifest.json`` says."""
     counts = {}
     total = settings.train_systems + len(VALIDATION_SPLITS) * settings.val_systems
     with tqdm(
@@ -157,10 +145,7 @@ def _write(root: Path, settings: DataSettings, progress: bool) -> None:
         "files": files,
     }
     (root / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-
-
-def _rng(settings: DataSettings, system: System) -> np.random.Generator:
-    return np.random.default_rng([settings.seed, system.sid])
+    return manifest
 
 
 def _relaxations(split: str, number: int, settings: DataSettings, bar: tqdm):
@@ -169,7 +154,7 @@ def _relaxations(split: str, number: int, settings: DataSettings, bar: tqdm):
     for system in candidates(split, settings.seed):
         if found == number:
             return
-        rng = _rng(settings, system)
+        rng = np.random.default_rng([settings.seed, system.sid])
         # one in three starts rattled, for variety
         rattle = 0.1 if system.sid % 3 == 0 and split == "train" else 0.0
         trajectory = relaxation(system, start(system, rng, rattle))

@@ -115,6 +115,7 @@ def config_findings(
     from dens_ocp.registration import register
     from dens_ocp.settings import run_config
     from dens_ocp.settings.sections.optim import needed_for_training
+    from dens_ocp.tools.config_model import build_model
     from dens_ocp.tools.doctor import data, training
     from dens_ocp.tools.doctor.finding import refused
 
@@ -131,7 +132,7 @@ def config_findings(
 
     def check_model() -> Iterator[Finding]:
         nonlocal parameters, model
-        model = training.build_model(config["model"])
+        model = build_model(config["model"])
         parameters = sum(each.numel() for each in model.parameters())
         yield Finding(OK, "model", f"{config['model']['name']}, {parameters:,} parameters")
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dens_ocp.errors import DensError
+from dens_ocp.tools.config_model import model_class
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 
@@ -62,7 +64,7 @@ def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
         option = f"--dataset.train.transforms.normalizer.{target}"
         fix = f"{option}.mean=0.0 {option}.stdev=VALUE"
         own = given.get("file") if isinstance(given, Mapping) else None
-        if target == "forces" and "energy" in targets and gradient_forces(config["model"]):
+        if target == "forces" and "energy" in targets and _gradient_forces(config["model"]):
             yield Finding(OK, name, "the scale of the energy, whose gradients the forces are")
         elif own and not Path(own).is_file():
             yield _file(name, own, fix)
@@ -91,52 +93,18 @@ def _file(check: str, path: str, fix: str) -> Finding:
     return Finding(PROBLEM, check, f"there is no file {path}", fix)
 
 
-def gradient_forces(model: Mapping[str, Any]) -> bool:
-    """Whether the forces of a config's model are gradients of its energy; False where there is no
-    such model."""
-    from fairchem.core.common.registry import registry
-
+def _gradient_forces(model: Mapping[str, Any]) -> bool:
     try:
-        cls = registry.get_model_class(model["name"])
-    except (RuntimeError, KeyError, ValueError, ImportError):
-        return False
-    return bool(getattr(cls, "gradient_forces", False))
-
-
-def build_model(model: Mapping[str, Any]) -> Any:
-    """The model of a config's section ``model``, a torch module.
-
-    Raises:
-        DensError: unknown model or option.
-    """
-    from fairchem.core.common.registry import registry
-
-    from dens_ocp.errors import DensError
-
-    options = dict(model)
-    name = options.pop("name")
-    try:
-        built = registry.get_model_class(name)
-    except (RuntimeError, KeyError, ValueError, ImportError) as error:
-        (reason, *_) = str(error).strip("'\"").splitlines() or [""]
-        raise DensError(
-            f"model.name: {name} is not known ({reason}); --model.name=equiformer_v2_dens, "
-            "escn_dens or equiformer_dens"
-        ) from None
-    try:
-        return built(**options)
-    except TypeError as error:
-        raise DensError(
-            f"model.name: {name} does not accept its options ({error}); compare the section model "
-            "with a recipe in configs/"
-        ) from None
+        return bool(getattr(model_class(model["name"]), "gradient_forces", False))
+    except DensError:
+        return False  # reported where the model is built
 
 
 def check_step(model: Any, records: list[Any], where: str) -> Iterator[Finding]:
     """Findings on a forward and backward of the two smallest records, as in training mode.
 
     Args:
-        model: of :func:`build_model`.
+        model: of ``config_model.build_model``.
         records: of the training set, put right.
         where: its config section.
 

@@ -7,9 +7,6 @@ from pathlib import Path
 import click
 
 from dens_ocp.errors import DensError
-from dens_ocp.tools.export.checkpoint import write_exported
-from dens_ocp.tools.export.source import read_source
-from dens_ocp.tools.export.stock_config import training_section
 from dens_ocp.tools.quiet import quiet
 
 _PATH = click.Path(path_type=Path)
@@ -55,6 +52,10 @@ def command(checkpoint: Path, out: Path, config_yml: Path | None, raw: bool, for
             raise DensError(f"{path} exists already; choose another name, or --force to replace it")
     click.echo(f"reading, writing and comparing {checkpoint} ...")
     with quiet():
+        from dens_ocp.tools.export.checkpoint import write_exported
+        from dens_ocp.tools.export.source import read_source
+        from dens_ocp.tools.export.stock_config import training_section
+
         source = read_source(checkpoint, config_yml, raw)
         stock, name, differences = write_exported(source, out, yml, checkpoint.name)
     here, before = (sum(p.numel() for p in model.parameters()) for model in (stock, source.model))

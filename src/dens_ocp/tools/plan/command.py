@@ -6,16 +6,10 @@ import json
 from pathlib import Path
 
 import click
-import torch
 
 from dens_ocp.errors import DensError
-from dens_ocp.settings import run_config
 from dens_ocp.settings.command_line import Command
 from dens_ocp.tools.plan.hardware import CPU, GPUS, PAPER, Gpu
-from dens_ocp.tools.plan.job import job_of
-from dens_ocp.tools.plan.measure import build, measure
-from dens_ocp.tools.plan.plan import make_plan, speed_from_paper, speed_measured
-from dens_ocp.tools.plan.text import text_of
 from dens_ocp.tools.quiet import quiet
 
 
@@ -103,6 +97,15 @@ def command(
     as_json: bool,
     overrides: list[str],
 ) -> None:
+    import torch
+
+    from dens_ocp.settings import run_config
+    from dens_ocp.tools.config_model import build_model
+    from dens_ocp.tools.plan.job import job_of
+    from dens_ocp.tools.plan.measure import extended, measure
+    from dens_ocp.tools.plan.plan import make_plan, speed_from_paper, speed_measured
+    from dens_ocp.tools.plan.text import text_of
+
     settings = run_config.read(config, overrides)
     if not 0 <= overlap <= 1:
         raise DensError(f"--overlap: {overlap} is no share; give 0 to 1")
@@ -120,20 +123,19 @@ def command(
     )
     amp = amp and kind != "cpu"
     model = settings["model"]
-    parameters = sum(each.numel() for each in build(model, torch.device("cpu")).parameters())
+    parameters = sum(each.numel() for each in build_model(model, stock=True).parameters())
     measured = activations = speed = None
     flops = job.paper.flops if job.paper else None
     if measures:
         device = torch.device("cuda" if cuda and kind != "cpu" else "cpu")
-        # on a GPU one structure of the job's size and a batch of a few: what it is busy with
-        size = max(8, int(job.atoms))
-        larger = {} if device.type == "cpu" else {
-            "sizes": (size, 3 * size), "depths": (2, 4), "repeats": 5
-        }  # fmt: skip
-        measured = measure(model, device, amp=amp, progress=not as_json, **larger)
-        edges = job.atoms * job.degree
-        flops = measured.flops.at(model["num_layers"], job.atoms, edges)
-        activations = measured.peak_bytes.at(model["num_layers"], job.atoms, edges)
+        larger = {}
+        if device.type == "cuda":  # one structure of the job's size and a batch of a few
+            size = max(8, int(job.atoms))
+            larger = {"sizes": (size, 3 * size), "depths": (2, 4), "repeats": 5}
+        degree = max(1, round(job.degree))
+        measured = measure(model, degree, device, amp=amp, progress=not as_json, **larger)
+        flops = extended(measured.flops, model["num_layers"], job.atoms)
+        activations = extended(measured.peak_bytes, model["num_layers"], job.atoms)
     if kind in ("here", "cpu"):
         speed = speed_measured(flops, job.batch, measured)
     elif flops is not None:
@@ -144,6 +146,8 @@ def command(
 
 
 def _gpu_here() -> Gpu:
+    import torch
+
     name = torch.cuda.get_device_name(0)
     known = next((gpu for key, gpu in GPUS.items() if key in name.lower()), GPUS["a100"])
     memory = float(torch.cuda.get_device_properties(0).total_memory)

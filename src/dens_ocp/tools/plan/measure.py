@@ -1,8 +1,8 @@
-"""A short run of the config's model with fewer blocks: FLOP, memory, seconds."""
+"""A short run of the config's model with fewer blocks: FLOP, memory, seconds. By fairchem's own
+path: what a GPU takes, and what torch's counter of operations knows."""
 
 from __future__ import annotations
 
-import gc
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
 from dens_ocp.errors import DensError
-from dens_ocp.models.dens_model import DeNSModel
+from dens_ocp.tools.config_model import build_model
 
-Point = tuple[int, float, float]
-"""Blocks, atoms, edges."""
+Point = tuple[int, int]
+"""Blocks, atoms."""
 
 _VOLUME = 16.0
 """Cubic Angstrom for an atom: between Cu (11.8) and Pb (30)."""
@@ -68,50 +68,20 @@ class PeakBytes(TorchDispatchMode):
         self._known[key] = weakref.ref(storage, gone)
 
 
-@dataclass(frozen=True)
-class Growth:
-    """A quantity of L blocks, N atoms and E edges::
+def extended(points: Mapping[Point, float], layers: int, atoms: float) -> float:
+    """What is measured at two depths and two sizes, for another depth L and size N::
 
-        q(L, N, E) = (a0 + n0 N + e0 E) + (a1 + n1 N + e1 E) L
+        q(L, N) = a0 + n0 N + (a1 + n1 N) L
 
-    Attributes:
-        base, slope: (3,) float64, the two brackets: constant, by atom, by edge.
-    """
-
-    base: np.ndarray
-    slope: np.ndarray
-
-    def line(self, atoms: float, edges: float) -> tuple[float, float]:
-        """Offset and slope with the number of blocks, at one size."""
-        size = np.array([1.0, atoms, edges])
-        return float(self.base @ size), float(self.slope @ size)
-
-    def at(self, layers: int, atoms: float, edges: float) -> float:
-        """The quantity for another depth and size; not below 0."""
-        offset, slope = self.line(atoms, edges)
-        return max(0.0, offset + layers * slope)
-
-
-def fit(points: Mapping[Point, float], constant: bool = True) -> Growth:
-    """The coefficients from values at two depths and three sizes of each.
+    Edges are in proportion to atoms.
 
     Args:
-        points: (L, N, E) -> value. With more points than coefficients: least squares.
-        constant: False for quantities without a part that is the same for every batch: a0 = a1 = 0.
-
-    Raises:
-        ValueError: points that do not tell the coefficients apart.
+        points: four; (L, N) -> value.
+        layers, atoms: L and N.
     """
-    rows = np.array([[1, n, e, layers, layers * n, layers * e] for layers, n, e in points], float)
-    used = np.array([constant, True, True] * 2)
-    scale = np.abs(rows).max(axis=0)
-    values = np.array(list(points.values()), float)
-    solution, _, rank, _ = np.linalg.lstsq((rows / scale)[:, used], values, rcond=None)
-    if rank < used.sum():
-        raise ValueError("two depths with three sizes of other atoms and edges are needed")
-    found = np.zeros(6)
-    found[used] = solution / scale[used]
-    return Growth(found[:3], found[3:])
+    rows = [[1, n, depth, depth * n] for depth, n in points]
+    solution = np.linalg.solve(np.array(rows, float), list(points.values()))
+    return float(max(0.0, solution @ [1, atoms, layers, layers * atoms]))
 
 
 def fit_line(x: Any, y: Any) -> tuple[float, float, float]:
@@ -129,33 +99,23 @@ def fit_line(x: Any, y: Any) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Measured:
-    """Forward and backward of the model as functions of depth, atoms and edges.
+    """Forward and backward of a model at two depths and two sizes.
 
     Attributes:
         device: name of the device.
-        points: what was measured: FLOP of matrix products, bytes of tensors alive at the peak
-            without weights, gradients and batch, seconds on ``device``.
+        flops: of matrix products.
+        peak_bytes: of tensors alive at the peak, without weights, gradients and batch.
+        seconds: on ``device``.
     """
 
     device: str
-    points: dict[Point, tuple[float, float, float]]
+    flops: dict[Point, float]
+    peak_bytes: dict[Point, float]
+    seconds: dict[Point, float]
 
-    def values(self, column: int) -> dict[Point, float]:
-        """One of the three: 0 FLOP, 1 bytes, 2 seconds."""
-        return {point: each[column] for point, each in self.points.items()}
-
-    @property
-    def flops(self) -> Growth:
-        return fit(self.values(0), constant=False)
-
-    @property
-    def peak_bytes(self) -> Growth:
-        return fit(self.values(1))
-
-    @property
-    def seconds(self) -> tuple[float, float, float]:
-        """Over FLOP: offset, slope, spread of :func:`fit_line`."""
-        return fit_line(list(self.values(0).values()), list(self.values(2).values()))
+    def line(self) -> tuple[float, float, float]:
+        """Seconds over FLOP: offset, slope, spread of :func:`fit_line`."""
+        return fit_line(list(self.flops.values()), list(self.seconds.values()))
 
 
 def structure(atoms: int, seed: int = 0) -> Data:
@@ -173,32 +133,9 @@ def structure(atoms: int, seed: int = 0) -> Data:
     )
 
 
-def build(model: Mapping[str, Any], device: torch.device) -> torch.nn.Module:
-    """The model of a section ``model``, in training mode, by fairchem's own path: what a GPU takes,
-    and what torch's counter of operations knows.
-
-    Raises:
-        DensError: unknown model or option.
-    """
-    from fairchem.core.common.registry import registry
-
-    options = dict(model)
-    name = options.pop("name")
-    try:
-        cls = registry.get_model_class(name)
-        if issubclass(cls, DeNSModel):
-            options["fast"] = False
-        return cls(**options).to(device).train()
-    except (TypeError, RuntimeError) as error:
-        (reason, *_) = str(error).splitlines() or [""]
-        raise DensError(
-            f"model: {name} cannot be built: {reason}; compare the section with a recipe in "
-            "configs/"
-        ) from None
-
-
 def measure(
     model: Mapping[str, Any],
+    neighbors: int,
     device: torch.device,
     sizes: tuple[int, int] = (4, 8),
     depths: tuple[int, int] = (1, 2),
@@ -206,13 +143,13 @@ def measure(
     amp: bool = False,
     progress: bool = True,
 ) -> Measured:
-    """Forward and backward at two depths and three sizes.
+    """Forward and backward at two depths and two sizes.
 
     Args:
-        model: section ``model`` of a config, with ``num_layers`` and ``max_neighbors``.
+        model: section ``model`` of a config, with ``num_layers``.
+        neighbors: edges of an atom.
         device: where.
-        sizes: atoms of the small and of the large structure; edges are atoms times
-            ``max_neighbors``, and half of that in the third size.
+        sizes: atoms of the small and of the large structure.
         depths: numbers of blocks.
         repeats: runs of each after a warm-up; the fastest counts.
         amp: mixed precision, as of fairchem's ``--amp``: autocast to float16 on a GPU, to bfloat16
@@ -227,26 +164,20 @@ def measure(
             f"model.num_layers is missing: {model['name']} cannot be measured with fewer blocks; "
             "use --no-measure"
         )
+    model = {**model, "max_neighbors": neighbors}
     if "enforce_max_neighbors_strictly" in model:
         # in small boxes images of an atom are equally far: with ties edges could not be told
-        model = {**model, "enforce_max_neighbors_strictly": True}
-    most = int(model.get("max_neighbors", 20))
-    cases = [(sizes[0], most), (sizes[1], most), (sizes[1], max(1, most // 2))]
-    points: dict[Point, tuple[float, float, float]] = {}
-    bar = tqdm(total=len(depths) * len(cases), desc="measuring", unit="run", disable=not progress)
-    for layers in depths:
-        built = build({**model, "num_layers": layers}, device)
-        for atoms, built.max_neighbors in cases:
-            batch = Batch.from_data_list([structure(atoms)]).to(device)
-            point = (layers, float(atoms), float(atoms * built.max_neighbors))
-            points[point] = _one(built, batch, device, repeats, amp)
-            bar.update()
-        del built
-        gc.collect()
-    bar.close()
+        model["enforce_max_neighbors_strictly"] = True
+    found: dict[Point, tuple[float, float, float]] = {}
+    cases = [(layers, atoms) for layers in depths for atoms in sizes]
+    for layers, atoms in tqdm(cases, desc="measuring", unit="run", disable=not progress):
+        built = build_model({**model, "num_layers": layers}, stock=True).to(device).train()
+        batch = Batch.from_data_list([structure(atoms)]).to(device)
+        found[layers, atoms] = _one(built, batch, device, repeats, amp)
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
-    return Measured(f"{name}, {'mixed precision' if amp else 'float32'}", points)
+    columns = ({case: each[i] for case, each in found.items()} for i in range(3))
+    return Measured(f"{name}, {'mixed precision' if amp else 'float32'}", *columns)
 
 
 def _one(

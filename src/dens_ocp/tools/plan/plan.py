@@ -45,7 +45,7 @@ def speed_from_paper(flops: float, gpu: Gpu, amp: bool = True) -> Speed:
 
 def speed_measured(flops: float, batch: int, measured: Measured) -> Speed:
     """Seconds of the measuring machine, for its own kind of device."""
-    offset, slope, spread = measured.seconds
+    offset, slope, spread = measured.line()
     seconds = offset / batch + slope * flops
     error = max(0.2, 2 * spread)
     basis = f"measured here ({measured.device}), line over FLOP, points off by {100 * spread:.0f} %"

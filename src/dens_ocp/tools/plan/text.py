@@ -7,7 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from dens_ocp.tools.plan import paper_runs
-from dens_ocp.tools.plan.measure import Measured
+from dens_ocp.tools.plan.measure import Measured, extended
 from dens_ocp.tools.plan.plan import USABLE
 
 LIMITS = (
@@ -75,7 +75,7 @@ def text_of(plan: dict[str, Any], measured: Measured | None) -> str:
     )
     tables = [head, _table(rows), ""]
     if measured is not None:
-        tables += [_fit(measured, job["atoms"], edges, plan["flops_per_structure"]), ""]
+        tables += [_fit(measured, job["atoms"], plan["flops_per_structure"]), ""]
     return "\n".join([*tables, _test(), "", *LIMITS])
 
 
@@ -84,7 +84,7 @@ def _memory(memory: dict[str, Any] | None, batch: int) -> list[Row]:
         return [("memory of the batch", "unknown", "not measured")]
     each, total = memory["activation_bytes_per_structure"], memory["bytes_per_gpu"]
     of_batch = ("memory of the batch", f"{batch} x {_gb(each)} = {_gb(batch * each)}",
-                "measured at two depths, three sizes; extended")  # fmt: skip
+                "measured at two depths, two sizes; extended")  # fmt: skip
     if memory["gpu_bytes"] is None:
         return [of_batch, ("memory of a process", _gb(total), "sum")]
     full = total > memory["gpu_bytes"]
@@ -115,19 +115,21 @@ def _time(time: dict[str, Any] | None, overlap: float) -> list[Row]:
     ]  # fmt: skip
 
 
-def _fit(measured: Measured, atoms: float, edges: float, flops_here: float) -> str:
-    flops, memory = measured.flops.line(atoms, edges), measured.peak_bytes.line(atoms, edges)
-    offset, slope, spread = measured.seconds
+def _fit(measured: Measured, atoms: float, flops_here: float) -> str:
     rows = [
-        (*point, work / 1e9, size / 1e6, seconds)
-        for point, (work, size, seconds) in measured.points.items()
+        (*case, flops / 1e9, measured.peak_bytes[case] / 1e6, measured.seconds[case])
+        for case, flops in measured.flops.items()
     ]
-    header = ["blocks", "atoms", "edges", "GFLOP", "MB", "s"]
-    table = tabulate(rows, header, "plain", floatfmt=("", ".0f", ".0f", ".2f", ".1f", ".3f"))
+    header = ["blocks", "atoms", "GFLOP", "MB", "s"]
+    table = tabulate(rows, header, "plain", floatfmt=("", "", ".2f", ".1f", ".3f"))
+    grows = []
+    for points, unit in ((measured.flops, 1e12), (measured.peak_bytes, 1e9)):
+        none, one = (extended(points, layers, atoms) / unit for layers in (0, 1))
+        grows.append(f"{none:.3f} + {one - none:.4f} x blocks")
+    offset, slope, spread = measured.line()
     return (
         f"Measured on {measured.device} (forward and backward):\n{table}\n"
-        f"a structure: {flops[0] / 1e12:.3f} + {flops[1] / 1e12:.4f} x blocks TFLOP; "
-        f"{memory[0] / 1e9:.2f} + {memory[1] / 1e9:.3f} x blocks GB\n"
+        f"a structure: {grows[0]} TFLOP; {grows[1]} GB\n"
         f"seconds = {offset:.3f} + {slope * 1e9:.4f} x GFLOP, points off by {100 * spread:.0f} %; "
         f"a whole structure here: {offset + slope * flops_here:.3g} s"
     )
