@@ -9,23 +9,26 @@ import click
 
 from dens_ocp.errors import DensError
 
-_PATH = click.Path(path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_LMDB = click.Path(exists=True, path_type=Path)
 
 
 @click.command(help="Make a small OC20-like data set, train on it, evaluate, draw.")
 @click.option(
-    "--workdir", type=_PATH, default=Path("demo-run"), show_default=True, help="where to write"
+    "--workdir", type=_FOLDER, default=Path("demo-run"), show_default=True, help="where to write"
 )
 @click.option("--compare", is_flag=True, help="train the same without DeNS too")
-@click.option("--train-lmdb", type=_PATH, help="train on this S2EF LMDB (file or folder) instead")
-@click.option("--val-lmdb", type=_PATH, help="validate on this one; with --train-lmdb")
+@click.option("--train-lmdb", type=_LMDB, help="train on this S2EF LMDB (file or folder) instead")
+@click.option("--val-lmdb", type=_LMDB, help="validate on this one; with --train-lmdb")
 @click.option(
     "--epochs",
-    type=int,
+    type=click.IntRange(min=1),
     help="epochs of training (default: 10; fewer where they are longer)",
 )
 @click.option("--quick", is_flag=True, help="little data, hardly any training: does it all run?")
-@click.option("--seed", type=int, default=0, show_default=True, help="of data and runs")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of data and runs"
+)
 def command(
     workdir: Path,
     compare: bool,
@@ -35,7 +38,9 @@ def command(
     quick: bool,
     seed: int,
 ) -> None:
-    _check(workdir, train_lmdb, val_lmdb, epochs, seed)
+    if (train_lmdb is None) != (val_lmdb is None):
+        name, other = ("--train-lmdb", "--val-lmdb")[:: 1 if val_lmdb is None else -1]
+        raise DensError(f"{name} is given without {other}; give both, or none for embedded data")
 
     from tqdm import tqdm
 
@@ -59,20 +64,3 @@ def command(
         else:
             demo.given(train_lmdb.resolve(), val_lmdb.resolve())
     tqdm.write(f"\nfinished after {time.monotonic() - started:.0f} s")
-
-
-def _check(
-    workdir: Path, train: Path | None, val: Path | None, epochs: int | None, seed: int
-) -> None:
-    if (train is None) != (val is None):
-        name, other = ("--train-lmdb", "--val-lmdb")[:: 1 if val is None else -1]
-        raise DensError(f"{name} is given without {other}; give both, or none for embedded data")
-    for name, path in (("--train-lmdb", train), ("--val-lmdb", val)):
-        if path is not None and not path.exists():
-            raise DensError(f"{name}: {path} does not exist")
-    if epochs is not None and epochs < 1:
-        raise DensError(f"--epochs: {epochs} is not a number of epochs; give 1 or more")
-    if seed < 0:
-        raise DensError(f"--seed: {seed} is negative; give 0 or more")
-    if workdir.exists() and not workdir.is_dir():
-        raise DensError(f"--workdir: {workdir} is a file; name a folder")

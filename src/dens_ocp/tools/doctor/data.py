@@ -24,7 +24,7 @@ def check_data_set(
     """Findings on one data set.
 
     Args:
-        config: the whole, as of ``host.run_config.read``.
+        config: the whole, as of ``settings.run_config.read``.
         split: train, val, test or relax.
         section: of the data set, inherited settings included.
         everything: read every record.
@@ -37,7 +37,7 @@ def check_data_set(
     from fairchem.core.datasets.lmdb_dataset import data_list_collater
 
     from dens_ocp.data.checks import LMDB_FORMATS, check_dataset_paths
-    from dens_ocp.data.opened_data import is_periodic, open_class, rules_of
+    from dens_ocp.data.opened_data import check_box_of, is_periodic, open_class, rules_of
     from dens_ocp.data.records.collation import CheckingCollater
     from dens_ocp.data.records.named_records import read_with
 
@@ -46,9 +46,14 @@ def check_data_set(
     form = section.get("format", "lmdb")
     if form not in LMDB_FORMATS:
         yield Finding(WARNING, where, f"format {form}: its files are not looked at")
-    yield from guarded(where, lambda: _box(model, section, split))
+    yield from guarded(where, lambda: check_box_of(model, section["src"], split) or ())
     dataset = open_class(dict(section), split)
-    required = _labels(config) if split in ("train", "val") else {}
+    targets = {target for loss in config["loss_functions"] for target in loss}
+    required = {
+        target: output["level"]
+        for target, output in config["outputs"].items()
+        if target in targets and split in ("train", "val")
+    }
     read_with(dataset, rules_of(model, split, required, form))
     collater = CheckingCollater(partial(data_list_collater, otf_graph=True), where,
                                 is_periodic(model))  # fmt: skip
@@ -59,25 +64,6 @@ def check_data_set(
     yield from check_metadata(dataset, seen.natoms, config, section, where)
     if model is not None and split == "train" and seen.kept:
         yield from guarded("step", partial(check_step, model, seen.kept, where))
-
-
-def _box(model: Any, section: Mapping[str, Any], split: str) -> Iterator[Finding]:
-    from dens_ocp.data.opened_data import check_box_of
-
-    check_box_of(model, section["src"], split)
-    yield from ()
-
-
-def _labels(config: Mapping[str, Any]) -> dict[str, str]:
-    """Level of each label that the loss needs, as the trainer asks for them."""
-    outputs = config.get("outputs") or {}
-    levels = {"energy": "system", "forces": "atom"}
-    return {
-        target: (outputs.get(target) or {}).get("level", levels.get(target, "system"))
-        for loss in config["loss_functions"]
-        for target in loss
-        if target in outputs or target in levels
-    }
 
 
 def _md(dataset: Any, seen: Any, where: str) -> Finding:
