@@ -164,14 +164,14 @@ def measure(
             f"model.num_layers is missing: {model['name']} cannot be measured with fewer blocks; "
             "use --no-measure"
         )
-    model = {**model, "max_neighbors": neighbors}
     if "enforce_max_neighbors_strictly" in model:
         # in small boxes images of an atom are equally far: with ties edges could not be told
-        model["enforce_max_neighbors_strictly"] = True
+        model = {**model, "enforce_max_neighbors_strictly": True}
     found: dict[Point, tuple[float, float, float]] = {}
     cases = [(layers, atoms) for layers in depths for atoms in sizes]
     for layers, atoms in tqdm(cases, desc="measuring", unit="run", disable=not progress):
         built = build_model({**model, "num_layers": layers}, stock=True).to(device).train()
+        built.max_neighbors = neighbors
         batch = Batch.from_data_list([structure(atoms)]).to(device)
         found[layers, atoms] = _one(built, batch, device, repeats, amp)
     cuda = device.type == "cuda"
