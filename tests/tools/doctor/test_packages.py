@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from importlib.metadata import requires
 
 from packaging.requirements import Requirement
 
 from dens_ocp.errors import DensError
 from dens_ocp.tools.doctor import packages
-from dens_ocp.tools.doctor.finding import OK, PROBLEM, Finding, guarded, refused
+from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded, refused
 from dens_ocp.tools.doctor.machine import judged_extension
 from dens_ocp.tools.doctor.packages import try_imports
 from tests.conftest import ROOT
@@ -62,3 +63,19 @@ def test_a_check_that_fails_is_a_problem_and_no_trace():
     assert (first.status, second.status) == (OK, PROBLEM) and "boom" in second.text
     problem = refused("dataset.train", DensError("dataset.train.src: x is empty; write it again"))
     assert problem.text == "dataset.train.src: x is empty" and problem.fix == "write it again"
+
+
+def test_lines_of_pip_check(monkeypatch):
+    lines = (
+        "fairchem-core 1.10.0 has requirement ase<4, but you have ase 4.0.0.\n"
+        "dens-ocp 0.1.0 has requirement ase<3.26, but you have ase 4.0.0.\n"
+        "fairchem-core 1.10.0 requires torch-scatter, which is not installed.\n"
+        "other 1.0 requires something, which is not installed.\n"
+    )
+    done = subprocess.CompletedProcess([], 1, stdout=lines, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: done)
+    found = {each.check: each for each in packages.check_packages()}
+    assert found["ase"].status == PROBLEM and found["ase"].fix.endswith('pip install "ase<3.26"')
+    assert found["torch-scatter"].status == PROBLEM
+    assert '"torch-scatter>=' in found["torch-scatter"].fix
+    assert found["something"].status == WARNING and "packages" not in found

@@ -86,8 +86,12 @@ def check_packages() -> Iterator[Finding]:
     found: dict[str, Finding] = {}
     for line in done.stdout.splitlines():
         wrong, missing = _WRONG.match(line), _MISSING.match(line)
-        asker, name = (wrong or missing)[1, 3 if wrong else 2] if wrong or missing else ("", line)
-        wanted = wrong[2] if wrong else required(name)
+        asker, name, wanted = "", line, ""
+        if wrong:
+            asker, wanted, name = wrong.group(1, 2, 3)
+        elif missing:
+            asker, name = missing.groups()
+            wanted = required(name)
         if asker == OURS or (asker == HOST and name not in found):
             found[name] = Finding(PROBLEM, name, line, pip_install(wanted))
         elif asker not in (OURS, HOST, "") and name not in found:
