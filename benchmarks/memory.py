@@ -14,7 +14,7 @@ from benchmarks import batches, fresh_process
 from benchmarks.cases import Case
 from benchmarks.steps import Runner
 from benchmarks.variants import Variant, of
-from dens_ocp.tools.plan.counters import PeakBytes
+from dens_ocp.tools.plan.measure import PeakBytes
 
 
 def measure(case: Case, variant: Variant, device: torch.device, amp: bool, threads: int) -> dict:

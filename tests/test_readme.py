@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 import yaml
@@ -139,14 +140,27 @@ def test_ranks_that_srun_starts_end_together():
         assert "--kill-on-bad-exit=1" in step, step
 
 
+def overrides_of(command: click.Command, name: str, words: list[str]) -> list[str]:
+    """Those of a command line, which click accepts."""
+    context = command.make_context(name, list(words))
+    if isinstance(command, click.Group):
+        rest = [*context._protected_args, *context.args]
+        name, command, rest = command.resolve_command(context, rest)
+        return overrides_of(command, name, rest)
+    return context.params.get("overrides", [])
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_our_commands_parse(document):
     for _, text in blocks(document):
         for words in filter(is_ours, commands(text)):
-            parser = argparse.ArgumentParser(allow_abbrev=False)
             module = importlib.import_module(COMMANDS[words[1]][0])
-            module.add_arguments(parser)
-            _, others = parser.parse_known_args(words[2:])
+            if hasattr(module, "command"):
+                others = overrides_of(module.command, words[1], words[2:])
+            else:
+                parser = argparse.ArgumentParser(allow_abbrev=False)
+                module.add_arguments(parser)
+                _, others = parser.parse_known_args(words[2:])
             # what is left overrides settings of the config
             sections = "logger|dataset|optim|model|task|evaluation"
             assert all(re.fullmatch(rf"--({sections})[\w.]*=\S*", each) for each in others), words

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from dataclasses import replace
 
+import lmdb
 import numpy as np
 import pytest
 from ase import Atoms
@@ -17,7 +19,6 @@ from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
 from dens_ocp.errors import DensError
 from dens_ocp.tools.demo.adsorbates import atom_references, gas_reference
 from dens_ocp.tools.demo.dataset import DataSettings, make
-from dens_ocp.tools.demo.records import read_folder
 from dens_ocp.tools.demo.splits import DOMAINS, VALIDATION_SPLITS, candidates
 from dens_ocp.tools.demo.surfaces import FACETS, Catalyst, clean_energy, cut, elements
 from dens_ocp.tools.demo.trajectories import RELAXED_FMAX, spread
@@ -36,6 +37,17 @@ def data(tmp_path_factory):
 def systems():
     """Systems by sid."""
     return {system.sid: system for split in DOMAINS for system in candidates(split, TINY.seed)[:50]}
+
+
+def read_folder(folder):
+    """All records of the LMDBs of a folder."""
+    records = []
+    for path in sorted(folder.glob("*.lmdb")):
+        with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as database:
+            transaction = database.begin()
+            number = pickle.loads(transaction.get(b"length"))
+            records += [pickle.loads(transaction.get(str(i).encode())) for i in range(number)]
+    return records
 
 
 def s2ef_records(data):

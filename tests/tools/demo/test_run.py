@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
+import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import ase.io
+import click
 import numpy as np
 import pytest
 import yaml
@@ -17,17 +18,17 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from dens_ocp.checkpoints import metrics_file
 from dens_ocp.dens.config import parse_dens_config
 from dens_ocp.errors import DensError
 from dens_ocp.results.leaderboard.boards import OC20
 from dens_ocp.results.pipeline.options import load_settings
 from dens_ocp.results.pipeline.process import run_cli
 from dens_ocp.tools.cli import COMMANDS, main
-from dens_ocp.tools.demo import config, run
-from dens_ocp.tools.demo.evaluation import write_config
-from dens_ocp.tools.demo.given import read_given
+from dens_ocp.tools.demo import runs, steps
+from dens_ocp.tools.demo.given import elements, known_to, labels, normalizers, read_given
 from dens_ocp.tools.demo.interrupted import NOTE, run_id_of
-from dens_ocp.tools.demo.progress import TrainingProgress
+from dens_ocp.tools.demo.runs import Trained, TrainingProgress
 from tests.conftest import build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.lmdbs import write_is2re as write_is2re_lmdb
@@ -37,18 +38,12 @@ from tests.runs import environment, make_trainer, small_config
 NORMALIZERS = {"energy": {"mean": 0.0, "stdev": 1.0}, "forces": {"mean": 0.0, "stdev": 1.0}}
 
 
-def parse(*words):
-    parser = argparse.ArgumentParser()
-    run.add_arguments(parser)
-    return parser.parse_args([str(word) for word in words])
-
-
 def training(**changes):
     options = {
         "train": Path("a"), "val": Path("b"), "normalizers": NORMALIZERS,
         "epochs": 3, "steps_per_epoch": 10,
     }  # fmt: skip
-    return config.training(**{**options, **changes})
+    return runs.training_config(**{**options, **changes})
 
 
 # ---- arguments ---------------------------------------------------------------------------------
@@ -161,14 +156,10 @@ def test_workdir_that_is_a_file(tmp_path, capsys):
     assert "--workdir" in capsys.readouterr().err
 
 
-def test_longer_epochs_are_fewer(tmp_path):
-    def epochs(atoms, *words):
-        return run._Demo(parse(*words), runs=None)._epochs(atoms)
-
-    assert epochs(36_000) == epochs(5) == run.EPOCHS
-    assert epochs(36_000 * run.EPOCHS) == epochs(10**9) == 1
-    assert epochs(5, "--epochs", "7") == 7
-    assert epochs(5, "--quick") == run.QUICK_EPOCHS
+def test_longer_epochs_are_fewer():
+    assert steps.epochs_for(36_000) == steps.epochs_for(5) == steps.EPOCHS
+    assert steps.epochs_for(36_000 * steps.EPOCHS) == steps.epochs_for(10**9) == 1
+    assert steps.epochs_for(5, quick=True) == steps.QUICK_EPOCHS
 
 
 # ---- given data --------------------------------------------------------------------------------
@@ -178,12 +169,12 @@ def test_given_data(tmp_path):
     write_s2ef_lmdb(tmp_path / "data", 5)
     given = read_given("--train-lmdb", tmp_path / "data")
     records = s2ef_records(5)
-    assert given.count == 5 and given.atoms == sum(record.natoms for record in records)
-    assert given.normalizers["energy"]["mean"] == pytest.approx(np.mean([r.y for r in records]))
-    assert (given.labels.energy == [float(record.y) for record in records]).all()
-    assert given.elements == {number for r in records for number in r.atomic_numbers.tolist()}
+    assert [len(each.pos) for each in given] == [record.natoms for record in records]
+    assert normalizers(given)["energy"]["mean"] == pytest.approx(np.mean([r.y for r in records]))
+    assert (labels(given)[0] == [float(record.y) for record in records]).all()
+    assert elements(given) == {number for r in records for number in r.atomic_numbers.tolist()}
     one = read_given("--val-lmdb", tmp_path / "data" / "data.0000.lmdb")
-    assert [each.id for each in one.structures] == [each.id for each in given.structures]
+    assert [each.id for each in one] == [each.id for each in given]
 
 
 def test_structures_with_elements_that_were_not_trained_on(tmp_path):
@@ -191,7 +182,7 @@ def test_structures_with_elements_that_were_not_trained_on(tmp_path):
     write_lmdb(tmp_path / "val.lmdb", s2ef_records(4))  # Al, Ni; H too
     train = read_given("--train-lmdb", tmp_path / "train.lmdb")
     val = read_given("--val-lmdb", tmp_path / "val.lmdb")
-    assert val.known_to(train).tolist() == [True, True, False, False]
+    assert known_to(train, val).tolist() == [True, True, False, False]
 
 
 def test_given_data_that_cannot_be_used(tmp_path):
@@ -218,28 +209,20 @@ def test_the_two_trainings_of_compare_differ_in_one_option():
 
 
 def test_validations_are_spread_over_the_run():
-    assert training(epochs=3, steps_per_epoch=10)["optim"]["eval_every"] == 30 // config.VALIDATIONS
+    assert training(epochs=3, steps_per_epoch=10)["optim"]["eval_every"] == 30 // runs.VALIDATIONS
     assert training(epochs=1, steps_per_epoch=2)["optim"]["eval_every"] == 1
 
 
-def test_validation_has_one_data_set_and_leaves_the_training_config_alone():
-    trained = training()
-    before = yaml.safe_dump(trained)
-    dataset = config.validation(trained, Path("c"))["dataset"]
-    assert list(dataset) == ["val"] and dataset["val"]["src"] == "c"
-    assert dataset["val"]["key_mapping"]["y_relaxed"] == "energy_relaxed"
-    assert yaml.safe_dump(trained) == before
-
-
 def test_the_evaluation_config_is_one_of_dens_ocp_evaluate(tmp_path):
-    path = write_config(tmp_path / "c.yml", {"id": tmp_path}, {"id": tmp_path}, 5, "OC20")
+    made = runs.evaluation_config({"id": tmp_path}, {"id": tmp_path}, 5, "OC20")
+    path = runs.write_config(tmp_path / "new" / "c.yml", made)
     settings = load_settings(path, {"config": training()}, [])
     assert settings.splits == ("id",) and settings.board.name == "OC20"
-    assert settings.host["task"] == {**config.recipe()["task"], "relaxation_steps": 5}
+    assert settings.host["task"] == {**runs.recipe()["task"], "relaxation_steps": 5}
 
 
 def test_the_recipes_model_can_be_built():
-    model = build_model(config.recipe()["model"])
+    model = build_model(runs.recipe()["model"])
     assert 10_000 < sum(parameter.numel() for parameter in model.parameters()) < 1_000_000
 
 
@@ -258,19 +241,42 @@ def test_a_failed_run_says_why_and_where(tmp_path):
     assert log.read_text().splitlines()[1:] == lines
 
 
-def test_training_lines_are_made_short():
+def write_metrics(folder, *lines):
+    with open(folder / metrics_file.NAME, "a") as file:
+        for line in lines:
+            file.write(json.dumps({"epoch": 1, "time": 0.0, **line}) + "\n")
+
+
+def test_training_lines_are_made_short(tmp_path):
     said = []
-    progress = TrainingProgress("DeNS", 40, every=100.0, write=said.append)
-    step = "x (INFO): step {} of 40, epoch 1 of 2, loss 3.5, force MAE 123.0 meV/A, 0:01:00 left"
-    progress(step.format(20))
-    progress(step.format(21))  # too soon
-    progress("x (INFO): validation at step 20: loss 1, energy MAE 50.0 meV, force MAE 25.0 meV/A")
+    step = {"split": "train", "loss": 3.5, "forces_mae": 0.123}
+    write_metrics(tmp_path, {**step, "step": 10})  # of the run before it was interrupted
+    progress = TrainingProgress("DeNS", tmp_path, 40, every=100.0, write=said.append)
+    progress("x (INFO): starts")
+    assert said == []
+    write_metrics(tmp_path, {**step, "step": 10, "time": 1.0})
+    progress("x (INFO): step 10")
+    write_metrics(tmp_path, {**step, "step": 20})  # too soon
+    validation = {"energy_mae": 0.05, "forces_mae": 0.025, "loss": 1, "dens_noise_mae": None}
+    write_metrics(tmp_path, {"split": "val", "step": 20, **validation})
     progress("Evaluating on val")
-    progress(step.format(40))
+    progress("Evaluating on val")
+    write_metrics(tmp_path, {**step, "step": 40})
+    progress("x (INFO): step 40")
     assert len(said) == 3
-    assert said[0].endswith("step 20/40  loss 3.5, force MAE 123.0 meV/A")
+    assert said[0].endswith("step 10/40  loss 3.5, force MAE 123.0 meV/A")
     assert "energy MAE 50.0 meV, force MAE 25.0 meV/A" in said[1]
     assert "step 40/40" in said[2]
+
+
+def test_the_best_validation_is_that_of_the_best_checkpoint(tmp_path):
+    write_metrics(
+        tmp_path,
+        *({"split": "val", "step": step, "forces_mae": error}
+          for step, error in ((10, 0.3), (20, 0.1), (30, 0.2))),
+        {"split": "train", "step": 40, "forces_mae": 0.01},
+    )  # fmt: skip
+    assert Trained("DeNS", {}, tmp_path).best_validation()["step"] == 20
 
 
 # ---- interrupted -------------------------------------------------------------------------------
@@ -312,10 +318,12 @@ def test_ctrl_c_says_what_the_same_call_does(command, monkeypatch, capsys):
     """No stack trace, and a shell's exit code of an interrupted program."""
     module = importlib.import_module(COMMANDS[command][0])
 
-    def interrupted(args):
+    def interrupted(*args):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(module, "run", interrupted)
+    if hasattr(module, "run"):
+        monkeypatch.setattr(module, "run", interrupted)
+    monkeypatch.setattr(click.Command, "invoke", interrupted)
     words = {"evaluate": ["c.pt", "--config-yml", "c.yml"], "ablate": ["plan.yml"],
              "demo": [], "data": ["suggest", "folder"]}[command]  # fmt: skip
     assert main([command, *words]) == 130

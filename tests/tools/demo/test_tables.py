@@ -8,11 +8,11 @@ import torch
 from torch_geometric.data import Data
 
 from dens_ocp.data.structures import Structure
+from dens_ocp.data.structures import structure as read_structure
 from dens_ocp.results.report.breakdown import Breakdown
 from dens_ocp.results.scores.prediction_files import Predictions
 from dens_ocp.results.scores.scores import IS2REScores, IS2RSScores, s2ef_scores
-from dens_ocp.tools.demo.baselines import MEAN, ZERO_FORCE, baselines
-from dens_ocp.tools.demo.labels import Labels, targets
+from dens_ocp.tools.demo.given import MEAN, ZERO_FORCE, baselines, labels
 from dens_ocp.tools.demo.tables import relaxation_table, s2ef_table
 
 
@@ -31,12 +31,16 @@ STRUCTURES = [
 ]
 
 
-def labels(energy, *forces):
-    return Labels(np.array(energy, dtype=float), [np.array(each, dtype=float) for each in forces])
+def trained_on(energies, *forces):
+    """Structures with these energies and forces on free atoms, and one fixed atom each."""
+    return [
+        structure(str(number), energy, [*force, [9, 9, 9]], [0] * len(force) + [1])
+        for number, (energy, force) in enumerate(zip(energies, forces, strict=True))
+    ]
 
 
 def test_trivial_predictors():
-    train = labels([0.0, 4.0], [[1, 2, 3]], [[3, 2, 1]])
+    train = trained_on([0.0, 4.0], [[1, 2, 3]], [[3, 2, 1]])
     predicted = baselines(train, STRUCTURES)
     assert predicted[ZERO_FORCE].energy.tolist() == [1.5, 1.5], "the mean of these structures"
     assert predicted[MEAN].energy.tolist() == [2.0, 2.0], "the mean of the training set"
@@ -57,12 +61,14 @@ def test_part_of_predictions():
 def test_targets_are_free_atoms_only():
     record = Data(
         y=0.5, sid=torch.tensor([7]), fid=3, fixed=torch.tensor([1, 0, 1]),
-        force=torch.arange(9.0).view(3, 3),
+        force=torch.arange(9.0).view(3, 3), atomic_numbers=torch.ones(3, dtype=torch.long),
+        pos=torch.zeros(3, 3),
     )  # fmt: skip
-    ids, true = targets([record])
-    assert ids == ["7_3"]
-    assert true.energy.tolist() == [0.5]
-    assert true.forces[0].tolist() == [[3.0, 4.0, 5.0]]
+    read = read_structure(record)
+    energies, forces = labels([read])
+    assert read.id == "7_3"
+    assert energies.tolist() == [0.5]
+    assert forces.tolist() == [[3.0, 4.0, 5.0]]
 
 
 def cells(text: str) -> list[list[str]]:
@@ -74,7 +80,7 @@ def test_the_printed_table():
     exact = Predictions(
         ["a", "b"], np.array([1.0, 2.0]), [each.forces[each.free] for each in STRUCTURES]
     )
-    predicted = {"DeNS": exact, **baselines(labels([2.0], [[0, 0, 0]]), STRUCTURES)}
+    predicted = {"DeNS": exact, **baselines(trained_on([2.0], [[0, 0, 0]]), STRUCTURES)}
     scores = {name: s2ef_scores(each, STRUCTURES) for name, each in predicted.items()}
     rows = cells(s2ef_table({"id": scores}))
     assert rows[3] == ["id", "DeNS", "0", "0.0", "0.667", "100.0"]
@@ -94,6 +100,8 @@ def test_the_report_has_the_same_baseline():
     breakdown = Breakdown()
     for each in STRUCTURES:
         breakdown.add(each, 0.0, np.zeros((each.free.sum(), 3)))
-    trivial = s2ef_scores(baselines(labels([7.0], [[0, 0, 0]]), STRUCTURES)[ZERO_FORCE], STRUCTURES)
+    trivial = s2ef_scores(
+        baselines(trained_on([7.0], [[0, 0, 0]]), STRUCTURES)[ZERO_FORCE], STRUCTURES
+    )
     assert trivial.energy_mae_meV == pytest.approx(breakdown.scores().mean_energy_mae)
     assert trivial.force_mae_meV_per_A == pytest.approx(breakdown.scores().zero_force_mae)

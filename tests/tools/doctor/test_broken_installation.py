@@ -63,7 +63,7 @@ def test_torch_scatter_is_missing(tmp_path):
     for command in (
         ["main", "--mode", "train", "--config-yml", __file__],
         ["demo"],
-        ["plan", "x.yml"],
+        ["plan", "x.yml", "--gpus", "1"],
     ):
         other = broken(stub, *command)
         assert other.returncode == 2 and other.stderr.count("\n") == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import numpy as np
 import pytest
 
 from dens_ocp.tools.doctor import command, run_folder
-from dens_ocp.tools.doctor.collectives import all_reduce
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
+from dens_ocp.tools.doctor.machine import all_reduce
 from dens_ocp.tools.doctor.records import nearest_neighbour, sample
 from tests.conftest import slab
 from tests.lmdbs import s2ef_records, write_lmdb
@@ -26,10 +25,7 @@ def data(tmp_path) -> Path:
 def findings(config: dict, folder: Path, *overrides: str, everything: bool = False) -> list:
     """Of the checks that need a config; the others are independent of it."""
     path = write_config(folder / "config.yml", config)
-    args = argparse.Namespace(
-        run_dir=folder, everything=everything, overrides=list(overrides), config=path
-    )
-    return list(command._run(path, args))
+    return list(command.config_findings(path, folder, everything, list(overrides)))
 
 
 def those(found: list, status: str) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dens_ocp.tools.doctor import training
+from dens_ocp.tools.config_model import build_model
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
-from dens_ocp.tools.doctor.model_step import check_step
+from dens_ocp.tools.doctor.training import check_step
 from tests.lmdbs import s2ef_records, write_lmdb, write_s2ef
 from tests.runs import small_config
 from tests.tools.doctor.test_data import findings, those
@@ -66,7 +66,7 @@ def test_other_forms_are_no_problem(config_of, tmp_path):
 
 def test_a_model_that_gives_no_numbers(config_of, tmp_path):
     config = config_of(lambda record, index: None)
-    model = training.build_model(config["model"])
+    model = build_model(config["model"])
     records = s2ef_records(3)
     for record in records:
         record.energy, record.forces = record.y, record.force

@@ -1,13 +1,12 @@
 """docs/inference.md: its commands have the options they show, and its facts are the code's."""
 
-import argparse
 import shlex
 import subprocess
 import sys
 
 import yaml
 
-from dens_ocp.tools.export import command
+from dens_ocp.tools.export.command import command
 from dens_ocp.tools.export.comparison import LARGEST_DIFFERENCE
 from dens_ocp.tools.export.stock_config import TRAINER
 from tests.conftest import ROOT
@@ -19,12 +18,10 @@ DOCUMENT = ROOT / "docs" / "inference.md"
 def test_commands():
     found = [words for _, text in blocks(DOCUMENT) for words in commands(text)]
     export, example = found
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
     assert export[:2] == ["dens-ocp", "export"]
-    args = parser.parse_args(export[2:])
+    out = command.make_context("export", export[2:]).params["out"]
     (shown,) = (shlex.split(text.replace("\\\n", "")) for _, text in blocks(DOCUMENT, "text"))
-    assert str(args.out) in shown and str(args.out.with_suffix(".yml")) in shown
+    assert str(out) in shown and str(out.with_suffix(".yml")) in shown
     help_text = subprocess.run(
         [sys.executable, str(ROOT / example[1]), "--help"],
         capture_output=True, text=True, check=True,

@@ -7,8 +7,10 @@ import doctest
 import pytest
 
 from dens_ocp.tools.plan import cost
-from dens_ocp.tools.plan.fit import fit, fit_line, without_constant
 from dens_ocp.tools.plan.hardware import GPUS, speed_range
+from dens_ocp.tools.plan.job import Job
+from dens_ocp.tools.plan.measure import extended, fit_line
+from dens_ocp.tools.plan.plan import Speed, make_plan
 
 
 def test_examples_of_the_docstrings():
@@ -45,54 +47,49 @@ def test_communication_hides_behind_the_backward_pass():
     assert cost.exposed_seconds(1.5, 3.0, 0.5) == pytest.approx(0.5)
     assert cost.exposed_seconds(0.5, 3.0, 0.5) == 0
     assert cost.exposed_seconds(1.5, 3.0, 0.0) == 1.5
-    assert cost.step_seconds(0.75, 4, 1.5, 0.5) == pytest.approx(3.5)
+
+
+def planned(structure_seconds, memory, activations, structures=2_000_000):
+    job = Job(16, 2, 4, 12, structures, 78.0, 20.0, False, True, {}, None)
+    gpu = GPUS["v100"]._replace(memory=memory, inter_node=1e30)
+    speed = Speed(*[structure_seconds] * 3, "by hand")
+    # 24 bytes for each of them: weights, gradients, AdamW, EMA, DDP
+    return make_plan(job, 87_500_000, gpu, 0.5, speed, None, activations)
 
 
 def test_gpu_hours_of_the_paper():
     # 93.8 hours on 16 GPUs, as the recipe's header says (93)
-    assert cost.gpu_hours(375_000, 0.9006, 16) == pytest.approx(1501, rel=1e-3)
+    times = planned(0.9006 / 4, 32e9, 1.0)["time"]["expected"]
+    assert times["step_seconds"] == pytest.approx(0.9006)
+    assert times["gpu_hours"] == pytest.approx(1501, rel=1e-3)
+    assert times["wall_hours"] == pytest.approx(93.8, rel=1e-3)
+    assert times["samples_per_second"] == pytest.approx(16 * 4 / 0.9006)
 
 
 def test_structures_that_fit():
-    assert cost.structures_that_fit(32e9, 2.1e9, 6.7e9, 0.9) == 3  # (28.8 - 2.1) / 6.7 = 3.99
-    assert cost.structures_that_fit(34.1e9, 2.1e9, 6.7e9, 0.9) == 4  # (30.7 - 2.1) / 6.7 = 4.27
-    assert cost.structures_that_fit(10e9, 20e9, 1e9, 0.9) == 0
+    def largest(memory, activations):
+        return planned(1.0, memory, activations)["memory"]["largest_batch"]
+
+    assert largest(32e9, 6.7e9) == 3  # (28.8 - 2.1) / 6.7 = 3.99
+    assert largest(34.1e9, 6.7e9) == 4  # (30.7 - 2.1) / 6.7 = 4.27
+    assert largest(2e9, 1e9) == 0
 
 
-def quantity(layers, atoms, edges):
-    return (7 + 3 * layers) + (5 + 2 * layers) * atoms + (0.5 + 0.25 * layers) * edges
+def test_four_points_are_extended():
+    def quantity(layers, atoms):
+        return (7 + 3 * layers) + (5 + 2 * layers) * atoms
 
-
-CASES = [(1, 4, 80), (1, 8, 160), (1, 8, 80), (2, 4, 80), (2, 8, 160), (2, 8, 80)]
-
-
-def test_fit_finds_the_coefficients():
-    growth = fit({case: quantity(*case) for case in CASES})
-    assert growth.base == pytest.approx((7, 5, 0.5)) and growth.slope == pytest.approx((3, 2, 0.25))
-    assert growth.at(12, 78, 1560) == pytest.approx(quantity(12, 78, 1560))
-    offset, slope = growth.line(78, 1560)
-    assert offset + 12 * slope == pytest.approx(quantity(12, 78, 1560))
-
-
-def test_fit_refuses_sizes_that_tell_nothing_apart():
-    with pytest.raises(ValueError, match="two depths"):
-        fit({case: quantity(*case) for case in CASES[:3]})
-    with pytest.raises(ValueError, match="two depths"):  # edges in proportion to atoms
-        fit({(n, a, 20 * a): 1.0 for n in (1, 2) for a in (4, 8, 12)})
-
-
-def test_fit_without_constant():
-    growth = without_constant({(n, a, e): (3 + n) * a + 2 * n * e for n, a, e in CASES})
-    assert growth.at(10, 5, 100) == pytest.approx(13 * 5 + 20 * 100)
+    points = {case: quantity(*case) for case in [(1, 4), (1, 8), (2, 4), (2, 8)]}
+    assert extended(points, 12, 77.8) == pytest.approx(quantity(12, 77.8))
+    assert extended(points, 0, 100) == pytest.approx(507)
 
 
 def test_line():
-    line = fit_line([1, 2, 4], [3, 5, 9])
-    assert (line.offset, line.slope, line.spread) == pytest.approx((1, 2, 0), abs=1e-9)
-    noisy = fit_line([1, 2, 4], [3.3, 4.5, 9])
-    assert noisy.at(3) == pytest.approx(7, rel=0.1) and 0 < noisy.spread < 0.1
+    assert fit_line([1, 2, 4], [3, 5, 9]) == pytest.approx((1, 2, 0), abs=1e-9)
+    offset, slope, spread = fit_line([1, 2, 4], [3.3, 4.5, 9])
+    assert offset + 3 * slope == pytest.approx(7, rel=0.1) and 0 < spread < 0.1
     # less than nothing for no work: through the origin
-    assert fit_line([1, 2], [1, 3]).offset == 0
+    assert fit_line([1, 2], [1, 3])[0] == 0
 
 
 def test_speed_of_another_gpu_is_a_range():

@@ -17,18 +17,25 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ase
 import numpy as np
+from torch_geometric.data import Data
 from tqdm import tqdm
 
-from dens_ocp.data.records.oc20_records import write_lmdb, write_metadata
+from dens_ocp.data.records.oc20_records import (
+    add_s2ef_labels,
+    geometry,
+    write_lmdb,
+    write_metadata,
+)
+from dens_ocp.data.structures import structure
 from dens_ocp.errors import DensError
-from dens_ocp.tools.demo import records
-from dens_ocp.tools.demo.labels import Labels, targets
+from dens_ocp.tools.demo.given import normalizers
 from dens_ocp.tools.demo.splits import VALIDATION_SPLITS, candidates
 from dens_ocp.tools.demo.trajectories import Frame, System, dynamics, relaxation, spread, start
 
@@ -92,48 +99,36 @@ def make(root: Path, settings: DataSettings | None = None, progress: bool = True
     Raises:
         DensError: ``root`` holds something else.
     """
-    settings = settings or DataSettings()
-    root = Path(root)
-    existing = _read(root, settings)
-    if existing is not None:
-        return existing
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        _write(temporary, settings, progress)
-        if root.exists():  # an older version: it goes only now that there is a new one
-            shutil.rmtree(root)
-        os.chmod(temporary, 0o755)
-        temporary.rename(root)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return _read(root, settings)
+    settings, root = settings or DataSettings(), Path(root)
+    manifest = root / "manifest.json"
+    if root.is_file() or (root.is_dir() and any(root.iterdir()) and not manifest.is_file()):
+        raise DensError(
+            f"{root} exists and is not a demo data set (it has no manifest.json); give another "
+            "--workdir, or remove it"
+        )
+    found = json.loads(manifest.read_text()) if manifest.is_file() else {"files": []}
+    whole = all((root / name).is_file() for name in found["files"])
+    if found.get("settings") != _identity(settings) or not whole:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        try:
+            found = _write(temporary, settings, progress)
+            if root.exists():  # an older version: it goes only now that there is a new one
+                shutil.rmtree(root)
+            os.chmod(temporary, 0o755)
+            temporary.rename(root)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return DemoData(root, found["normalizers"], found["counts"])
 
 
 def _identity(settings: DataSettings) -> dict[str, Any]:
     return {"version": _VERSION, "ase": ase.__version__, **asdict(settings)}
 
 
-def _read(root: Path, settings: DataSettings) -> DemoData | None:
-    if not root.exists():
-        return None
-    path = root / "manifest.json"
-    if not path.is_file():
-        if root.is_dir() and not any(root.iterdir()):
-            return None
-        raise DensError(
-            f"{root} exists and is not a demo data set (it has no manifest.json); give another "
-            "--workdir, or remove it"
-        )
-    manifest = json.loads(path.read_text())
-    whole = all((root / name).is_file() for name in manifest["files"])
-    if manifest["settings"] != _identity(settings) or not whole:
-        return None
-    return DemoData(root, manifest["normalizers"], manifest["counts"])
-
-
-def _write(root: Path, settings: DataSettings, progress: bool) -> None:
+def _write(root: Path, settings: DataSettings, progress: bool) -> dict[str, Any]:
+    """All files; returns what ``manifest.json`` says."""
     counts = {}
     total = settings.train_systems + len(VALIDATION_SPLITS) * settings.val_systems
     with tqdm(
@@ -150,10 +145,7 @@ def _write(root: Path, settings: DataSettings, progress: bool) -> None:
         "files": files,
     }
     (root / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-
-
-def _rng(settings: DataSettings, system: System) -> np.random.Generator:
-    return np.random.default_rng([settings.seed, system.sid])
+    return manifest
 
 
 def _relaxations(split: str, number: int, settings: DataSettings, bar: tqdm):
@@ -162,7 +154,7 @@ def _relaxations(split: str, number: int, settings: DataSettings, bar: tqdm):
     for system in candidates(split, settings.seed):
         if found == number:
             return
-        rng = _rng(settings, system)
+        rng = np.random.default_rng([settings.seed, system.sid])
         # one in three starts rattled, for variety
         rattle = 0.1 if system.sid % 3 == 0 and split == "train" else 0.0
         trajectory = relaxation(system, start(system, rng, rattle))
@@ -190,20 +182,19 @@ def _write_train(
             md += [(system, frame) for frame in frames]
     everything = []
     for number, (kind, frames) in enumerate((("relaxations", relaxed), ("md", md))):
-        data = [records.s2ef(system, frame) for system, frame in frames]
+        data = [_s2ef(system, frame) for system, frame in frames]
         write_lmdb(folder / f"data.{number:04d}.lmdb", data)
         # OC20's log: trajectory, frame and reference energy, a line per record
-        (folder / f"data_log.{number:04d}.txt").write_text(
-            "".join(
-                f"{kind}/{system.sid}.traj,frame{frame.fid},{-system.reference:.6f}\n"
-                for system, frame in frames
-            )
+        log = "".join(
+            f"{kind}/{system.sid}.traj,frame{frame.fid},{-system.reference:.6f}\n"
+            for system, frame in frames
         )
+        (folder / f"data_log.{number:04d}.txt").write_text(log)
         everything += data
     write_metadata(folder, [record.natoms for record in everything])
     counts["s2ef/train"] = len(everything)
     counts["s2ef/train md"] = len(md)
-    return normalizers(targets(everything)[1])
+    return normalizers([structure(record) for record in everything])
 
 
 def _write_validation(
@@ -212,18 +203,25 @@ def _write_validation(
     s2ef, is2re = [], []
     for system, trajectory in _relaxations(split, settings.val_systems, settings, bar):
         frames = spread(trajectory, settings.val_frames)
-        s2ef += [records.s2ef(system, frame) for frame in frames]
-        is2re.append(records.is2re(system, trajectory))
+        s2ef += [_s2ef(system, frame) for frame in frames]
+        is2re.append(_is2re(system, trajectory))
     for task, data in (("s2ef", s2ef), ("is2re", is2re)):
         folder = root / task / split
         write_metadata(folder, write_lmdb(folder / "data.0000.lmdb", data))
         counts[f"{task}/{split}"] = len(data)
 
 
-def normalizers(labels: Labels) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation of energies (eV), root mean square of the free atoms' forces
-    (eV/Angstrom), as in a fairchem config."""
-    return {
-        "energy": {"mean": float(labels.energy.mean()), "stdev": float(labels.energy.std())},
-        "forces": {"mean": 0.0, "stdev": float(np.sqrt((labels.all_forces**2).mean()))},
-    }
+def _s2ef(system: System, frame: Frame) -> Data:
+    """A record of an S2EF data set: :func:`~dens_ocp.data.records.oc20_records.geometry`, ``y``
+    adsorption energy in eV, ``force`` (N, 3) float32 eV/Angstrom, ``fid``."""
+    return add_s2ef_labels(geometry(frame.atoms, system.sid), frame.energy, frame.forces, frame.fid)
+
+
+def _is2re(system: System, trajectory: Sequence[Frame]) -> Data:
+    """A record of an IS2RE data set: ``pos``, ``y_init`` of the first frame, ``pos_relaxed``,
+    ``y_relaxed`` of the last one; the rest as :func:`_s2ef`, without ``y``, ``force``, ``fid``."""
+    first, last = trajectory[0], trajectory[-1]
+    data = geometry(first.atoms, system.sid)
+    data.y_init, data.y_relaxed = first.energy, last.energy
+    data.pos_relaxed = geometry(last.atoms, system.sid).pos
+    return data

@@ -1,72 +1,84 @@
-"""Data sets that the user gives in place of the embedded one."""
+"""Labelled structures in memory: the embedded data set's, or the user's, and what is said of them
+without a model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from dens_ocp.data.structures import Structure, structure
+from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.errors import DensError
-from dens_ocp.tools.demo.dataset import normalizers
-from dens_ocp.tools.demo.labels import Labels, targets
-from dens_ocp.tools.demo.records import read_folder
+from dens_ocp.results.scores.prediction_files import Predictions
+
+ZERO_FORCE, MEAN = "split's mean energy, zero force", "train's mean energy and force"
 
 
-@dataclass(frozen=True)
-class GivenData:
-    """An S2EF data set read into memory.
-
-    Attributes:
-        structures: all of them.
-        labels: their energies and forces.
-    """
-
-    structures: list[Structure]
-    labels: Labels
-
-    @property
-    def count(self) -> int:
-        return len(self.structures)
-
-    @property
-    def atoms(self) -> int:
-        """Number of atoms of all structures together."""
-        return sum(len(each.pos) for each in self.structures)
-
-    @property
-    def elements(self) -> frozenset[int]:
-        """Atomic numbers."""
-        return frozenset().union(*(each.atomic_numbers.tolist() for each in self.structures))
-
-    @property
-    def normalizers(self) -> dict[str, dict[str, float]]:
-        return normalizers(self.labels)
-
-    def known_to(self, train: GivenData) -> np.ndarray:
-        """(S,) bool: structures without an element that ``train`` lacks. Nothing is learned about
-        such an element: its embedding keeps its initial values."""
-        learned = train.elements
-        return np.array([learned.issuperset(s.atomic_numbers.tolist()) for s in self.structures])
-
-
-def read_given(option: str, path: Path, unique: bool = False) -> GivenData:
+def read_given(option: str, path: Path, unique: bool = False) -> list[Structure]:
     """Read an S2EF LMDB, a file or a folder of them.
 
     Raises:
         DensError: no LMDB there, no records, records without ``y`` or ``force``; with ``unique``,
             two with the same id.
     """
-    records = read_folder(path)
-    if not records:
+    found: list[Structure] = []
+    if path.is_file() or any(path.glob("*.lmdb")):
+        found = list(open_structures({"src": str(path)}, option))
+    if not found:
         raise DensError(f"{option}: {path} holds no records; name a .lmdb file or a folder of them")
-    for name in ("y", "force", "fixed", "sid", "fid"):
-        if name not in records[0]:
+    for name, value in (("y", found[0].energy), ("force", found[0].forces)):
+        if value is None:
             raise DensError(
                 f"{option}: the records of {path} have no {name}; an S2EF data set is needed"
             )
-    ids, labels = targets(records)
-    if unique and len(set(ids)) < len(ids):
+    if unique and len({each.id for each in found}) < len(found):
         raise DensError(f"{option}: {path} has records with the same sid and fid; make them unique")
-    return GivenData([structure(record) for record in records], labels)
+    return found
+
+
+def elements(structures: Sequence[Structure]) -> frozenset[int]:
+    """Atomic numbers."""
+    return frozenset().union(*(each.atomic_numbers.tolist() for each in structures))
+
+
+def known_to(train: Sequence[Structure], structures: Sequence[Structure]) -> np.ndarray:
+    """(S,) bool: structures without an element that ``train`` lacks. Nothing is learned about such
+    an element: its embedding keeps its initial values."""
+    learned = elements(train)
+    return np.array([learned.issuperset(each.atomic_numbers.tolist()) for each in structures])
+
+
+def labels(structures: Sequence[Structure]) -> tuple[np.ndarray, np.ndarray]:
+    """Energies (S,) eV, and forces (n, 3) eV/Angstrom on the free atoms of all; float64."""
+    forces = [each.forces[each.free] for each in structures]
+    return np.array([each.energy for each in structures]), np.concatenate(forces).astype(float)
+
+
+def normalizers(structures: Sequence[Structure]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of energies (eV), root mean square of the free atoms' forces
+    (eV/Angstrom), as in a fairchem config."""
+    energy, forces = labels(structures)
+    return {
+        "energy": {"mean": float(energy.mean()), "stdev": float(energy.std())},
+        "forces": {"mean": 0.0, "stdev": float(np.sqrt((forces**2).mean()))},
+    }
+
+
+def baselines(
+    train: Sequence[Structure], structures: Sequence[Structure]
+) -> dict[str, Predictions]:
+    """Predictors that anything trained must beat. For every structure the mean of their own
+    labelled energies and no force, as in the report's key numbers; and the training set's mean
+    energy and mean force of free atoms."""
+    energy, forces = labels(train)
+    own = float(np.mean([each.energy for each in structures]))
+    means = {ZERO_FORCE: (own, np.zeros(3)), MEAN: (float(energy.mean()), forces.mean(0))}
+    return {
+        name: Predictions(
+            [each.id for each in structures],
+            np.full(len(structures), mean),
+            [np.broadcast_to(force, (int(each.free.sum()), 3)) for each in structures],
+        )
+        for name, (mean, force) in means.items()
+    }

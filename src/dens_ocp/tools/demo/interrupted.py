@@ -6,10 +6,10 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dens_ocp.tools.demo.runs import new_run_id
 from dens_ocp.whole_files import write_text
 
 NOTE = "unfinished.json"
@@ -33,7 +33,9 @@ def run_id_of(workdir: Path, arguments: dict[str, Any]) -> Iterator[tuple[str, b
         before = {}
     arguments = json.loads(json.dumps(arguments, default=str))
     goes_on = before.get("arguments") == arguments and not _is_at_work(before.get("process"))
-    run_id = before["run_id"] if goes_on else new_run_id()
+    # the time to the microsecond: fairchem's own names are as coarse as 128 s
+    new = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    run_id = before["run_id"] if goes_on else new
     note = {"run_id": run_id, "arguments": arguments, "process": os.getpid()}
     write_text(path, json.dumps(note) + "\n")
     try:

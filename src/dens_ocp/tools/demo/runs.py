@@ -1,101 +1,212 @@
-"""The runs of the demo: training, validation, prediction, relaxations through the real CLI."""
+"""The runs of the demo through the real commands: training, and ``dens-ocp evaluate``."""
 
 from __future__ import annotations
 
-import re
+import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+
+from dens_ocp.checkpoints import checkpoint_files, metrics_file
 from dens_ocp.errors import DensError
+from dens_ocp.results.pipeline.conclude import conclude
+from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs
+from dens_ocp.results.pipeline.folder import EvaluationFolder, sha256
+from dens_ocp.results.pipeline.options import load_settings
 from dens_ocp.results.pipeline.process import run_cli
-from dens_ocp.tools.demo import config
-from dens_ocp.tools.demo.progress import TrainingProgress
+from dens_ocp.results.pipeline.side_by_side import cores
+from dens_ocp.settings.defaults import KEY_MAPPING
+from dens_ocp.training.training_log import summary
 
 PRINT_EVERY = 20
+VALIDATIONS = 5  # during a training run
 
 
-def new_run_id() -> str:
-    """The time to the microsecond: fairchem's own names are as coarse as 128 s."""
-    return datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+def recipe() -> dict[str, Any]:
+    """``config.yml`` of this package."""
+    return yaml.safe_load(resources.files(__package__).joinpath("config.yml").read_text())
+
+
+def training_config(
+    *,
+    train: Path,
+    val: Path,
+    normalizers: dict[str, dict[str, float]],
+    epochs: int,
+    steps_per_epoch: int,
+    dens: bool = True,
+) -> dict[str, Any]:
+    """The config of a training run.
+
+    Args:
+        train, val: S2EF LMDBs with ``y`` (eV) and ``force`` (eV/Angstrom).
+        normalizers: mean and stdev of ``energy`` and ``forces``.
+        epochs: number of epochs.
+        steps_per_epoch: training steps of each; validations are spread evenly over the run.
+        dens: False: the same training without DeNS.
+    """
+    config = recipe()
+    config["dataset"] = {
+        "train": {
+            "format": "dens_lmdb",
+            "src": str(train),
+            "key_mapping": dict(KEY_MAPPING),
+            "transforms": {"normalizer": normalizers},
+        },
+        "val": {"format": "lmdb", "src": str(val)},
+    }
+    config["optim"]["max_epochs"] = epochs
+    config["optim"]["eval_every"] = math.ceil(epochs * steps_per_epoch / VALIDATIONS)
+    config["optim"]["dens"]["enabled"] = dens
+    return config
+
+
+def evaluation_config(
+    s2ef: dict[str, Path],
+    is2re: dict[str, Path] | None = None,
+    relaxation_steps: int | None = None,
+    board: str | None = None,
+) -> dict[str, Any]:
+    """The config of ``dens-ocp evaluate`` for these splits."""
+    section: dict[str, Any] = {
+        "s2ef": {split: str(source) for split, source in s2ef.items()},
+        "is2re": {split: str(source) for split, source in (is2re or {}).items()},
+    }
+    if board is not None:
+        section["board"] = board
+    task = recipe()["task"]
+    if relaxation_steps is not None:
+        task["relaxation_steps"] = relaxation_steps
+    return {"evaluation": section, "task": task}
+
+
+def write_config(path: Path, config: dict[str, Any]) -> Path:
+    """Write a config as YAML; returns ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training run."""
+    """A finished training run; ``folder`` is that of its checkpoints and ``metrics.jsonl``."""
 
     name: str
     config: dict[str, Any]
-    checkpoint: Path
-    events: Path  # folder of its tensorboard files
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "best_checkpoint.pt"
+
+    def best_validation(self) -> dict[str, Any]:
+        """The line of ``metrics.jsonl`` (eV, eV/Angstrom) on the model of :attr:`checkpoint`."""
+        return min(metrics_file.read(self.folder, "val"), key=lambda line: line["forces_mae"])
 
 
-@dataclass
-class Runs:
-    """Starts runs in ``workdir``; each has its own name, config file and log.
+class TrainingProgress:
+    """Says what is new in ``metrics.jsonl`` of a training run, and which run it is.
 
-    Attributes:
-        workdir: gets ``configs``, ``output`` (what each run printed), ``checkpoints``, ``logs``
-            and ``results``.
-        seed: of all runs.
+    Args:
+        label: printed in front.
+        folder: of the run's checkpoints.
+        total_steps: number of steps of the run.
+        every: seconds between steps that are printed at least.
         write: prints a line.
     """
 
-    workdir: Path
-    seed: int
-    write: Callable[[str], None] = print
-    run_id: str = field(default_factory=new_run_id)
-
-    def train(self, name: str, settings: dict[str, Any], total_steps: int, ranks: int) -> Trained:
-        """Train with ``ranks`` processes; returns where the best checkpoint lies."""
-        progress = TrainingProgress(name, total_steps, write=self.write)
-        timestamp = self._run("train", f"train-{name}", settings, on_line=progress, ranks=ranks)
-        folder = self.workdir / "checkpoints" / timestamp
-        checkpoint = folder / "best_checkpoint.pt"
-        if not checkpoint.is_file():
-            raise DensError(f"training left no {checkpoint}; see the output of the run")
-        events = self.workdir / "logs" / "tensorboard" / timestamp
-        return Trained(name, settings, checkpoint, events)
-
-    def validate(self, trained: Trained, source: Path) -> dict[str, float]:
-        """Validate; returns fairchem's metrics (eV, eV/Angstrom)."""
-        found: dict[str, float] = {}
-
-        def read(line: str) -> None:
-            if "forces_mae: " in line:
-                found.update({k: float(v) for k, v in re.findall(r"(\w+): (-?[\d.]+)", line)})
-
-        name = f"validate-{trained.name}"
-        settings = config.validation(trained.config, source)
-        self._run("validate", name, settings, on_line=read, checkpoint=trained.checkpoint)
-        if "forces_mae" not in found:
-            raise DensError("validate printed no metrics; see the output of the run")
-        return found
-
-    def _run(
+    def __init__(
         self,
-        mode: str,
-        name: str,
-        settings: dict[str, Any],
-        on_line: Callable[[str], None] | None = None,
-        checkpoint: Path | None = None,
-        ranks: int = 1,
-    ) -> str:
-        name = name.replace(" ", "-")
-        timestamp = f"{self.run_id}-{name}"
-        folder = self.workdir / "configs" / self.run_id
-        path = config.write(folder / f"{name}.yml", settings)
-        arguments = [
-            "--mode", mode, "--config-yml", str(path), "--run-dir", str(self.workdir), "--cpu",
-            "--timestamp-id", timestamp, "--identifier", f"demo-{name}",
-            "--seed", str(self.seed), "--print-every", str(PRINT_EVERY),
-        ]  # fmt: skip
-        if checkpoint is not None:
-            arguments += ["--checkpoint", str(checkpoint)]
-        if ranks > 1:
-            arguments += ["--num-gpus", str(ranks)]  # processes, with --cpu
-        log = self.workdir / "output" / self.run_id / f"{name}.log"
-        run_cli(arguments, log=log, on_line=on_line, cwd=self.workdir)
-        return timestamp
+        label: str,
+        folder: Path,
+        total_steps: int,
+        every: float = 5.0,
+        write: Callable[[str], None] = print,
+    ) -> None:
+        self.label, self.folder, self.total_steps = label, folder, total_steps
+        self.every, self.write = every, write
+        self.started, self._last = time.monotonic(), -every
+        self._known = {self._place(line) for line in metrics_file.read(folder)}
+
+    @staticmethod
+    def _place(line: dict[str, Any]) -> tuple[Any, ...]:
+        return line["split"], line["step"], line["time"]
+
+    def __call__(self, _: str = "") -> None:
+        """Look; called whenever the run has printed something."""
+        now = time.monotonic() - self.started
+        for line in metrics_file.read(self.folder):
+            if self._place(line) in self._known:
+                continue
+            self._known.add(self._place(line))
+            step = line["step"]
+            found = summary({name: math.nan if v is None else v for name, v in line.items()})
+            if line["split"] == "val":
+                self.write(f"{self.label}  {now:4.0f} s  validation: {found}")
+            elif now - self._last >= self.every or step >= self.total_steps:
+                self._last = now
+                self.write(f"{self.label}  {now:4.0f} s  step {step}/{self.total_steps}  {found}")
+
+
+def train(
+    workdir: Path,
+    run_id: str,
+    name: str,
+    config: dict[str, Any],
+    total_steps: int,
+    ranks: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> Trained:
+    """Train with ``ranks`` processes; goes on where a run of this name was interrupted.
+
+    Args:
+        workdir: gets ``configs``, ``output`` (what each run printed), ``checkpoints``, ``logs``.
+        run_id: of the demo.
+        name: of the run in the demo.
+
+    Raises:
+        DensError: the run failed.
+    """
+    word = f"train-{name}".replace(" ", "-")
+    path = write_config(workdir / "configs" / run_id / f"{word}.yml", config)
+    arguments = [
+        "--mode", "train", "--config-yml", str(path), "--run-dir", str(workdir), "--cpu",
+        "--timestamp-id", f"{run_id}-{word}", "--identifier", f"demo-{word}",
+        "--seed", str(seed), "--print-every", str(PRINT_EVERY),
+    ]  # fmt: skip
+    if ranks > 1:
+        arguments += ["--num-gpus", str(ranks)]  # processes, with --cpu
+    trained = Trained(name, config, workdir / "checkpoints" / f"{run_id}-{word}")
+    progress = TrainingProgress(name, trained.folder, total_steps, write=say)
+    run_cli(arguments, log=workdir / "output" / run_id / f"{word}.log", on_line=progress,
+            cwd=workdir)  # fmt: skip
+    if not trained.checkpoint.is_file():
+        raise DensError(f"training left no {trained.checkpoint}; see the output of the run")
+    return trained
+
+
+def evaluate(
+    trained: Trained, config: Path, out: Path, seed: int, say: Callable[[str], None]
+) -> EvaluationFolder:
+    """``dens-ocp evaluate CHECKPOINT --config-yml CONFIG --out OUT --cpu``, two runs at a time."""
+    workers = cores()
+    options = RunOptions(("--cpu", "--seed", str(seed)), workers, threads=1)
+    say(
+        f"dens-ocp evaluate {trained.checkpoint} --config-yml {config} --out {out} --cpu "
+        f"--seed {seed} --at-a-time {workers}"
+    )
+    checkpoint = checkpoint_files.read(trained.checkpoint, torch.device("cpu"))
+    settings = load_settings(config, checkpoint, [])
+    folder = EvaluationFolder(out)
+    with folder.locked(say) as locks:
+        jobs = prepare(settings, trained.checkpoint, sha256(trained.checkpoint), folder)
+        run_jobs(jobs, trained.checkpoint, options, locks, say)
+        conclude(settings, folder, report=True, say=lambda line: None)
+    return folder

@@ -1,30 +1,38 @@
-"""The demo's tables as text."""
+"""The demo's tables as text, and its picture of both runs."""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
+from tabulate import tabulate
+
+from dens_ocp.checkpoints import metrics_file
+from dens_ocp.results.report.figures.drawing import save
+from dens_ocp.results.report.figures.learning_curves import learning_curves
 from dens_ocp.results.scores.scores import IS2REScores, IS2RSScores, S2EFScores
-from dens_ocp.results.scores.text_table import format_table
+from dens_ocp.tools.demo.runs import PRINT_EVERY, Trained
 
 
 def s2ef_table(scores: Mapping[str, Mapping[str, S2EFScores]]) -> str:
     """Errors by split and predictor."""
-    rows = [
-        [
-            split,
-            name,
-            f"{score.energy_mae_meV:.0f}",
-            f"{score.force_mae_meV_per_A:.1f}",
-            f"{score.force_cosine:.3f}",
-            f"{score.efwt_percent:.1f}",
-        ]
+    columns = {"energy MAE": "meV", "force MAE": "meV/A", "force cos": "", "EFwT": "%"}
+    cells = {
+        split: {
+            name: (
+                f"{score.energy_mae_meV:.0f}",
+                f"{score.force_mae_meV_per_A:.1f}",
+                f"{score.force_cosine:.3f}",
+                f"{score.efwt_percent:.1f}",
+            )
+            for name, score in by_name.items()
+        }
         for split, by_name in scores.items()
-        for name, score in by_name.items()
-    ]
-    header = ["split", "predictor", "energy MAE", "force MAE", "force cos", "EFwT"]
-    units = ["", "", "meV", "meV/A", "", "%"]
-    return format_table(header, [units, *_without_repeats(rows)], left=2)
+    }
+    return _table("predictor", columns, cells)
 
 
 def relaxation_table(
@@ -33,26 +41,45 @@ def relaxation_table(
 ) -> str:
     """Errors of relaxed energies, and distances from the relaxed structures, by split and
     predictor; the same predictors in both."""
-    rows = [
-        [
-            split,
-            name,
-            f"{score.energy_mae_meV:.0f}",
-            f"{score.ewt_percent:.0f}",
-            f"{distances[split][name].mean_distance_A:.3f}",
-            f"{distances[split][name].average_dwt_percent:.0f}",
-        ]
+    columns = {"energy MAE": "meV", "EwT": "%", "distance": "A", "average DwT": "%"}
+    cells = {
+        split: {
+            name: (
+                f"{score.energy_mae_meV:.0f}",
+                f"{score.ewt_percent:.0f}",
+                f"{distances[split][name].mean_distance_A:.3f}",
+                f"{distances[split][name].average_dwt_percent:.0f}",
+            )
+            for name, score in by_name.items()
+        }
         for split, by_name in energies.items()
-        for name, score in by_name.items()
-    ]
-    header = ["split", "relaxed by", "energy MAE", "EwT", "distance", "average DwT"]
-    units = ["", "", "meV", "%", "A", "%"]
-    return format_table(header, [units, *_without_repeats(rows)], left=2)
+    }
+    return _table("relaxed by", columns, cells)
 
 
-def _without_repeats(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """The first column only where it changes."""
-    return [
-        ["", *row[1:]] if index and rows[index - 1][0] == row[0] else row
-        for index, row in enumerate(rows)
-    ]
+def _table(
+    who: str, columns: dict[str, str], cells: Mapping[str, Mapping[str, Sequence[str]]]
+) -> str:
+    """The split only where it changes; ``columns``: unit by name."""
+    rows = [("", "", *columns.values())]
+    for split, by_name in cells.items():
+        for number, (name, values) in enumerate(by_name.items()):
+            rows.append(("" if number else split, name, *values))
+    align = ["left", "left", *["right"] * len(columns)]
+    return tabulate(rows, ["split", who, *columns], "simple", disable_numparse=True, colalign=align)
+
+
+def curves_picture(folder: Path, trained: Sequence[Trained]) -> Path:
+    """``training.png``: losses and errors of all runs."""
+    runs = {}
+    for run in trained:
+        found: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        for line in metrics_file.read(run.folder):
+            for name, value in line.items():
+                if isinstance(value, float):
+                    found[f"{line['split']}/{name}"].append((line["step"], value))
+        runs[run.name] = {tag: tuple(np.array(points).T) for tag, points in found.items()}
+    sigma = trained[0].config["optim"]["dens"]["sigma"]
+    mean_absolute = sigma * math.sqrt(2 / math.pi)
+    figure = learning_curves(runs, PRINT_EVERY, noise_of_zero=mean_absolute)
+    return save(figure, folder / "training.png")

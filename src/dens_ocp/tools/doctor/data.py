@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded
-from dens_ocp.tools.doctor.model_step import check_step
 from dens_ocp.tools.doctor.records import findings, look, sample
+from dens_ocp.tools.doctor.training import check_step
 
 
 def check_data_set(
@@ -24,7 +24,7 @@ def check_data_set(
     """Findings on one data set.
 
     Args:
-        config: the whole, as of ``host.run_config.read``.
+        config: the whole, as of ``settings.run_config.read``.
         split: train, val, test or relax.
         section: of the data set, inherited settings included.
         everything: read every record.
@@ -37,7 +37,7 @@ def check_data_set(
     from fairchem.core.datasets.lmdb_dataset import data_list_collater
 
     from dens_ocp.data.checks import LMDB_FORMATS, check_dataset_paths
-    from dens_ocp.data.opened_data import is_periodic, open_class, rules_of
+    from dens_ocp.data.opened_data import check_box_of, is_periodic, open_class, rules_of
     from dens_ocp.data.records.collation import CheckingCollater
     from dens_ocp.data.records.named_records import read_with
 
@@ -46,9 +46,14 @@ def check_data_set(
     form = section.get("format", "lmdb")
     if form not in LMDB_FORMATS:
         yield Finding(WARNING, where, f"format {form}: its files are not looked at")
-    yield from guarded(where, lambda: _box(model, section, split))
+    yield from guarded(where, lambda: check_box_of(model, section["src"], split) or ())
     dataset = open_class(dict(section), split)
-    required = _labels(config) if split in ("train", "val") else {}
+    targets = {target for loss in config["loss_functions"] for target in loss}
+    required = {
+        target: output["level"]
+        for target, output in config["outputs"].items()
+        if target in targets and split in ("train", "val")
+    }
     read_with(dataset, rules_of(model, split, required, form))
     collater = CheckingCollater(partial(data_list_collater, otf_graph=True), where,
                                 is_periodic(model))  # fmt: skip
@@ -61,29 +66,10 @@ def check_data_set(
         yield from guarded("step", partial(check_step, model, seen.kept, where))
 
 
-def _box(model: Any, section: Mapping[str, Any], split: str) -> Iterator[Finding]:
-    from dens_ocp.data.opened_data import check_box_of
-
-    check_box_of(model, section["src"], split)
-    yield from ()
-
-
-def _labels(config: Mapping[str, Any]) -> dict[str, str]:
-    """Level of each label that the loss needs, as the trainer asks for them."""
-    outputs = config.get("outputs") or {}
-    levels = {"energy": "system", "forces": "atom"}
-    return {
-        target: (outputs.get(target) or {}).get("level", levels.get(target, "system"))
-        for loss in config["loss_functions"]
-        for target in loss
-        if target in outputs or target in levels
-    }
-
-
 def _md(dataset: Any, seen: Any, where: str) -> Finding:
     number = dataset.number_of_md_records
     if number is None:
-        text = f"{seen.md} of the {seen.read} records read are MD"
+        text = f"{seen.md} of the {len(seen.natoms)} records read are MD"
     else:
         text = f"{number:,} of {len(dataset):,} records are MD (never corrupted)"
     text += f", md_source: {dataset.md_source}"
@@ -121,17 +107,12 @@ def check_metadata(
     )
     name = f"{where} metadata"
     if not path.is_file():
-        yield Finding(
-            WARNING,
-            name,
-            f"{path} is missing: "
-            + (
-                "a run on several GPUs reads all records first, to count their atoms"
-                if counts_itself
-                else "load balancing over GPUs needs it"
-            ),
-            fix,
+        why = (
+            "a run on several GPUs reads all records first, to count their atoms"
+            if counts_itself
+            else "load balancing over GPUs needs it"
         )
+        yield Finding(WARNING, name, f"{path} is missing: {why}", fix)
         return
     try:
         with np.load(path) as file:
@@ -142,18 +123,14 @@ def check_metadata(
     total = getattr(dataset, "_whole_set", slice(0, len(dataset))).stop
     wrong = [i for i, number in natoms.items() if i < len(counts) and counts[i] != number]
     if len(counts) != total:
-        yield Finding(
-            PROBLEM, name, f"{path} has {len(counts)} entries, the data set {total} records", fix
-        )
+        text = f"{path} has {len(counts)} entries, the data set {total} records"
+        yield Finding(PROBLEM, name, text, fix)
     elif wrong and total == len(dataset):
-        yield Finding(
-            PROBLEM,
-            name,
+        text = (
             f"{path} is of other records: entry {wrong[0]} says {counts[wrong[0]]} atoms, the "
-            f"record has {natoms[wrong[0]]}",
-            fix,
+            f"record has {natoms[wrong[0]]}"
         )
+        yield Finding(PROBLEM, name, text, fix)
     else:
-        yield Finding(
-            OK, name, f"{len(counts):,} entries, {counts.mean():.1f} atoms a structure on average"
-        )
+        text = f"{len(counts):,} entries, {counts.mean():.1f} atoms a structure on average"
+        yield Finding(OK, name, text)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the doctor's.
 
     Attributes:
@@ -47,9 +46,6 @@ def guarded(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Findi
     except DensError as error:
         yield refused(check, error)
     except Exception as error:
-        yield Finding(
-            PROBLEM,
-            check,
-            f"the check failed: {type(error).__name__}: {str(error).strip() or 'no message'}",
-            "repair the problems above first; if there are none, report this line",
-        )
+        said = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+        fix = "repair the problems above first; if there are none, report this line"
+        yield Finding(PROBLEM, check, f"the check failed: {said}", fix)

@@ -13,43 +13,54 @@ from dens_ocp.data.records.plausible_units import doubts, nearest_neighbour
 from dens_ocp.errors import DensError
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, refused
 
-RANDOM_RECORDS = 8
-_MOST_SHOWN = 3
-_MOST_KEPT = 16
+_RANDOM_RECORDS, _MOST_KEPT, _MOST_DISTANCES = 8, 16, 32
 
 
 @dataclass
 class Seen:
-    """What the records that were read look like."""
+    """What the records that were read look like: numbers of records, ``natoms`` by index,
+    ``largest_forces`` and mean squares of forces in eV/Angstrom, ``energies`` an atom in eV,
+    ``distances`` in Angstrom, the first records, the first reason to refuse one."""
 
-    read: int = 0
     md: int = 0
     untagged: int = 0
     all_fixed: int = 0
     natoms: dict[int, int] = field(default_factory=dict)
-    largest_force: float = 0.0
-    largest_energy: float = 0.0
+    largest_forces: list[float] = field(default_factory=list)
     force_squares: list[float] = field(default_factory=list)
+    energies: list[float] = field(default_factory=list)
     distances: list[float] = field(default_factory=list)
     kept: list[Any] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    refused: str = ""
     number_refused: int = 0
+
+    def add(self, index: int, record: Any) -> None:
+        """Note a record that fits."""
+        natoms = self.natoms[index] = record.pos.shape[0]
+        if len(self.kept) < _MOST_KEPT:
+            self.kept.append(record)
+        if len(self.distances) < _MOST_DISTANCES:
+            self.distances.append(nearest_neighbour(record))
+        self.md += bool(getattr(record, "md", 0))
+        self.untagged += getattr(record, "tags", None) is None
+        self.all_fixed += bool((record.fixed != 0).all())
+        if getattr(record, "forces", None) is not None:
+            self.largest_forces.append(float(record.forces.norm(dim=-1).max()))
+            self.force_squares.append(float(record.forces[record.fixed == 0].square().mean()))
+        if getattr(record, "energy", None) is not None:
+            self.energies.append(abs(float(record.energy)) / natoms)
 
 
 def sample(count: int, everything: bool, seed: int = 0) -> list[int] | range:
     """Indices to read: all, or the first, the last and some random ones, in rising order."""
     if everything:
         return range(count)
-    drawn = np.random.default_rng(seed).integers(0, count, RANDOM_RECORDS).tolist()
+    drawn = np.random.default_rng(seed).integers(0, count, _RANDOM_RECORDS).tolist()
     return sorted({0, count - 1, *drawn})
 
 
 def look(
-    dataset: Any,
-    indices: Iterable[int],
-    collater: Any,
-    where: str,
-    progress: bool = False,
+    dataset: Any, indices: Iterable[int], collater: Any, where: str, progress: bool = False
 ) -> Seen:
     """Read and check records; goes on after one that is refused.
 
@@ -66,32 +77,12 @@ def look(
             record = dataset[index]
             if seen.kept:
                 collater([seen.kept[0], record])
-            _add(seen, index, record)
+            seen.add(index, record)
         except Exception as error:
             seen.number_refused += 1
-            if len(seen.refused) < _MOST_SHOWN:
-                kind = "" if isinstance(error, DensError) else f"{type(error).__name__}: "
-                seen.refused.append(f"index {index}: {kind}{error}")
+            kind = "" if isinstance(error, DensError) else f"{type(error).__name__}: "
+            seen.refused = seen.refused or f"index {index}: {kind}{error}"
     return seen
-
-
-def _add(seen: Seen, index: int, record: Any) -> None:
-    if len(seen.kept) < _MOST_KEPT:
-        seen.kept.append(record)
-    seen.read += 1
-    natoms = record.pos.shape[0]
-    seen.natoms[index] = natoms
-    seen.md += int(bool(getattr(record, "md", 0)))
-    seen.untagged += getattr(record, "tags", None) is None
-    seen.all_fixed += bool((record.fixed != 0).all())
-    forces, energy = getattr(record, "forces", None), getattr(record, "energy", None)
-    if forces is not None:
-        seen.largest_force = max(seen.largest_force, float(forces.norm(dim=-1).max()))
-        seen.force_squares.append(float(forces[record.fixed == 0].square().mean()))
-    if energy is not None:
-        seen.largest_energy = max(seen.largest_energy, abs(float(energy)) / natoms)
-    if len(seen.distances) < 32:
-        seen.distances.append(nearest_neighbour(record))
 
 
 def findings(seen: Seen, total: int, where: str, required: Mapping[str, str], form: str,
@@ -101,64 +92,49 @@ def findings(seen: Seen, total: int, where: str, required: Mapping[str, str], fo
     Args:
         seen: of one data set.
         total: number of its records.
-        where, required: as there.
+        where: config section.
+        required: labels of the loss.
         form: ``format`` of the data set.
         section: its config section, for the normalizer of the forces.
     """
+    read = len(seen.natoms)
     if seen.refused:
-        example = refused(where, DensError(seen.refused[0]))
-        yield Finding(
-            PROBLEM,
-            where,
-            f"{seen.number_refused} of {seen.read + seen.number_refused} records read are bad, "
-            f"for example {example.text}",
-            f"{example.fix} (dens-ocp doctor CONFIG --all finds all of them)",
-        )
+        example = refused(where, DensError(seen.refused))
+        number = f"{seen.number_refused} of {read + seen.number_refused}"
+        text = f"{number} records read are bad, for example {example.text}"
+        fix = f"{example.fix} (dens-ocp doctor CONFIG --all finds all of them)"
+        yield Finding(PROBLEM, where, text, fix)
     labels = f", {' and '.join(required)} finite" if required else ""
-    yield Finding(
-        OK if seen.read else PROBLEM,
-        where,
-        f"{total:,} records ({form}); {seen.read:,} read: positions{labels}, fixed there",
-        "" if seen.read else "write the LMDB again",
-    )
-    if seen.all_fixed:
-        yield Finding(
-            WARNING, where, f"{seen.all_fixed} of {seen.read} records read have no free atom: "
-            "they have no force loss, and DeNS leaves them alone"
-        )  # fmt: skip
-    if seen.untagged:
-        yield Finding(
-            WARNING, where, f"{seen.untagged} of {seen.read} records read have no tags: "
-            "relaxations refuse them, breakdowns of errors by surface and adsorbate lack them"
-        )  # fmt: skip
+    text = f"{total:,} records ({form}); {read:,} read: positions{labels}, fixed there"
+    status, fix = (OK, "") if read else (PROBLEM, "write the LMDB again")
+    yield Finding(status, where, text, fix)
+    for number, text in (
+        (seen.all_fixed, "no free atom: they have no force loss, and DeNS leaves them alone"),
+        (seen.untagged, "no tags: relaxations refuse them, breakdowns of errors by surface and "
+         "adsorbate lack them"),
+    ):  # fmt: skip
+        if number:
+            yield Finding(WARNING, where, f"{number} of {read} records read have {text}")
     yield from _units(seen, where, section)
 
 
 def _units(seen: Seen, where: str, section: Mapping[str, Any]) -> Iterator[Finding]:
-    distances = [each for each in seen.distances if np.isfinite(each)]
-    squares = [each for each in seen.force_squares if np.isfinite(each)]
-    rms = float(np.sqrt(np.mean(squares))) if squares else float("nan")
-    found = doubts(
-        nearest=float(np.median(distances)) if distances else float("nan"),
-        rms_force=rms,
-        largest_force=seen.largest_force,
-        energy_per_atom=seen.largest_energy,
-    )
+    distances = np.array(seen.distances)[np.isfinite(seen.distances)]
+    squares = np.array(seen.force_squares)[np.isfinite(seen.force_squares)]
+    nearest = float(np.median(distances)) if len(distances) else float("nan")
+    rms = float(np.sqrt(squares.mean())) if len(squares) else float("nan")
+    largest = max(seen.largest_forces, default=float("nan"))
+    energy = max(seen.energies, default=float("nan"))
+    found = doubts(nearest=nearest, rms_force=rms, largest_force=largest, energy_per_atom=energy)
     normalizer = ((section.get("transforms") or {}).get("normalizer") or {}).get("forces") or {}
     scale = normalizer.get("stdev", normalizer.get("rmsd"))
-    if scale and squares:
-        if not 1 / 100 < rms / float(scale) < 100:
-            found.append(f"forces of rms {rms:.3g} against normalizer.forces.stdev {scale:.3g}")
+    if scale and len(squares) and not 1 / 100 < rms / float(scale) < 100:
+        found.append(f"forces of rms {rms:.3g} against normalizer.forces.stdev {scale:.3g}")
     if found:
-        yield Finding(
-            WARNING,
-            where,
-            "implausible units: " + "; ".join(found),
-            "labels have to be in eV and eV/Angstrom, positions and cell in Angstrom",
-        )
-    elif distances:
-        yield Finding(
-            OK, where, f"units plausible: nearest neighbours {np.median(distances):.2f} Angstrom"
-            + (f", largest force {seen.largest_force:.2g} eV/Angstrom"
-               if seen.force_squares else "")
-        )  # fmt: skip
+        text = f"implausible units: {'; '.join(found)}"
+        fix = "labels have to be in eV and eV/Angstrom, positions and cell in Angstrom"
+        yield Finding(WARNING, where, text, fix)
+    elif len(distances):
+        forces = f", largest force {largest:.2g} eV/Angstrom" if seen.largest_forces else ""
+        text = f"units plausible: nearest neighbours {nearest:.2f} Angstrom{forces}"
+        yield Finding(OK, where, text)

@@ -23,31 +23,27 @@ def check_logger(logger: object, from_config: bool) -> Iterator[Finding]:
     """
     from dens_ocp.launch import wandb_login
 
-    name = logger.get("name") if isinstance(logger, dict) else logger
     try:
         wandb_login.check(logger)
     except DensError as error:
-        yield Finding(
-            PROBLEM if from_config else WARNING,
-            "logger",
-            str(error).partition(". ")[0],
-            "wandb login; or export WANDB_MODE=offline; or --logger=tensorboard",
-        )
+        status, text = PROBLEM if from_config else WARNING, str(error).partition(". ")[0]
+        fix = "wandb login; or export WANDB_MODE=offline; or --logger=tensorboard"
+        yield Finding(status, "logger", text, fix)
         return
-    text = str(name)
+    text = str(logger.get("name") if isinstance(logger, dict) else logger)
     if text.startswith("wandb"):
         mode = os.environ.get("WANDB_MODE")
         text += f", WANDB_MODE={mode}" if mode else ", with a key or a terminal to ask for it"
     yield Finding(OK, "logger", text)
 
 
-def checkpoint_bytes(parameters: int, amsgrad: bool = False) -> int:
-    """Size of ``checkpoint.pt``: weights, two moments of Adam (three with AMSGrad), EMA, float32.
+def checkpoint_bytes(parameters: int) -> int:
+    """Size of ``checkpoint.pt``: weights, two moments of Adam, EMA, all float32.
 
     >>> checkpoint_bytes(1_000_000)
     16000000
     """
-    return 4 * parameters * (5 if amsgrad else 4)
+    return 4 * parameters * 4
 
 
 def check_run_folder(folder: Path, parameters: int | None = None) -> Iterator[Finding]:
@@ -57,33 +53,24 @@ def check_run_folder(folder: Path, parameters: int | None = None) -> Iterator[Fi
         folder: ``--run-dir``; created by a run, so its first folder that exists is looked at.
         parameters: of the model, to say what two checkpoints and a temporary one take.
     """
-    existing = next(each for each in (folder.absolute(), *folder.absolute().parents)
-                    if each.exists())  # fmt: skip
+    above = (folder.absolute(), *folder.absolute().parents)
+    existing = next(each for each in above if each.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".dens-ocp-doctor-") as file:
             file.write(b"x" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
-        yield Finding(
-            PROBLEM,
-            "run-dir",
-            f"{existing} cannot be written to: {error.strerror}",
-            "--run-dir FOLDER with a folder of yours",
-        )
+        text = f"{existing} cannot be written to: {error.strerror}"
+        yield Finding(PROBLEM, "run-dir", text, "--run-dir FOLDER with a folder of yours")
         return
-    free = shutil.disk_usage(existing).free
+    free, needed = shutil.disk_usage(existing).free, _GIB
     text = f"{existing} is writable, {free / _GIB:.1f} GiB free"
-    needed = 3 * checkpoint_bytes(parameters) if parameters else _GIB
     if parameters:
-        text += f"; a checkpoint takes {checkpoint_bytes(parameters) / _GIB:.2f} GiB"
+        needed = 3 * checkpoint_bytes(parameters)
+        text += f"; a checkpoint takes {needed / 3 / _GIB:.2f} GiB"
     if free < needed:
-        yield Finding(
-            PROBLEM,
-            "run-dir",
-            f"{text}; a run needs {needed / _GIB:.1f} GiB for checkpoints",
-            f"free space on that file system (df -h {existing}), or --run-dir FOLDER elsewhere",
-        )
+        text += f"; a run needs {needed / _GIB:.1f} GiB for checkpoints"
+        fix = f"free space on that file system (df -h {existing}), or --run-dir FOLDER elsewhere"
+        yield Finding(PROBLEM, "run-dir", text, fix)
     elif free < 5 * needed:
         yield Finding(WARNING, "run-dir", f"{text}: little", f"df -h {existing}")
     else:

@@ -1,11 +1,14 @@
-"""What a config says of training: DeNS, normalizers, model."""
+"""What a config says of training: DeNS, normalizers, model; and one step of the model."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dens_ocp.errors import DensError
+from dens_ocp.tools.config_model import model_class
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 
@@ -19,40 +22,32 @@ def check_dens(config: Mapping[str, Any]) -> Iterator[Finding]:
     from dens_ocp.registration import TRAINER_NAMES
     from dens_ocp.training.trainer import DOTTED_NAME
 
-    trainer = config.get("trainer")
+    check, trainer = "optim.dens", config.get("trainer")
     options = parse_dens_config(config["optim"])
     ours = trainer in (*TRAINER_NAMES, DOTTED_NAME)
-    if not ours:
-        yield Finding(
-            PROBLEM if options is not None else WARNING,
-            "trainer",
-            f"{trainer} is not dens-ocp's" + (": optim.dens has no effect" if options else ""),
-            f"--trainer={DOTTED_NAME}",
-        )
-    else:
+    if ours:
         yield Finding(OK, "trainer", str(trainer))
+    else:
+        text = f"{trainer} is not dens-ocp's" + (": optim.dens has no effect" if options else "")
+        status = WARNING if options is None else PROBLEM
+        yield Finding(status, "trainer", text, f"--trainer={DOTTED_NAME}")
     if options is None:
         if ours:
-            yield Finding(
-                PROBLEM, "optim.dens", "missing", "--optim.dens.p=0.5 or --optim.dens.enabled=False"
-            )
+            fix = "--optim.dens.p=0.5 or --optim.dens.enabled=False"
+            yield Finding(PROBLEM, check, "missing", fix)
     elif not options.active:
-        yield Finding(
-            WARNING, "optim.dens", "no structure is corrupted (enabled, p and r)",
-            "--optim.dens.enabled=True --optim.dens.p=0.5 --optim.dens.r=0.5",
-        )  # fmt: skip
+        fix = "--optim.dens.enabled=True --optim.dens.p=0.5 --optim.dens.r=0.5"
+        yield Finding(WARNING, check, "no structure is corrupted (enabled, p and r)", fix)
     elif options.auto:
-        yield Finding(
-            OK, "optim.dens", "auto: picked from the training set when the run starts "
-            "(dens-ocp data suggest CONFIG shows what)"
-        )  # fmt: skip
+        text = "auto: picked from the training set when the run starts"
+        yield Finding(OK, check, f"{text} (dens-ocp data suggest CONFIG shows what)")
     else:
-        sigma = options.sigma if isinstance(options.sigma, float) else (
-            f"{options.sigma.low} to {options.sigma.high}"
-        )  # fmt: skip
+        sigma = options.sigma
+        if not isinstance(sigma, float):
+            sigma = f"{sigma.low} to {sigma.high}"
         yield Finding(
             OK,
-            "optim.dens",
+            check,
             f"p {options.p}, r {options.r}, sigma {sigma} Angstrom, coefficient "
             f"{options.coefficient:g}, choice {options.choice}, encode {options.encode}",
         )
@@ -65,87 +60,97 @@ def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
     fitted = (normalizer.get("fit") or {}).get("targets") or ()
     targets = [target for loss in config["loss_functions"] for target in loss]
     for target in targets:
-        name = f"normalizer.{target}"
-        given = normalizer.get(target)
+        name, given = f"normalizer.{target}", normalizer.get(target)
+        option = f"--dataset.train.transforms.normalizer.{target}"
+        fix = f"{option}.mean=0.0 {option}.stdev=VALUE"
+        own = given.get("file") if isinstance(given, Mapping) else None
         if target == "forces" and "energy" in targets and _gradient_forces(config["model"]):
             yield Finding(OK, name, "the scale of the energy, whose gradients the forces are")
+        elif own and not Path(own).is_file():
+            yield _file(name, own, fix)
         elif isinstance(given, Mapping):
-            file = given.get("file")
-            if file and not Path(file).is_file():
-                yield Finding(PROBLEM, name, f"there is no file {file}", _give(target))
-                continue
-            values = ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else
-                               f"{key} {value}" for key, value in given.items())  # fmt: skip
-            yield Finding(OK, name, f"given: {values}")
+            values = (f"{value:.4g}" if isinstance(value, float) else str(value)
+                      for value in given.values())  # fmt: skip
+            shown = ", ".join(f"{key} {value}" for key, value in zip(given, values, strict=True))
+            yield Finding(OK, name, f"given: {shown}")
         elif target in fitted:
             yield Finding(OK, name, "fitted to the training set when a run starts")
         elif normalizer.get("file"):
-            there = Path(normalizer["file"]).is_file()
-            yield Finding(
-                OK if there else PROBLEM,
-                name,
-                f"{'from' if there else 'there is no file'} {normalizer['file']}",
-                "" if there else _give(target),
-            )
+            yield _file(name, normalizer["file"], fix)
         else:
-            yield Finding(
-                PROBLEM if target == "forces" else WARNING,
-                name,
-                "missing: the loss is in eV" + ("/Angstrom" if target == "forces" else ""),
-                _give(target),
-            )
+            status, unit = (PROBLEM, "eV/Angstrom") if target == "forces" else (WARNING, "eV")
+            yield Finding(status, name, f"missing: the loss is in {unit}", fix)
     for target, reference in (transforms.get("element_references") or {}).items():
         file = reference.get("file") if isinstance(reference, Mapping) else None
         if file:
-            there = Path(file).is_file()
-            yield Finding(
-                OK if there else PROBLEM,
-                f"references.{target}",
-                f"{'from' if there else 'there is no file'} {file}",
-                "" if there
-                else f"--dataset.train.transforms.element_references.{target}.file=PATH",
-            )  # fmt: skip
+            option = f"--dataset.train.transforms.element_references.{target}.file=PATH"
+            yield _file(f"references.{target}", file, option)
+
+
+def _file(check: str, path: str, fix: str) -> Finding:
+    if Path(path).is_file():
+        return Finding(OK, check, f"from {path}")
+    return Finding(PROBLEM, check, f"there is no file {path}", fix)
 
 
 def _gradient_forces(model: Mapping[str, Any]) -> bool:
-    from fairchem.core.common.registry import registry
-
     try:
-        cls = registry.get_model_class(model["name"])
-    except (RuntimeError, KeyError, ValueError, ImportError):
-        return False  # reported by build_model
-    return getattr(cls, "gradient_forces", False)
+        return bool(getattr(model_class(model["name"]), "gradient_forces", False))
+    except DensError:
+        return False  # reported where the model is built
 
 
-def _give(target: str) -> str:
-    option = f"--dataset.train.transforms.normalizer.{target}"
-    return f"{option}.mean=0.0 {option}.stdev=VALUE"
+def check_step(model: Any, records: list[Any], where: str) -> Iterator[Finding]:
+    """Findings on a forward and backward of the two smallest records, as in training mode.
 
-
-def build_model(model: Mapping[str, Any]) -> Any:
-    """The model of a config's section ``model``, a torch module.
+    Args:
+        model: of ``config_model.build_model``.
+        records: of the training set, put right.
+        where: its config section.
 
     Raises:
-        DensError: unknown model or option.
+        DensError: the records do not go together.
     """
-    from fairchem.core.common.registry import registry
+    import torch
+    from fairchem.core.datasets.lmdb_dataset import data_list_collater
 
-    from dens_ocp.errors import DensError
+    from dens_ocp.data.opened_data import is_periodic
+    from dens_ocp.data.records.collation import CheckingCollater
 
-    options = dict(model)
-    name = options.pop("name")
-    try:
-        built = registry.get_model_class(name)
-    except (RuntimeError, KeyError, ValueError, ImportError) as error:
-        (reason, *_) = str(error).strip("'\"").splitlines() or [""]
-        raise DensError(
-            f"model.name: {name} is not known ({reason}); --model.name=equiformer_v2_dens, "
-            "escn_dens or equiformer_dens"
-        ) from None
-    try:
-        return built(**options)
-    except TypeError as error:
-        raise DensError(
-            f"model.name: {name} does not accept its options ({error}); compare the section model "
-            "with a recipe in configs/"
-        ) from None
+    chosen = sorted(records, key=lambda record: record.pos.shape[0])[:2]
+    collater = CheckingCollater(data_list_collater, where, is_periodic(model))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    start = time.perf_counter()
+    batch = collater(chosen, otf_graph=getattr(model, "otf_graph", True)).to(device)
+    model = model.to(device).train()
+    outputs = dict(_tensors(model(batch)))
+    sum(value.float().square().mean() for value in outputs.values()).backward()
+    seconds = time.perf_counter() - start
+    atoms = f"forward and backward of {len(chosen)} records ({batch.pos.shape[0]} atoms)"
+    gradients = {name: each.grad for name, each in model.named_parameters()}
+    for what, values in (("outputs", outputs), ("gradients of", gradients)):
+        bad = [name for name, value in values.items()
+               if value is not None and not torch.isfinite(value).all()]  # fmt: skip
+        if bad:
+            yield Finding(
+                PROBLEM, "step", f"{atoms}: {what} {', '.join(bad[:3])} are not finite",
+                "two atoms at one place, or options of the model; compare with a recipe in "
+                "configs/",
+            )  # fmt: skip
+            return
+    text = f"{atoms} on {device}: {', '.join(outputs)}, {seconds:.1f} s"
+    missing = [name for name in ("energy", "forces") if not any(name in each for each in outputs)]
+    if missing:
+        fix = "look at model.regress_forces and at its heads"
+        yield Finding(WARNING, "step", f"{text}; no {' and no '.join(missing)}", fix)
+    else:
+        yield Finding(OK, "step", text)
+
+
+def _tensors(outputs: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Outputs by name; those of a hydra model's heads as ``head.name``."""
+    for name, value in outputs.items():
+        if isinstance(value, Mapping):
+            yield from _tensors(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value

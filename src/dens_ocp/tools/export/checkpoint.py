@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -29,69 +27,30 @@ _HEADER = """\
 """
 
 
-@dataclass(frozen=True)
-class Exported:
-    """Attributes:
-    model: name of the stock model.
-    parameters: how many it has.
-    left_out: how many parameters of the DeNS model it has not.
-    differences: :func:`~dens_ocp.tools.export.comparison.largest_differences`.
-    """
-
-    model: str
-    parameters: int
-    left_out: int
-    differences: dict[str, float]
-
-
-def write_exported(source: Source, out: Path, origin: str) -> Exported:
-    """Write ``out`` and, beside it, its config (``.yml``).
+def write_exported(
+    source: Source, out: Path, yml: Path, origin: str
+) -> tuple[torch.nn.Module, str, dict[str, float]]:
+    """Write the checkpoint ``out`` and its config ``yml``.
 
     The file is written under another name, read by fairchem's own function, compared with the DeNS
     model, and only then named ``out``.
 
     Args:
         source: from :func:`~dens_ocp.tools.export.source.read_source`.
-        out: the checkpoint's path; an existing file is replaced.
+        out, yml: existing files are replaced.
         origin: the original's name, noted in the checkpoint.
+
+    Returns:
+        The stock model, its name, and what
+        :func:`~dens_ocp.tools.export.comparison.largest_differences` says.
 
     Raises:
         DensError: the exported model predicts something else; nothing is left on the disk.
     """
     model = stock_options(type(source.model), source.options)
     config = stock_config(source.config, model)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    yml = config_path(out)
-    temporary = [file.with_name(f".{file.name}.{os.getpid()}") for file in (out, yml)]
-    try:
-        torch.save(_checkpoint(source, config, origin), temporary[0])
-        temporary[1].write_text(
-            _HEADER.format(name=out.name, yml=yml.name) + yaml.safe_dump(config, sort_keys=False)
-        )
-        stock = load_model_and_weights_from_checkpoint(str(temporary[0]))
-        differences = largest_differences(source.model, stock, example_batch())
-        if not all(value <= LARGEST_DIFFERENCE for value in differences.values()):
-            raise DensError(
-                f"{out} was not written: the exported model predicts something else, largest "
-                f"relative difference {_shown(differences)}, more than {LARGEST_DIFFERENCE:g}"
-            )
-        whole_files.replace(temporary[1], yml)
-        whole_files.replace(temporary[0], out)
-    finally:
-        for file in temporary:
-            file.unlink(missing_ok=True)
-    parameters = _count(stock)
-    return Exported(model["name"], parameters, _count(source.model) - parameters, differences)
-
-
-def config_path(out: Path) -> Path:
-    """Where the config of the checkpoint ``out`` is written."""
-    return out.with_suffix(".yml")
-
-
-def _checkpoint(source: Source, config: dict[str, Any], origin: str) -> dict[str, Any]:
-    """As fairchem writes ``best_checkpoint.pt``: weights without the state of a training run."""
-    return {
+    # as fairchem writes best_checkpoint.pt: weights without the state of a training run
+    content = {
         "state_dict": stock_state(source.model),
         "normalizers": source.normalizers,
         "elementrefs": source.references,
@@ -105,11 +64,23 @@ def _checkpoint(source: Source, config: dict[str, Any], origin: str) -> dict[str
             "step": source.step,
         },
     }
-
-
-def _count(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _shown(differences: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = [file.with_name(f".{file.name}.{os.getpid()}") for file in (out, yml)]
+    try:
+        torch.save(content, temporary[0])
+        header = _HEADER.format(name=out.name, yml=yml.name)
+        temporary[1].write_text(header + yaml.safe_dump(config, sort_keys=False))
+        stock = load_model_and_weights_from_checkpoint(str(temporary[0]))
+        differences = largest_differences(source.model, stock, example_batch())
+        if not all(value <= LARGEST_DIFFERENCE for value in differences.values()):
+            shown = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+            raise DensError(
+                f"{out} was not written: the exported model predicts something else, largest "
+                f"relative difference {shown}, more than {LARGEST_DIFFERENCE:g}"
+            )
+        whole_files.replace(temporary[1], yml)
+        whole_files.replace(temporary[0], out)
+    finally:
+        for file in temporary:
+            file.unlink(missing_ok=True)
+    return stock, model["name"], differences

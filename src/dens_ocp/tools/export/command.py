@@ -2,92 +2,78 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+import click
+
 from dens_ocp.errors import DensError
-from dens_ocp.tools.export.checkpoint import config_path, write_exported
-from dens_ocp.tools.export.source import Source, read_source
-from dens_ocp.tools.export.stock_config import training_section
 from dens_ocp.tools.quiet import quiet
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = (
-        "A DeNS checkpoint becomes one of stock fairchem-core 1.10.0 (model equiformer_v2 or\n"
-        "escn), which is used without this package, in OCPCalculator and on fairchem's command\n"
-        "line. The noise head is left out, the force encoding becomes part of the atom\n"
-        "embedding, normalizers and element references are kept. Beside OUT a config is written.\n"
-        "Before that the exported model is compared with the original.\n\n"
-        "  dens-ocp export checkpoints/RUN/best_checkpoint.pt eqv2_dens.pt"
-    )
-    parser.add_argument(
-        "checkpoint",
-        type=Path,
-        help="checkpoint.pt or best_checkpoint.pt of a training run, or one of the authors'",
-    )
-    parser.add_argument(
-        "out", type=Path, help="file to write, for example eqv2_dens.pt; its config: eqv2_dens.yml"
-    )
-    parser.add_argument(
-        "--config-yml",
-        type=Path,
-        metavar="FILE",
-        help="config the model was trained with; needed only when the checkpoint has no `model` "
-        "section or a wrong one, for example configs/oc22/equiformer_v2_dens.yml. Its normalizers "
-        "and element references are taken where the checkpoint has none",
-    )
-    parser.add_argument(
-        "--raw",
-        action="store_true",
-        help="weights of the last step, not the averaged ones (EMA) that evaluation uses; "
-        "best_checkpoint.pt holds averaged ones only",
-    )
-    parser.add_argument("--force", action="store_true", help="replace OUT and its config")
+_PATH = click.Path(path_type=Path)
 
 
-def run(args: argparse.Namespace) -> int:
-    _check_paths(args)
-    print(f"reading, writing and comparing {args.checkpoint} ...", flush=True)
-    with quiet():
-        source = read_source(args.checkpoint, args.config_yml, args.raw)
-        exported = write_exported(source, args.out, args.checkpoint.name)
-    targets = " and ".join(source.normalizers) or "none"
-    references = f", element references: {' and '.join(source.references)}"
-    print(
-        f"weights      {source.weights}"
-        + (f", step {source.step}" if source.step else "")
-        + f"\nmodel        {exported.model}, {exported.parameters:,} parameters "
-        f"({exported.left_out:,} of DeNS left out)"
-        f"\nnormalizers  {targets}{references if source.references else ''}"
-    )
-    for name, difference in exported.differences.items():
-        print(f"{name:12} largest difference {difference:.1e}, relative (two small slabs)")
-    print(f"wrote        {args.out}\n             {config_path(args.out)}")
-    _note_references(source)
-    return 0
-
-
-def _check_paths(args: argparse.Namespace) -> None:
-    checkpoint, out = args.checkpoint, args.out
+@click.command(
+    help="A DeNS checkpoint becomes one of stock fairchem-core 1.10.0 (model equiformer_v2 or "
+    "escn), which is used without this package, in OCPCalculator and on fairchem's command line. "
+    "The noise head is left out, the force encoding becomes part of the atom embedding, "
+    "normalizers and element references are kept. Beside OUT a config is written: eqv2_dens.yml "
+    "for eqv2_dens.pt. Before that the exported model is compared with the original.\n\n"
+    "CHECKPOINT is checkpoint.pt or best_checkpoint.pt of a training run, or one of the authors'; "
+    "OUT the file to write.",
+    epilog="dens-ocp export checkpoints/RUN/best_checkpoint.pt eqv2_dens.pt",
+)
+@click.argument("checkpoint", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option(
+    "--config-yml",
+    type=_PATH,
+    metavar="FILE",
+    help="config the model was trained with; needed only when the checkpoint has no `model` "
+    "section or a wrong one, for example configs/oc22/equiformer_v2_dens.yml. Its normalizers and "
+    "element references are taken where the checkpoint has none",
+)
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="weights of the last step, not the averaged ones (EMA) that evaluation uses; "
+    "best_checkpoint.pt holds averaged ones only",
+)
+@click.option("--force", is_flag=True, help="replace OUT and its config")
+def command(checkpoint: Path, out: Path, config_yml: Path | None, raw: bool, force: bool) -> None:
+    yml = out.with_suffix(".yml")
     if not checkpoint.is_file():
         raise DensError(f"{checkpoint} does not exist; it should be a checkpoint of a DeNS run")
     if out.is_dir() or out.suffix in ("", ".yml"):
         raise DensError(f"{out} is not the name of a checkpoint; write for example {out.stem}.pt")
     if out.exists() and out.samefile(checkpoint):
         raise DensError(f"{out} is the checkpoint itself; give the exported one another name")
-    for path in (out, config_path(out)):
-        if path.exists() and not args.force:
+    for path in (out, yml):
+        if path.exists() and not force:
             raise DensError(f"{path} exists already; choose another name, or --force to replace it")
+    click.echo(f"reading, writing and comparing {checkpoint} ...")
+    with quiet():
+        from dens_ocp.tools.export.checkpoint import write_exported
+        from dens_ocp.tools.export.source import read_source
+        from dens_ocp.tools.export.stock_config import training_section
 
-
-def _note_references(source: Source) -> None:
-    section = training_section(source.config.get("dataset"))
-    if section.get("lin_ref") and not source.references:
-        print(
+        source = read_source(checkpoint, config_yml, raw)
+        stock, name, differences = write_exported(source, out, yml, checkpoint.name)
+    here, before = (sum(p.numel() for p in model.parameters()) for model in (stock, source.model))
+    references = f", element references: {' and '.join(source.references)}"
+    click.echo(
+        f"weights      {source.weights}{f', step {source.step}' if source.step else ''}\n"
+        f"model        {name}, {here:,} parameters ({before - here:,} of DeNS left out)\n"
+        f"normalizers  {' and '.join(source.normalizers) or 'none'}"
+        f"{references if source.references else ''}"
+    )
+    for name, difference in differences.items():
+        click.echo(f"{name:12} largest difference {difference:.1e}, relative (two small slabs)")
+    click.echo(f"wrote        {out}\n             {yml}")
+    lin_ref = training_section(source.config.get("dataset")).get("lin_ref")
+    if lin_ref and not source.references:
+        click.echo(
             "note: the model was trained on energies less a linear reference per element "
-            f"(dataset.lin_ref: {section['lin_ref']}), which the checkpoint does not hold: it "
-            "predicts energies without them. To add them give --config-yml a config with "
+            f"(dataset.lin_ref: {lin_ref}), which the checkpoint does not hold: it predicts "
+            "energies without them. To add them give --config-yml a config with "
             "dataset.train.transforms.element_references.energy.file"
         )

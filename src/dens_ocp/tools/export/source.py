@@ -115,21 +115,21 @@ def _model_class(name: str, path: Path) -> type[DeNSModel]:
     try:
         cls = registry.get_model_class(name)
     except RuntimeError:  # fairchem's, for a name it does not know
-        cls = None
-    if cls is not None and issubclass(cls, DenoisingModel) and cls not in STOCK_MODELS:
+        cls = object
+    if cls in STOCK_MODELS:
+        return cls
+    if issubclass(cls, DenoisingModel):
         raise DensError(
             f"{path}: model.name: {name}: fairchem has no model of this kind, so there is nothing "
             "to export it to; use the checkpoint where dens-ocp is installed (OCPCalculator, "
             "fairchem main)"
         )
-    if cls not in STOCK_MODELS:
-        known = ("equiformer_v2_dens", "escn_dens")
-        raise DensError(
-            f"{path}: model.name: {name} is not a DeNS model of this package"
-            f"{nearest(name, known)} (known: {', '.join(known)}); give a config with the right "
-            "`model` section: --config-yml FILE"
-        )
-    return cls
+    known = ("equiformer_v2_dens", "escn_dens")
+    raise DensError(
+        f"{path}: model.name: {name} is not a DeNS model of this package{nearest(name, known)} "
+        f"(known: {', '.join(known)}); give a config with the right `model` section: --config-yml "
+        "FILE"
+    )
 
 
 def _normalizers_and_references(

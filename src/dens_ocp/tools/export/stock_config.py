@@ -47,27 +47,28 @@ def stock_config(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any
         A config as in a YAML file (``dataset.train`` names format and labels, no path). No option
         of DeNS is left. Normalizers and references are not in it: they come with the checkpoint.
     """
-    optim = {
-        name: value
-        for name, value in (config.get("optim") or {}).items()
-        if name not in ("dens", *OFFICIAL_KEYS)
-    }
+    given = config.get("optim") or {}
+    ours = {"dens", *OFFICIAL_KEYS}
     outputs = config.get("outputs") or _OUTPUTS
-    return copy.deepcopy(
-        {
-            "trainer": TRAINER,
-            "model": model,
-            "dataset": {"train": _labels(config.get("dataset"))},
-            "outputs": outputs,
-            "loss_functions": config.get("loss_functions") or _LOSS_FUNCTIONS,
-            "evaluation_metrics": defaults.evaluation_metrics(
-                config.get("evaluation_metrics"), outputs
-            ),
-            "task": config.get("task") or {},
-            "optim": {**_OPTIM, **optim},
-            "logger": config.get("logger") or "tensorboard",
-        }
-    )
+    metrics = defaults.evaluation_metrics(config.get("evaluation_metrics"), outputs)
+    section = training_section(config.get("dataset"))
+    form = section.get("format") or "lmdb"
+    labels = {
+        "format": "lmdb" if form == "dens_lmdb" else form,
+        "key_mapping": section.get("key_mapping") or dict(defaults.KEY_MAPPING),
+    }
+    made = {
+        "trainer": TRAINER,
+        "model": model,
+        "dataset": {"train": labels},
+        "outputs": outputs,
+        "loss_functions": config.get("loss_functions") or _LOSS_FUNCTIONS,
+        "evaluation_metrics": metrics,
+        "task": config.get("task") or {},
+        "optim": {**_OPTIM, **{name: given[name] for name in given if name not in ours}},
+        "logger": config.get("logger") or "tensorboard",
+    }
+    return copy.deepcopy(made)
 
 
 def training_section(dataset: dict[str, Any] | list[Any] | None) -> dict[str, Any]:
@@ -89,12 +90,3 @@ def checkpoint_config(config: dict[str, Any]) -> dict[str, Any]:
     ``OCPCalculator`` deletes ``dataset.src`` and fails when it is not there.
     """
     return {**config, "dataset": {"src": "", **config["dataset"]["train"]}, "amp": False}
-
-
-def _labels(dataset: dict[str, Any] | list[Any] | None) -> dict[str, Any]:
-    section = training_section(dataset)
-    form = section.get("format") or "lmdb"
-    return {
-        "format": "lmdb" if form == "dens_lmdb" else form,
-        "key_mapping": section.get("key_mapping") or dict(defaults.KEY_MAPPING),
-    }

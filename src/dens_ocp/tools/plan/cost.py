@@ -54,40 +54,15 @@ def ring_all_reduce_seconds(
     >>> ring_all_reduce_seconds(250_000_000, 2, 1e9, latency=0.0)
     1.0
     """
-    if gpus == 1:
-        return 0.0
     size = FLOAT * parameters
     return 2 * (gpus - 1) / gpus * size / bandwidth + 2 * (gpus - 1) * latency
 
 
 def exposed_seconds(communication: float, compute: float, overlap: float) -> float:
-    """What of the communication is not hidden: DDP sums gradients while backward goes on.
+    """What of the communication is not hidden: DDP sums gradients while backward goes on, and
+    ``overlap`` is the share (0 to 1) of the backward pass during which that is free.
 
-    Args:
-        communication: seconds of the all-reduce.
-        compute: seconds of forward and backward.
-        overlap: share of the backward pass during which communication is free, 0 to 1.
+    >>> exposed_seconds(1.5, compute=3.0, overlap=0.5)
+    0.5
     """
     return max(0.0, communication - overlap * BACKWARD_SHARE * compute)
-
-
-def step_seconds(
-    structure_seconds: float, batch: int, communication: float, overlap: float
-) -> float:
-    """Seconds of a training step of ``batch`` structures per GPU."""
-    compute = structure_seconds * batch
-    return compute + exposed_seconds(communication, compute, overlap)
-
-
-def gpu_hours(steps: int, seconds: float, gpus: int) -> float:
-    """GPU-hours of ``steps`` steps.
-
-    >>> gpu_hours(3600, 2.0, 4)
-    8.0
-    """
-    return steps * seconds * gpus / 3600
-
-
-def structures_that_fit(memory: float, static: float, per_structure: float, usable: float) -> int:
-    """Largest batch of a GPU; ``usable`` is the share of its memory that tensors can have."""
-    return max(0, int((usable * memory - static) // per_structure))

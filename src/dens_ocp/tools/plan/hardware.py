@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     """One kind of GPU.
 
     Attributes:
         name: for people.
-        memory: bytes, as nvidia-smi shows them (32510, 81920, 81559, 143771 MiB).
+        memory: bytes, as nvidia-smi shows them (32510, 81920, 81559, 143771 MiB); None: no limit.
         flops: peak of float32 without tensor cores, FLOP/s (torch 2.4 does not use TF32 unless
             told to).
         bandwidth: of its memory, bytes/s.
@@ -22,7 +21,7 @@ class Gpu:
     """
 
     name: str
-    memory: float
+    memory: float | None
     flops: float
     bandwidth: float
     intra_node: float
@@ -35,7 +34,10 @@ GPUS = {
     "h100": Gpu("H100 80 GB (SXM)", 85.5e9, 66.9e12, 3.35e12, 380e9, 50e9),
     "h200": Gpu("H200 141 GB (SXM)", 150.7e9, 66.9e12, 4.80e12, 380e9, 50e9),
 }
-"""By the names of ``--gpu``; ``cpu`` has no entry, its time is measured."""
+"""By the names of ``--gpu``."""
+
+CPU = Gpu("CPU process", None, 0.0, 0.0, 5e9, 1.25e9)
+"""``--gpu cpu``: its time is measured; 10 Gbit/s Ethernet between machines, gloo sums."""
 
 PAPER = "v100"
 """The GPU whose hours the paper gives."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,27 +40,27 @@ class Job:
     sources: dict[str, str]
     paper: PaperRun | None
 
-    @property
-    def edges(self) -> float:
-        """Mean edges of a structure."""
-        return self.atoms * self.degree
 
-
-def job_of(config: Mapping[str, Any], args: argparse.Namespace) -> Job:
+def job_of(
+    config: Mapping[str, Any],
+    gpus: int,
+    nodes: int | None,
+    structures: int | None,
+    atoms: float | None,
+    neighbors: float | None,
+) -> Job:
     """The job of a config and the options of ``dens-ocp plan``.
 
     Raises:
         DensError: options that make no sense; no way to know the size of the training set.
     """
-    nodes = args.nodes or math.ceil(args.gpus / 8)
-    if args.gpus < 1 or nodes < 1 or args.gpus % nodes:
+    nodes = nodes or math.ceil(gpus / 8)
+    if gpus < 1 or nodes < 1 or gpus % nodes:
         raise DensError(
-            f"--gpus: {args.gpus} GPUs cannot be spread over {nodes} nodes evenly; --gpus is their "
+            f"--gpus: {gpus} GPUs cannot be spread over {nodes} nodes evenly; --gpus is their "
             "number in all, for example --gpus 16 --nodes 2"
         )
-    if not 0 <= args.overlap <= 1:
-        raise DensError(f"--overlap: {args.overlap} is no share; give 0 to 1")
-    optim = config["optim"]
+    optim, model = config["optim"], config["model"]
     for option in ("batch_size", "max_epochs"):
         if not isinstance(optim.get(option), int) or optim[option] < 1:
             raise DensError(
@@ -69,46 +68,37 @@ def job_of(config: Mapping[str, Any], args: argparse.Namespace) -> Job:
                 f"--optim.{option}=4"
             )
     paper = matching(config)
-    counts, place = _metadata(config)
-    sources = {}
-    if args.structures:
-        structures, sources["structures"] = args.structures, "--structures"
-    elif counts is not None:
-        structures, sources["structures"] = len(counts), str(place)
-    elif paper is not None:
+    path, counts = _metadata(config)
+    sources = {"structures": "--structures", "atoms": "--atoms"}
+    if not structures and counts is not None:
+        structures, sources["structures"] = len(counts), str(path)
+    elif not structures and paper is not None:
         structures, sources["structures"] = paper.structures, f"the paper's data for {paper.recipe}"
-    else:
+    elif not structures:
         raise DensError(
             "--structures is missing: the training set is not on this machine (no metadata.npz in "
             "dataset.train.src) and the config is none of the paper's; for example "
             "--structures 2000000"
         )
-    if args.atoms:
-        atoms, sources["atoms"] = args.atoms, "--atoms"
-    elif counts is not None:
-        atoms, sources["atoms"] = float(counts.mean()), str(place)
-    else:
+    if not atoms and counts is not None:
+        atoms, sources["atoms"] = float(counts.mean()), str(path)
+    elif not atoms:
         atoms, sources["atoms"] = ATOMS, "mean of OC20"
-    most = int(config["model"].get("max_neighbors", 20))
-    strict = config["model"].get("enforce_max_neighbors_strictly", True)
-    degree = most if strict else most * LOOSE_DEGREE / 20
-    params = optim.get("optimizer_params") or {}
+    strict = model.get("enforce_max_neighbors_strictly", True)
+    degree = int(model.get("max_neighbors", 20)) * (1.0 if strict else LOOSE_DEGREE / 20)
+    amsgrad = bool((optim.get("optimizer_params") or {}).get("amsgrad"))
     return Job(
-        args.gpus, nodes, optim["batch_size"], optim["max_epochs"], structures, atoms,
-        args.neighbors or degree, bool(params.get("amsgrad")), bool(optim.get("ema_decay")),
-        sources, paper,
+        gpus, nodes, optim["batch_size"], optim["max_epochs"], structures, atoms,
+        neighbors or degree, amsgrad, bool(optim.get("ema_decay")), sources, paper,
     )  # fmt: skip
 
 
-def _metadata(config: Mapping[str, Any]) -> tuple[np.ndarray | None, Path | None]:
+def _metadata(config: Mapping[str, Any]) -> tuple[Path, np.ndarray | None]:
     """Atoms of each structure of the training set, if it is on this machine."""
-    src = (config["dataset"].get("train") or {}).get("src")
-    if not isinstance(src, (str, Path)):
-        return None, None
-    folder = Path(src) if Path(src).is_dir() else Path(src).parent
-    path = folder / "metadata.npz"
+    src = Path(str((config["dataset"].get("train") or {}).get("src")))
+    path = (src if src.is_dir() else src.parent) / "metadata.npz"
     try:
         with np.load(path) as file:
-            return file["natoms"], path
+            return path, file["natoms"]
     except (OSError, ValueError, KeyError):
-        return None, None
+        return path, None

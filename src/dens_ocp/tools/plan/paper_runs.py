@@ -4,8 +4,7 @@ of them. Two calibrate it, the others test it."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 ATOMS = 77.81317
 """Mean atoms of a structure: fairchem's ``avg_num_nodes`` of OC20."""
@@ -15,20 +14,18 @@ LOOSE_DEGREE = 23.395238876342773
 fairchem's ``avg_degree``."""
 
 
-@dataclass(frozen=True)
-class PaperRun:
+class PaperRun(NamedTuple):
     """One training run, in mixed precision: the authors' scripts say ``--amp``.
 
     Attributes:
-        recipe: our config.
+        recipe: our config, whose header says where the hours stand.
         model, layers, mmax: what identifies it, with ``epochs``.
         structures: of the training set.
         epochs, gpus, batch: batch is structures per GPU.
         hours: V100 GPU-hours, all of the run.
         flops: forward and backward of a structure of :data:`ATOMS` atoms, counted by
-            ``planning.measure`` at two depths and extended to all blocks.
+            ``plan.measure`` at two depths and extended to all blocks.
         role: calibrates or tests.
-        source: where the hours stand.
     """
 
     recipe: str
@@ -42,7 +39,6 @@ class PaperRun:
     hours: float
     flops: float
     role: str
-    source: str
 
     @property
     def seconds(self) -> float:
@@ -57,24 +53,22 @@ class PaperRun:
 
 _EQ, _ESCN = "equiformer_v2_dens", "escn_dens"
 _2M = "configs/oc20/2M/equiformer_v2_dens_{}_epochs.yml"
+_OC22_RECIPE = "configs/oc22/equiformer_v2_dens.yml"
+_ESCN_RECIPE = "configs/oc20/2M/escn_dens_20_epochs.yml"
+_ALL_MD = "configs/oc20/all_md/equiformer_v2_dens.yml"
 _OC20_ALL_MD = 133_934_018 + 38_315_405
 _OC22 = 8_225_293
 
 RUNS = (
-    PaperRun(_2M.format(12), _EQ, 12, 2, 2_000_000, 12, 16, 4, 1501, 1.491e12, "calibrates",
-             "Table 1(a)"),
-    PaperRun("configs/oc22/equiformer_v2_dens.yml", _EQ, 18, 2, _OC22, 6, 32, 4, 5082, 2.463e12,
-             "calibrates", "Appendix C.1"),
-    PaperRun(_2M.format(20), _EQ, 12, 2, 2_000_000, 20, 32, 4, 2501, 1.491e12, "tests",
-             "Table 1(a)"),
-    PaperRun(_2M.format(30), _EQ, 12, 2, 2_000_000, 30, 32, 4, 3752, 1.491e12, "tests",
-             "Table 1(a)"),
-    PaperRun("configs/oc20/2M/escn_dens_20_epochs.yml", _ESCN, 12, 2, 2_000_000, 20, 16, 6,
-             3495 / 1.9, 1.003e12, "tests", "Section 4.1.1: 3495 / 1.9"),
-    PaperRun("configs/oc20/all_md/equiformer_v2_dens.yml", _EQ, 20, 3, _OC20_ALL_MD, 2, 128, 4,
-             88_982, 2.801e12, "tests", "Appendix B.1"),
-)  # fmt: skip
-"""Frames of All, MD and OC22: the counts of the published data sets' training splits."""
+    PaperRun(_2M.format(12), _EQ, 12, 2, 2_000_000, 12, 16, 4, 1501, 1.491e12, "calibrates"),
+    PaperRun(_OC22_RECIPE, _EQ, 18, 2, _OC22, 6, 32, 4, 5082, 2.463e12, "calibrates"),
+    PaperRun(_2M.format(20), _EQ, 12, 2, 2_000_000, 20, 32, 4, 2501, 1.491e12, "tests"),
+    PaperRun(_2M.format(30), _EQ, 12, 2, 2_000_000, 30, 32, 4, 3752, 1.491e12, "tests"),
+    PaperRun(_ESCN_RECIPE, _ESCN, 12, 2, 2_000_000, 20, 16, 6, 3495 / 1.9, 1.003e12, "tests"),
+    PaperRun(_ALL_MD, _EQ, 20, 3, _OC20_ALL_MD, 2, 128, 4, 88_982, 2.801e12, "tests"),
+)
+"""Hours: Table 1(a) (2M), Appendix C.1 (OC22), Section 4.1.1 (eSCN), Appendix B.1 (All+MD).
+Frames of All, MD and OC22: the counts of the published data sets' training splits."""
 
 ALL_MD_THROUGHPUT = 1.8
 """Structures per GPU-second of All+MD in the paper's Table 2, which contradicts its GPU-hours

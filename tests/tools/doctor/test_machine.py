@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
-from dens_ocp.tools.doctor.programs import check_scripts, check_slurm
+from dens_ocp.tools.doctor.machine import check_scripts, check_slurm
 from dens_ocp.tools.doctor.run_folder import check_logger
 
 BIN = Path(sys.executable).parent

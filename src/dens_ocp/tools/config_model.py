@@ -1,0 +1,51 @@
+"""The model of a config's section ``model``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dens_ocp.errors import DensError
+
+
+def model_class(name: str) -> Any:
+    """fairchem's, ours, or another registered class.
+
+    Raises:
+        DensError: there is none.
+    """
+    from fairchem.core.common.registry import registry
+
+    try:
+        return registry.get_model_class(name)
+    except (RuntimeError, KeyError, ValueError, ImportError) as error:
+        (reason, *_) = str(error).strip("'\"").splitlines() or [""]
+        raise DensError(
+            f"model.name: {name} is not known ({reason}); --model.name=equiformer_v2_dens, "
+            "escn_dens or equiformer_dens"
+        ) from None
+
+
+def build_model(model: Mapping[str, Any], stock: bool = False) -> Any:
+    """A torch module.
+
+    Args:
+        model: the section.
+        stock: by fairchem's own path, whatever ``model.fast`` says.
+
+    Raises:
+        DensError: unknown model or option.
+    """
+    from dens_ocp.models.dens_model import DeNSModel
+
+    options = dict(model)
+    cls = model_class(options.pop("name"))
+    if stock and issubclass(cls, DeNSModel):
+        options["fast"] = False
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise DensError(
+            f"model.name: {model['name']} does not accept its options ({error}); compare the "
+            "section model with a recipe in configs/"
+        ) from None

@@ -1,0 +1,207 @@
+"""The machine: GPUs, whether processes reach each other, programs on PATH."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
+
+_GIB = 2**30
+_RESTORE = f"{sys.executable} -m pip install --force-reinstall --no-deps -e . (project's folder)"
+
+# a program, not a module: a module of this package would import torch-scatter and fairchem too
+_ALL_REDUCE = """
+import datetime, sys, tempfile, torch
+import torch.distributed as dist
+from torch.multiprocessing import start_processes
+backend, world = sys.argv[1], int(sys.argv[2])
+def one(rank, file):
+    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(backend, init_method="file://" + file, rank=rank, world_size=world,
+                            timeout=datetime.timedelta(seconds=60))
+    value = torch.full((1024,), rank + 1.0, device=device)
+    dist.all_reduce(value)
+    dist.barrier()
+    assert bool((value == world * (world + 1) / 2).all()), "wrong sum: " + str(value[0].item())
+    dist.destroy_process_group()
+with tempfile.TemporaryDirectory() as folder:
+    start_processes(one, (folder + "/rendezvous",), world, start_method="fork")
+"""
+
+
+def check_gpus() -> Iterator[Finding]:
+    """What torch can compute on; torch has been seen to be importable."""
+    import torch
+    from torch.utils import collect_env
+
+    built = torch.version.cuda
+    seen = collect_env.get_gpu_info(collect_env.run) if shutil.which("nvidia-smi") else None
+    if torch.cuda.is_available():
+        known = torch.cuda.get_arch_list()
+        driver = collect_env.get_nvidia_driver_version(collect_env.run)
+        for index in range(torch.cuda.device_count()):
+            each = torch.cuda.get_device_properties(index)
+            text = (
+                f"{each.name}, {each.total_memory / _GIB:.0f} GiB, compute capability "
+                f"{each.major}.{each.minor}, CUDA {built} of torch, driver {driver}"
+            )
+            if any(arch[:4] == f"sm_{each.major}" for arch in known):
+                yield Finding(OK, f"GPU {index}", text)
+                continue
+            yield Finding(
+                PROBLEM,
+                f"GPU {index}",
+                f"{text}: torch is built for {', '.join(known)} only",
+                "install torch 2.4 built for this GPU (make distclean; make setup TORCH_SPEC=... "
+                "PYG_WHEELS=...)",
+            )
+    elif seen and built is None:
+        yield Finding(
+            PROBLEM,
+            "GPU",
+            f"the driver sees {seen}, but torch {torch.__version__} is built for CPUs",
+            "make distclean && make setup PYG_WHEELS=$PYG_WHEELS (README, Two commands)",
+        )
+    elif seen:
+        yield Finding(
+            PROBLEM,
+            "GPU",
+            f"the driver sees {seen}, but torch with CUDA {built} cannot use it: "
+            "CUDA_VISIBLE_DEVICES hides it, or the driver is too old",
+            "env | grep CUDA_VISIBLE_DEVICES; nvidia-smi (its CUDA version has to be "
+            f"{built} or newer)",
+        )
+    else:
+        cuda = f"built for CUDA {built}" if built else "built for CPUs"
+        yield Finding(WARNING, "GPU", f"none; torch {torch.__version__} ({cuda}) runs with --cpu")
+
+
+def check_extensions() -> Iterator[Finding]:
+    """CUDA builds of torch-scatter and torch-sparse where there is CUDA; both were imported."""
+    import torch
+    import torch_scatter  # noqa: F401 (its operators)
+    import torch_sparse  # noqa: F401
+
+    for name in ("torch_scatter", "torch_sparse"):
+        version = int(getattr(torch.ops, name).cuda_version())
+        yield judged_extension(name.replace("_", "-"), version, torch.cuda.is_available())
+
+
+def judged_extension(name: str, cuda_version: int, has_gpu: bool) -> Finding:
+    """Finding on one extension; ``cuda_version`` is -1 for a CPU build, else 12010 for 12.1."""
+    if cuda_version < 0 and has_gpu:
+        return Finding(
+            PROBLEM,
+            name,
+            "built without CUDA, and this machine has a GPU: training on it fails",
+            "python -m pip install --force-reinstall --no-deps --only-binary :all: "
+            "-f $PYG_WHEELS torch-scatter torch-sparse (README, Install with pip)",
+        )
+    cuda = f"CUDA {cuda_version // 1000}.{cuda_version % 1000 // 10}"
+    built = f"built for {'CPUs' if cuda_version < 0 else cuda}"
+    return Finding(OK, name, built + ("" if has_gpu else " (no GPU here)"))
+
+
+def all_reduce(backend: str, world: int, timeout: float = 120.0) -> str:
+    """Sum a vector over ``world`` processes of this machine.
+
+    Returns:
+        "" if each of them has the right sum, else why not.
+    """
+    command = [sys.executable, "-W", "ignore", "-c", _ALL_REDUCE, backend, str(world)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=timeout, env=environment, check=False)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no answer within {timeout:.0f} s"
+    last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+    return last[0] if done.returncode else ""
+
+
+def check_collectives() -> Iterator[Finding]:
+    """gloo with 2 processes; NCCL with one for each GPU, where there are two or more."""
+    import torch
+
+    text, error = "all-reduce over 2 processes", all_reduce("gloo", 2)
+    if error:
+        yield Finding(PROBLEM, "gloo", f"{text}: {error}", "export GLOO_SOCKET_IFNAME=lo")
+    else:
+        yield Finding(OK, "gloo", f"{text} of this machine")
+    gpus = torch.cuda.device_count()
+    if not torch.distributed.is_nccl_available():
+        fix = "install torch with CUDA (README, Two commands)" if gpus > 1 else ""
+        yield Finding(PROBLEM if fix else OK, "NCCL", "not part of this torch", fix)
+        return
+    version = ".".join(map(str, torch.cuda.nccl.version()))
+    if gpus < 2:
+        yield Finding(OK, "NCCL", f"{version}; not tried, that needs 2 GPUs (here: {gpus})")
+        return
+    text, error = f"{version}: all-reduce over {gpus} GPUs", all_reduce("nccl", gpus)
+    if error:
+        fix = "NCCL_DEBUG=INFO dens-ocp doctor; if peer access is what fails: NCCL_P2P_DISABLE=1"
+        yield Finding(PROBLEM, "NCCL", f"{text}: {error}", fix)
+    else:
+        yield Finding(OK, "NCCL", text)
+
+
+def check_scripts() -> Iterator[Finding]:
+    """Whether the word ``fairchem`` starts the script that knows this plugin."""
+    here = Path(sys.executable).parent
+    export = f'export PATH="{here}:$PATH"'
+    for name in ("fairchem", "dens-ocp"):
+        check, found = f"command {name}", shutil.which(name)
+        if found is None:
+            fix = export if (here / name).exists() else _RESTORE
+            yield Finding(WARNING, check, "is not on PATH", fix)
+        elif not _is_ours(Path(found)):
+            yield Finding(
+                WARNING,
+                check,
+                f"{found} is not dens-ocp's: it dies on the word main and knows no trainer: dens; "
+                "dens-ocp main and dotted names work",
+                export if _is_ours(here / name) else _RESTORE,
+            )
+        elif Path(found).resolve().parent != here.resolve():
+            text = f"{found} belongs to another environment than this Python ({sys.executable})"
+            yield Finding(WARNING, check, text, export)
+        else:
+            yield Finding(OK, check, f"{found} (dens-ocp's)")
+
+
+def _is_ours(script: Path) -> bool:
+    return script.is_file() and "dens_ocp" in script.read_text(errors="replace")
+
+
+def check_slurm(wanted: bool) -> Iterator[Finding]:
+    """SLURM's client.
+
+    Args:
+        wanted: the config has a section ``slurm``.
+    """
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        yield Finding(
+            WARNING if wanted or "SLURM_JOB_ID" in os.environ else OK,
+            "SLURM",
+            "no sbatch on PATH: --submit does not work here, everything else does",
+            "run dens-ocp doctor on a login node, or: module load slurm" if wanted else "",
+        )
+        return
+    try:
+        done = subprocess.run(
+            [sbatch, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding(WARNING, "SLURM", f"{sbatch} does not answer: {error}", "sbatch --version")
+        return
+    said = (done.stdout or done.stderr).strip().partition("\n")[0] or f"exit {done.returncode}"
+    status, fix = (WARNING, "sinfo") if done.returncode else (OK, "")
+    yield Finding(status, "SLURM", f"{said} ({sbatch})", fix)
