@@ -42,7 +42,7 @@ from dens_ocp.training import (
 from dens_ocp.training.checkpoints import resuming
 from dens_ocp.training.checkpoints.saving import Checkpoints
 from dens_ocp.training.guarded_step import GuardedStep
-from dens_ocp.training.metric_errors import Fields, Statistic, Sums, metric_errors
+from dens_ocp.training.metric_errors import Statistic, Sums, errors_of, of_all_ranks
 from dens_ocp.training.training_log import TrainingLog
 
 
@@ -274,40 +274,14 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     def _errors_of(
         self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any, rows: MetricRows
     ) -> dict[str, torch.Tensor | Statistic]:
-        """Errors by name of metric. fairchem's ``_compute_metrics`` up to the evaluator: it cannot
-        be called, because it counts free atoms in a loop that waits for the device.
-
-        Args:
-            out: outputs of the model, without gradients. rows: of the structures that count.
-        """
-        predictions, targets = {}, {}
-        for name, target in self.output_targets.items():
-            if target["level"] == "system":
-                chosen = rows.structures
-            else:
-                chosen = rows.free if target["eval_on_free_atoms"] else rows.atoms
-            prediction = self._denorm_preds(name, out[name], batch)
-            predictions[name] = prediction[chosen]
-            targets[name] = batch[name].view(len(prediction), -1)[chosen]
-        return metric_errors(
-            evaluator, Fields(predictions, batch, rows), Fields(targets, batch, rows)
-        )
+        """Errors by name of metric; ``out`` without gradients, ``rows`` of what counts."""
+        predictions = {
+            name: self._denorm_preds(name, out[name], batch) for name in self.output_targets
+        }
+        return errors_of(predictions, batch, evaluator, rows, self.output_targets)
 
     def _aggregate_metrics(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """The metrics of all ranks together. fairchem adds up name by name and in float32; a rank
-        without a batch has no names."""
-        if distutils.get_world_size() == 1:
-            return super()._aggregate_metrics(metrics)
-        ranks: list[Any] = [None] * distutils.get_world_size()
-        torch.distributed.all_gather_object(ranks, metrics)
-        together: dict[str, Any] = {}
-        for name in dict.fromkeys(name for rank in ranks for name in rank):
-            total, numel = (
-                sum(rank[name][part] for rank in ranks if name in rank)
-                for part in ("total", "numel")
-            )
-            together[name] = {"metric": total / numel, "total": total, "numel": numel}
-        return together
+        return of_all_ranks(metrics)
 
     # ---- a run -----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from fairchem.core.common import distutils
 from fairchem.core.modules import evaluator as fairchems
 
 from dens_ocp.dens.step_plan import MetricRows
@@ -89,6 +90,32 @@ def metric_errors(
     return found
 
 
+def errors_of(
+    predictions: Mapping[str, torch.Tensor],
+    batch: Any,
+    evaluator: Any,
+    rows: MetricRows,
+    targets: Mapping[str, Any],
+) -> dict[str, torch.Tensor | Statistic]:
+    """:func:`metric_errors` of some rows of a batch. fairchem's ``_compute_metrics`` up to the
+    evaluator: it cannot be called, because it counts free atoms in a loop that waits for the device.
+
+    Args:
+        predictions: a row for each atom or structure, in the units of the data. rows: those that
+            count. targets: ``output_targets`` of the trainer.
+    """
+    chosen = {
+        name: rows.structures if options["level"] == "system"
+        else rows.free if options["eval_on_free_atoms"] else rows.atoms
+        for name, options in targets.items()
+    }  # fmt: skip
+    found = {name: predictions[name][each] for name, each in chosen.items()}
+    wanted = {
+        name: batch[name].view(len(predictions[name]), -1)[each] for name, each in chosen.items()
+    }
+    return metric_errors(evaluator, Fields(found, batch, rows), Fields(wanted, batch, rows))
+
+
 class Sums:
     """Sums of errors over batches, kept on the device until somebody asks for them.
 
@@ -158,6 +185,22 @@ class Sums:
             for name, total in zip(self._names, self._totals.tolist(), strict=True):
                 self._known[name]["total"] += total
         self._totals, self._names = None, ()
+
+
+def of_all_ranks(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of all ranks together, as :meth:`Sums.fetch` has them. fairchem adds up name by
+    name and in float32; a rank without a batch has no names."""
+    ranks: list[Any] = [metrics]
+    if distutils.get_world_size() > 1:
+        ranks = [None] * distutils.get_world_size()
+        torch.distributed.all_gather_object(ranks, metrics)
+    together: dict[str, Any] = {}
+    for name in dict.fromkeys(name for rank in ranks for name in rank):
+        total, numel = (
+            sum(rank[name][part] for rank in ranks if name in rank) for part in ("total", "numel")
+        )
+        together[name] = {"metric": total / numel, "total": total, "numel": numel}
+    return together
 
 
 def _component(error: Callable, axis: int) -> Callable:

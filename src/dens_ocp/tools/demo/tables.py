@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from tabulate import tabulate
 
-from dens_ocp.checkpoints import metrics_file
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.report.figures.learning_curves import learning_curves
+from dens_ocp.results.report.scalars import read_series
 from dens_ocp.results.scores.scores import IS2REScores, IS2RSScores, S2EFScores
-from dens_ocp.tools.demo.runs import PRINT_EVERY, Trained
+from dens_ocp.tools.demo.runs import Trained
 
 
 def s2ef_table(scores: Mapping[str, Mapping[str, S2EFScores]]) -> str:
@@ -71,15 +69,8 @@ def _table(
 
 def curves_picture(folder: Path, trained: Sequence[Trained]) -> Path:
     """``training.png``: losses and errors of all runs."""
-    runs = {}
-    for run in trained:
-        found: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        for line in metrics_file.read(run.folder):
-            for name, value in line.items():
-                if isinstance(value, float):
-                    found[f"{line['split']}/{name}"].append((line["step"], value))
-        runs[run.name] = {tag: tuple(np.array(points).T) for tag, points in found.items()}
+    runs = {run.name: read_series(run.folder) for run in trained}
     sigma = trained[0].config["optim"]["dens"]["sigma"]
     mean_absolute = sigma * math.sqrt(2 / math.pi)
-    figure = learning_curves(runs, PRINT_EVERY, noise_of_zero=mean_absolute)
+    figure = learning_curves(runs, noise_of_zero=mean_absolute)
     return save(figure, folder / "training.png")
