@@ -134,6 +134,16 @@ def validate(trainer: HostTrainer, split: str, disable_tqdm: bool) -> dict[str, 
     return metrics
 
 
+def say_metrics(trainer: HostTrainer, split: str, metrics: dict[str, Any]) -> None:
+    """fairchem's line of a validation that is not in training, and its logger's entry; on rank 0."""
+    if not distutils.is_master():
+        return
+    values = {name: each["metric"] for name, each in metrics.items()} | {"epoch": trainer.epoch}
+    logging.info("%s", ", ".join(f"{name}: {value:.4f}" for name, value in values.items()))
+    if trainer.logger is not None:
+        trainer.logger.log(values, step=trainer.step, split=split)
+
+
 # ---- predictions -------------------------------------------------------------------------------
 
 

@@ -7,13 +7,12 @@ modules of this package.
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 from functools import partial
 from typing import Any
 
 import torch
-from fairchem.core.common import distutils, gp_utils
+from fairchem.core.common import gp_utils
 from fairchem.core.common.utils import update_config
 from fairchem.core.models.equiformer_v2.trainers.forces_trainer import EquiformerV2ForcesTrainer
 from fairchem.core.trainers import base_trainer
@@ -275,10 +274,9 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any, rows: MetricRows
     ) -> dict[str, torch.Tensor | Statistic]:
         """Errors by name of metric; ``out`` without gradients, ``rows`` of what counts."""
-        predictions = {
-            name: self._denorm_preds(name, out[name], batch) for name in self.output_targets
-        }
-        return errors_of(predictions, batch, evaluator, rows, self.output_targets)
+        targets = self.output_targets
+        predictions = {name: self._denorm_preds(name, out[name], batch) for name in targets}
+        return errors_of(predictions, batch, evaluator, rows, targets)
 
     def _aggregate_metrics(self, metrics: dict[str, Any]) -> dict[str, Any]:
         return of_all_ranks(metrics)
@@ -301,13 +299,8 @@ class HostTrainer(EquiformerV2ForcesTrainer):
             self.checkpoints.validated()
         if self.in_training:
             self.log.validated(metrics)
-        elif distutils.is_master():
-            values = {name: each["metric"] for name, each in metrics.items()} | {
-                "epoch": self.epoch
-            }
-            logging.info(", ".join(f"{name}: {value:.4f}" for name, value in values.items()))
-            if self.logger is not None:
-                self.logger.log(values, step=self.step, split=split)
+        else:
+            evaluation.say_metrics(self, split, metrics)
         return metrics
 
     def predict(

@@ -98,7 +98,7 @@ def errors_of(
     targets: Mapping[str, Any],
 ) -> dict[str, torch.Tensor | Statistic]:
     """:func:`metric_errors` of some rows of a batch. fairchem's ``_compute_metrics`` up to the
-    evaluator: it cannot be called, because it counts free atoms in a loop that waits for the device.
+    evaluator: it counts free atoms in a loop that waits for the device.
 
     Args:
         predictions: a row for each atom or structure, in the units of the data. rows: those that
