@@ -135,7 +135,7 @@ def validate(trainer: HostTrainer, split: str, disable_tqdm: bool) -> dict[str, 
 
 
 def say_metrics(trainer: HostTrainer, split: str, metrics: dict[str, Any]) -> None:
-    """fairchem's line of a validation that is not in training, and its logger's entry; on rank 0."""
+    """fairchem's line of a validation beside training, and its logger's entry; on rank 0."""
     if not distutils.is_master():
         return
     values = {name: each["metric"] for name, each in metrics.items()} | {"epoch": trainer.epoch}
