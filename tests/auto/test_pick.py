@@ -157,7 +157,7 @@ def test_what_is_given_stays():
     )
     found, picks = resolve(config, crystal(0.07), **OPTIONS)
     assert (found.p, found.coefficient, found.energy, found.auto) == (0.3, 7, False, False)
-    assert found.sigma == 0.06 or found.sigma == 0.08 and "p" not in picks.options
+    assert found.sigma == 0.08 and "p" not in picks.options
     assert parse_dens_config({"dens": "auto"}) == DeNSConfig(auto=True)
     assert parse_dens_config({"dens": found.model_dump()}) == found
 

@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import re
 import tarfile
 from collections import OrderedDict
 from pathlib import Path
@@ -143,16 +142,3 @@ def test_our_own_checkpoints_hold_nothing_else(data, tmp_path):
 def test_the_authors_checkpoint(shared):
     path = shared / "reference" / "official_style_checkpoint.pt"
     assert checkpoint_files.read(path, "cpu")["state_dict"]
-
-
-def test_documents_say_that_checkpoints_are_not_unpickled():
-    """docs/safety.md and docs/report.md once contradicted each other."""
-    folder = Path(__file__).resolve().parents[2]
-    for path in (folder / "README.md", *sorted((folder / "docs").glob("*.md"))):
-        if path.name == "differences.md":  # has fairchem's side too
-            continue
-        text = " ".join(path.read_text().split())
-        assert not re.search(r"checkpoints are (only )?unpickled", text, re.IGNORECASE), path
-    report = " ".join((folder / "docs" / "report.md").read_text().split())
-    assert "Checkpoints are read without running code" in report and "(safety.md)" in report
-    assert "`report` | `host/checkpoint_files.py`" in (folder / "docs" / "safety.md").read_text()

@@ -1,6 +1,5 @@
 """CPU or GPU, for ``fairchem main`` and for the commands that hand its options on."""
 
-import argparse
 from types import SimpleNamespace
 
 import pytest
@@ -18,9 +17,7 @@ def parsed(name, words):
     if name == "evaluate":
         needed = ["c.pt", "--config-yml", "c.yml"]
         return SimpleNamespace(**evaluate.command.make_context(name, [*needed, *words]).params)
-    parser = argparse.ArgumentParser()
-    ablate.add_arguments(parser)
-    return parser.parse_args(["plan.yml", *words])
+    return SimpleNamespace(**ablate.command.make_context(name, [__file__, *words]).params)
 
 
 @pytest.mark.parametrize("name", ["main", "evaluate", "ablate"])

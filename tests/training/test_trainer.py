@@ -153,7 +153,9 @@ def test_single_atoms(tmp_path):
     batch = first_batch(trainer)
     outputs, loss = loss_of_a_step(trainer, batch)
     assert loss.isfinite() and batch.noise_mask.all()
-    trainer._compute_metrics(outputs, batch, trainer.evaluator, {})
+    metrics = trainer._compute_metrics(outputs, batch, trainer.evaluator, {})
+    assert metrics["dens_noise_mae"]["numel"] == 9 and metrics["dens_energy_mae"]["numel"] == 3
+    assert "forces_mae" not in metrics and "dens_forces_mae" not in metrics  # all are noisy
 
 
 def test_draws_differ_by_step_and_repeat_after_a_restart(data, tmp_path):

@@ -130,7 +130,7 @@ def fit(trainer: HostTrainer, fairchems: Callable[[], None]) -> None:
             for module in (normalizer, element_references):
                 stack.enter_context(swapped(module, "data_list_collater", collater))
             for name in ("load_references_from_config", "load_normalizers_from_config"):
-                kept = failures.kept(getattr(base_trainer, name), {})
+                kept: Any = failures.kept(getattr(base_trainer, name), {})
                 stack.enter_context(swapped(base_trainer, name, kept))
             fairchems()
         failures.raise_on_all(trainer.device)

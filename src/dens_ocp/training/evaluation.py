@@ -31,7 +31,7 @@ from dens_ocp.relaxation.dealt_batches import WaitingLoader, patient_group
 from dens_ocp.relaxation.relaxation_metrics import RelaxationEvaluator
 from dens_ocp.relaxation.relaxing import relax_or_read
 from dens_ocp.relaxation.unusable_results import Unusable
-from dens_ocp.training.losses import of_this_rank
+from dens_ocp.training.losses import of_this_rank, total
 from dens_ocp.training.metric_errors import Sums, metric_name
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def validate(trainer: HostTrainer, split: str, disable_tqdm: bool) -> dict[str, 
             with torch.autocast("cuda", enabled=trainer.scaler is not None):
                 outputs = trainer._forward(batch)
             terms = trainer.loss_terms(outputs, batch)
-            sums.add(trainer.step_errors(outputs, batch, terms, sum(terms.values()), evaluator))
+            sums.add(trainer.step_errors(outputs, batch, terms, total(terms.values()), evaluator))
             bar.update()
     metrics = trainer._aggregate_metrics(sums.fetch())
     say_what_is_unusable(trainer, unusable)
@@ -252,7 +252,8 @@ def run_relaxations(trainer: HostTrainer, fairchems: Callable[[], None]) -> dict
     if trainer.patient_group is None:
         trainer.patient_group = patient_group()
     limit = task.pop("num_relaxation_batches", None)
-    relax_loader, wait = trainer.relax_loader, partial(_barrier, trainer.patient_group)
+    relax_loader: Any = trainer.relax_loader
+    wait: Callable[[], None] = partial(_barrier, trainer.patient_group)
     if trainer.in_training:
         loops = UnequalLoops(trainer.device)
         relax_loader, wait = Stepwise(relax_loader, loops.check), loops.wait

@@ -59,12 +59,15 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     """Dotted path of the class; with it a checkpoint says which trainer OCPCalculator has to load
     (fairchem writes the name of a task there, ``base_trainer.py:148``)."""
 
+    train_loader: Any  # None without a training set, and so are optimizer and scheduler
+    optimizer: Any
+    scheduler: Any
     checkpoints: Checkpoints
     guard: GuardedStep
     sums: Sums
     log: TrainingLog
     in_training = False
-    stop: AgreedStop | None = None  # in training
+    stop: AgreedStop | None = None
     questions_left = 0
     """Of predictions in training: before each batch, as often on every rank, all may stop."""
     unusable: Unusable | None = None
@@ -239,7 +242,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         DDP asks for every parameter in the graph; with fairchem's loss the ranks of a run without
         a loss of the energy fail at the second step.
         """
-        loss = sum(terms.values())
+        loss = losses.total(terms.values())
         unused = losses.of_unused_outputs(self._model_outputs, terms)
         self._model_outputs = None
         return loss if unused is None else loss + unused
@@ -286,12 +289,6 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     def train(self, disable_eval_tqdm: bool = False) -> None:
         """A run, or the rest of it: see :func:`dens_ocp.training.loop.run`."""
         loop.run(self, disable_eval_tqdm)
-
-    def evaluation_is_due(self) -> bool:
-        return loop.evaluation_is_due(self)
-
-    def evaluate(self, disable_tqdm: bool = True) -> None:
-        loop.evaluate(self, disable_tqdm)
 
     def validate(self, split: str = "val", disable_tqdm: bool = False) -> dict[str, Any]:
         metrics = evaluation.validate(self, split, disable_tqdm)

@@ -175,13 +175,13 @@ def _take_steps(trainer: HostTrainer, log: TrainingLog, disable_eval_tqdm: bool)
     trainer.sums = Sums(checkpoints.take_metrics())
 
     def after_step() -> None:
-        if trainer.evaluation_is_due():
-            trainer.evaluate(disable_eval_tqdm)
+        if evaluation_is_due(trainer):
+            evaluate(trainer, disable_eval_tqdm)
         if checkpoints.is_behind():  # it is of this step, and without its validation
             trainer.save()
         trainer.may_stop()
 
-    if trainer.evaluation_is_due():
+    if evaluation_is_due(trainer):
         logging.info("The validation of step %d is made up for", trainer.step)
     after_step()
     for batch in _batches(trainer):
@@ -199,7 +199,7 @@ def _take_steps(trainer: HostTrainer, log: TrainingLog, disable_eval_tqdm: bool)
         ends_epoch = trainer.step % steps == 0
         prints = trainer.step % print_every == 0
         saves = ends_epoch if checkpoint_every == -1 else trainer.step % checkpoint_every == 0
-        if prints or saves or trainer.evaluation_is_due():
+        if prints or saves or evaluation_is_due(trainer):
             guard.settle()
         if prints:
             log.step(trainer.sums)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Collection, Iterable, Iterator
+from functools import reduce
 from typing import Any
 
 import torch
@@ -48,7 +50,12 @@ def of_unused_outputs(outputs: Any, used: Collection[str]) -> torch.Tensor | Non
         A scalar whose gradients are zero; None where every output has a loss.
     """
     unused = [each for name, each in _named(outputs) if name not in used and each.requires_grad]
-    return sum(0.0 * each.sum() for each in unused) if unused else None
+    return total(0.0 * each.sum() for each in unused) if unused else None
+
+
+def total(terms: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The sum of scalars, of which there is one at least."""
+    return reduce(operator.add, terms)
 
 
 def _named(outputs: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

@@ -37,6 +37,7 @@ from dens_ocp.patched import swapped
 from dens_ocp.training import preconditions
 from dens_ocp.training.checkpoints.saving import TRAINING_STATE
 from dens_ocp.training.fairchem_trainer import HostTrainer
+from dens_ocp.training.losses import total
 from dens_ocp.training.metric_errors import Statistic
 
 DOTTED_NAME = "dens_ocp.trainer.DeNSTrainer"
@@ -97,7 +98,7 @@ class DeNSTrainer(HostTrainer):
             preconditions.check_normalizers(self.normalizers, self._gradient_forces)
         if self.dens.auto and self.dens.active and self.train_loader is not None:
             self._auto = self.dens
-            self._pick_dens()
+            self._pick_dens(self._auto)
 
     def load_checkpoint(self, *args: Any, **options: Any) -> None:
         """The host's; what was derived from the config's normalizers follows the checkpoint's."""
@@ -106,28 +107,26 @@ class DeNSTrainer(HostTrainer):
             gradient_forces.share_scale(self.normalizers)
         if self._auto is not None and self._force_scale != self._scale_of_picks:
             logging.info("optim.dens: auto picks again, for the checkpoint's scale of forces")
-            self._pick_dens()
+            self._pick_dens(self._auto)
 
     @property
     def _force_scale(self) -> float:
         """What forces are divided by, eV/Angstrom."""
         return float(getattr(self.normalizers.get("forces"), "rmsd", 1.0))
 
-    def _pick_dens(self) -> None:
+    def _pick_dens(self, auto: DeNSConfig) -> None:
         """``dens: auto``: rank 0 looks at the training set; all ranks, config and checkpoints get
         its numbers."""
         self._scale_of_picks = self._force_scale
-        self.dens, picks = on_master(
-            partial(
-                resolve,
-                self._auto,
-                self.train_dataset,
-                force_coefficient=force_coefficient(self.config["loss_functions"]),
-                force_scale=self._force_scale,
-                gradient_forces=self._gradient_forces,
-            ),
-            self.device,
+        look = partial(
+            resolve,
+            auto,
+            self.train_dataset,
+            force_coefficient=force_coefficient(self.config["loss_functions"]),
+            force_scale=self._force_scale,
+            gradient_forces=self._gradient_forces,
         )
+        self.dens, picks = on_master(look, self.device)
         self.config["optim"]["dens"] = self.dens.model_dump()
         for name, value in picks.options.items():
             logging.info("optim.dens.%s: auto picked %s: %s", name, value, picks.reasons[name])
@@ -197,7 +196,7 @@ class DeNSTrainer(HostTrainer):
 
     def _compute_loss(self, out: dict[str, torch.Tensor], batch: Any) -> torch.Tensor:
         terms = self.loss_terms(out, batch)
-        return self.whole_loss(terms) if self.model.training else sum(terms.values())
+        return self.whole_loss(terms) if self.model.training else total(terms.values())
 
     def loss_terms(self, out: dict[str, torch.Tensor], batch: Any) -> dict[str, torch.Tensor]:
         """The weighted terms of the loss, Eq. 6: scalars by target, and ``noise``."""
@@ -208,7 +207,7 @@ class DeNSTrainer(HostTrainer):
             target = batch[name].view(out[name].shape[0], -1)
             target = self._normalised(name, target, batch)
             options = self.output_targets[name]
-            counted = plan.loss_rows if options.get("train_on_free_atoms") else slice(None)
+            counted: Any = plan.loss_rows if options.get("train_on_free_atoms") else slice(None)
             if name == "forces":
                 terms |= force_and_noise_loss(
                     loss_fn,
@@ -264,10 +263,12 @@ class DeNSTrainer(HostTrainer):
         evaluator: Any = None,
     ) -> dict[str, torch.Tensor | Statistic]:
         """What is logged of a batch: metrics, terms of the loss in training, and the loss."""
-        errors = self._errors(out, batch, evaluator or self.evaluator)
-        if self.model.training:
-            errors = {f"loss_{name}": each.detach() for name, each in terms.items()} | errors
-        return {**errors, "loss": loss.detach()}
+        shown = terms if self.model.training else {}
+        return {
+            **{f"loss_{name}": each.detach() for name, each in shown.items()},
+            **self._errors(out, batch, evaluator or self.evaluator),
+            "loss": loss.detach(),
+        }
 
     def _errors(
         self, out: dict[str, torch.Tensor], batch: Any, evaluator: Any
@@ -275,15 +276,12 @@ class DeNSTrainer(HostTrainer):
         """Errors of DeNS structures, and fairchem's metrics of the others."""
         out = {name: value.detach() for name, value in out.items()}
         plan, noise = self._with_rows(batch), out.get("noise")
+        assert plan.metric_rows is not None
         errors: dict[str, torch.Tensor | Statistic] = {}
         if noise is not None and plan.corruption is not None:
-            energy = out.get("energy")
-            if energy is not None:
-                errors |= dens_energy_errors(
-                    self._denorm_preds("energy", energy, batch),
-                    batch.energy.view(-1, 1),
-                    plan.dens_rows,
-                )
+            if "energy" in out:
+                energy = self._denorm_preds("energy", out["energy"], batch)
+                errors |= dens_energy_errors(energy, batch.energy.view(-1, 1), plan.dens_rows)
             errors |= dens_errors(
                 num_structures=batch.natoms.numel(),
                 forces=self._denorm_preds("forces", out["forces"], batch),

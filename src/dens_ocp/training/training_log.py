@@ -50,7 +50,7 @@ def summary(metrics: Mapping[str, float], primary: str | None = None) -> str:
     """Loss and errors that are looked at, in one phrase."""
     parts = [f"loss {metrics['loss']:.4g}"] if "loss" in metrics else []
     parts += [f"{label} {shown(name, metrics[name])}" for name, label in _SHOWN if name in metrics]
-    if primary in metrics and primary not in dict(_SHOWN):
+    if primary is not None and primary in metrics and primary not in dict(_SHOWN):
         parts.append(f"{primary} {shown(primary, metrics[primary])}")
     return ", ".join(parts)
 

@@ -159,7 +159,7 @@ class Checkpoints:
         keep = trainer.config["optim"].get("keep_checkpoints", 2)
         try:
             if self.replaces_after is not None:
-                self._set_aside(path.parent)
+                self._set_aside(path.parent, self.replaces_after)
             try:
                 kept_checkpoints.write(state, path, keep_as)
             except OSError:
@@ -186,10 +186,10 @@ class Checkpoints:
             kept_checkpoints.prune(path.parent, trainer.step, keep)
         return str(path)
 
-    def _set_aside(self, folder: Path) -> None:
+    def _set_aside(self, folder: Path, after: int) -> None:
         """Before the first file of a run that was resumed from an earlier checkpoint than its last,
         or from that of another run: the checkpoints that it would replace."""
-        names = kept_checkpoints.set_aside(folder, self.replaces_after, self.best_of_resume)
+        names = kept_checkpoints.set_aside(folder, after, self.best_of_resume)
         self.replaces_after = None
         if names:
             logging.warning(
