@@ -6,8 +6,10 @@ import logging
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Batch
 
 from dens_ocp.errors import DensError
+from dens_ocp.relaxation import unusable_results
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.relaxation.relaxations import trainer_of
 from tests.runs import make_trainer, small_config
@@ -132,3 +134,17 @@ def test_in_training_it_is_a_warning(tmp_path, records, caplog):
     with caplog.at_level(logging.WARNING):
         trainer.validate(disable_tqdm=True)
     assert any("5 of 5 structures are NaN" in each for each in caplog.messages)
+
+
+def test_results_of_positions_that_are_not_finite():
+    """An atom at NaN has no edge, and the model gives it the finite energy of a lone atom."""
+    batch = Batch.from_data_list(s2ef_records(2))
+    batch.pos[3] = float("nan")
+    outputs = {"energy": torch.ones(2, 1), "forces": torch.ones(len(batch.pos), 3)}
+    targets = {"energy": {"level": "system"}, "forces": {"level": "atom"}}
+    found = unusable_results.marked(outputs, batch, targets)
+    assert found["energy"].isnan().flatten().tolist() == [True, False]
+    assert torch.equal(found["forces"].isnan().any(1), batch.batch == 0)
+    unusable = unusable_results.Unusable("dataset.relax")
+    unusable.look(found, batch, targets)
+    assert unusable.total == 2 and len(unusable.names) == 1
