@@ -88,6 +88,13 @@ def test_importing_registers():
     assert registry.get_dataset_class("dens_lmdb").__name__ == "DeNSLmdbDataset"
 
 
+def test_one_class_between_fairchems_trainer_and_ours():
+    from dens_ocp.trainer import DeNSTrainer
+
+    ours = [each for each in DeNSTrainer.__mro__ if each.__module__.startswith("dens_ocp.")]
+    assert len(ours) == 2
+
+
 def test_no_module_is_long_or_a_drawer():
     for path in SOURCE.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 350, path
