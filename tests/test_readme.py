@@ -6,7 +6,6 @@ with a small model), ``<!-- test: parse -->`` (needs a cluster: the command line
 A block without one holds make commands.
 """
 
-import argparse
 import importlib
 import os
 import re
@@ -155,12 +154,7 @@ def test_our_commands_parse(document):
     for _, text in blocks(document):
         for words in filter(is_ours, commands(text)):
             module = importlib.import_module(COMMANDS[words[1]][0])
-            if hasattr(module, "command"):
-                others = overrides_of(module.command, words[1], words[2:])
-            else:
-                parser = argparse.ArgumentParser(allow_abbrev=False)
-                module.add_arguments(parser)
-                _, others = parser.parse_known_args(words[2:])
+            others = overrides_of(module.command, words[1], words[2:])
             # what is left overrides settings of the config
             sections = "logger|dataset|optim|model|task|evaluation"
             assert all(re.fullmatch(rf"--({sections})[\w.]*=\S*", each) for each in others), words

@@ -7,7 +7,7 @@ import torch
 from fairchem.core.common.flags import flags
 
 from dens_ocp.launch import processor
-from dens_ocp.results.pipeline import command as evaluate
+from dens_ocp.tools import evaluate
 from dens_ocp.tools.ablate import command as ablate
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from dens_ocp.tools.cli import main
+from dens_ocp.tools.cli import COMMANDS, main
 from tests.runs import dens_ocp, environment, logged, run, small_config, write_config
 
 
@@ -142,10 +142,9 @@ print(f"exit code {code}, imported: {heavy}")
         (["main", "--mode", "validate", "--config-yml", __file__], 2),
         (["plam"], 2),
         (["--halp"], 2),
-        (["data", "--help"], 0),
+        *(([name, "--help"], 0) for name in COMMANDS),
         (["data", "from-npz", "--help"], 0),
         (["data", "from-npz", "x.npz", "--out", "x", "--no-progess"], 2),
-        (["ablate", "--help"], 0),
         (["ablate", "plan.yml", "--num-gpu", "2"], 2),
     ],
 )

@@ -13,12 +13,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from ase.data import atomic_numbers, chemical_symbols
+from typing import TYPE_CHECKING, Any
 
 from dens_ocp.errors import DensError
+
+if TYPE_CHECKING:
+    import torch
 
 DESCRIPTION = "dataset.json"
 """Beside the folders ``train``, ``val`` and ``test`` of a converted data set."""
@@ -42,6 +42,9 @@ class DatasetReference:
         Args:
             batch: with ``atomic_numbers`` (N,) and ``batch`` (N,).
         """
+        import torch  # `dens-ocp data --help` reads this module, and needs neither
+        from ase.data import chemical_symbols
+
         numbers = batch.atomic_numbers.long().cpu()
         table = torch.zeros(max(int(numbers.max()), *self.coefficients) + 1, dtype=torch.float64)
         for number, value in self.coefficients.items():
@@ -72,6 +75,8 @@ def beside(src: Any) -> DatasetReference | None:
     if described.get("written_by") != WRITTEN_BY:
         return None
     by_symbol = (described.get("energy") or {}).get("reference_eV") or {}
+    from ase.data import atomic_numbers
+
     coefficients = {atomic_numbers[name]: float(value) for name, value in by_symbol.items()}
     return DatasetReference(coefficients) if coefficients else None
 

@@ -7,19 +7,16 @@ short names work (``trainer: dens``), and it takes the word ``main`` in front
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import select
 import signal
 import sys
 import warnings
-from typing import Any
 
 import click
 
 from dens_ocp.errors import DensError, no_place
-from dens_ocp.settings import overrides as given
 
 READER_LEFT = 141
 """What a shell reports for a program that SIGPIPE ended (``dens-ocp ... | head``): 128 + 13."""
@@ -34,16 +31,16 @@ COMMANDS = {
         "MD17, extended XYZ and any ASE file become data sets to train on",
     ),
     "evaluate": (
-        "dens_ocp.results.pipeline.command",
+        "dens_ocp.tools.evaluate",
         "predict on all splits, relax, score, write leaderboard files and a report",
     ),
     "ablate": (
         "dens_ocp.tools.ablate.command",
         "train variants with several seeds, one after the other or on SLURM, and compare them",
     ),
-    "submission": ("dens_ocp.results.leaderboard.submission", "make and check leaderboard files"),
+    "submission": ("dens_ocp.tools.submission", "make and check leaderboard files"),
     "score": (
-        "dens_ocp.results.scores.score",
+        "dens_ocp.tools.score",
         "scores of predictions and relaxations, as the boards",
     ),
     "export": ("dens_ocp.tools.export.command", "a DeNS checkpoint becomes one of stock fairchem"),
@@ -52,7 +49,7 @@ COMMANDS = {
         "make a small OC20-like data set, train on it, evaluate, draw",
     ),
     "report": (
-        "dens_ocp.results.report.command",
+        "dens_ocp.tools.report",
         "one HTML page about a training run and its evaluation: is it good?",
     ),
     "doctor": (
@@ -76,9 +73,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module_name, summary = COMMANDS[cmd_name]
-        module = importlib.import_module(module_name)
-        return getattr(module, "command", None) or _of_argparse(cmd_name, summary, module)
+        module_name, _ = COMMANDS[cmd_name]
+        return importlib.import_module(module_name).command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -174,34 +170,6 @@ def _nobody_reads_stdout() -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _of_argparse(name: str, summary: str, module: Any) -> click.Command:
-    """A module that has ``main(argv)``, or ``add_arguments(parser)`` and ``run(args)``."""
-
-    def call(words: tuple[str, ...]) -> int:
-        if hasattr(module, "main"):
-            return module.main(list(words))
-        parser = argparse.ArgumentParser(
-            prog=f"dens-ocp {name}",
-            description=summary,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-        module.add_arguments(parser)
-        args, overrides = parser.parse_known_args(words)
-        if overrides and "overrides" not in args:
-            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
-        given.check(overrides)
-        args.overrides = overrides
-        return module.run(args)
-
-    return click.Command(
-        name,
-        callback=call,
-        params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
-        add_help_option=False,
-        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    )
 
 
 if __name__ == "__main__":

@@ -5,21 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import torch
-from tqdm import tqdm
 
-from dens_ocp.checkpoints import checkpoint_files
 from dens_ocp.errors import DensError
-from dens_ocp.launch import processor, ranks
-from dens_ocp.results.pipeline.conclude import conclude
-from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs, unfinished
 from dens_ocp.results.pipeline.folder import EvaluationFolder, sha256
-from dens_ocp.results.pipeline.jobs import Job, jobs_of
-from dens_ocp.results.pipeline.options import load_settings
 from dens_ocp.settings.command_line import Command, changed, fairchem_options
+
+if TYPE_CHECKING:
+    from dens_ocp.results.pipeline.jobs import Job
 
 _HANDED_ON = (
     "cpu", "num_gpus", "num_nodes", "amp", "seed",
@@ -91,6 +86,16 @@ def command(
 
     CHECKPOINT is best_checkpoint.pt or checkpoint.pt.
     """
+    import torch
+    from tqdm import tqdm
+
+    from dens_ocp.checkpoints import checkpoint_files
+    from dens_ocp.launch import processor, ranks
+    from dens_ocp.results.pipeline.conclude import conclude
+    from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs, unfinished
+    from dens_ocp.results.pipeline.jobs import jobs_of
+    from dens_ocp.results.pipeline.options import load_settings
+
     content = checkpoint_files.read(checkpoint, torch.device("cpu"))
     settings = load_settings(config_yml, content, overrides)
     out = out or Path("evaluations") / checkpoint.resolve().parent.name

@@ -8,11 +8,6 @@ import click
 
 from dens_ocp.errors import DensError
 from dens_ocp.results.leaderboard.boards import board
-from dens_ocp.results.leaderboard.reference import read_references
-from dens_ocp.results.leaderboard.submission_checker import board_of, check_submission
-from dens_ocp.results.leaderboard.submission_report import format_report
-from dens_ocp.results.leaderboard.submission_sources import Choices
-from dens_ocp.results.leaderboard.submission_writer import make_submission
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.scores.result_paths import (
     TASKS,
@@ -110,6 +105,11 @@ def make(
           --ood-ads relax/ood_ads --ood-cat relax/ood_cat --ood-both relax/ood_both \\
           --lmdb id=data/is2re/test_id
     """
+    from dens_ocp.results.leaderboard.reference import read_references
+    from dens_ocp.results.leaderboard.submission_report import format_report
+    from dens_ocp.results.leaderboard.submission_sources import Choices
+    from dens_ocp.results.leaderboard.submission_writer import make_submission
+
     folder = None if evaluation is None else EvaluationFolder(evaluation)
     target = chosen_board(board_name, folder)
     if out is None and folder is None:
@@ -143,6 +143,10 @@ def check(
       dens-ocp submission check s2ef.npz
       dens-ocp submission check s2ef.npz --lmdb id=data/s2ef/test_id --lmdb ood_ads=...
     """
+    from dens_ocp.results.leaderboard.reference import read_references
+    from dens_ocp.results.leaderboard.submission_checker import board_of, check_submission
+    from dens_ocp.results.leaderboard.submission_report import format_report
+
     target = board(board_name) if board_name else board_of(file)
     references = read_references(lmdb_paths(lmdb, target))
     report = check_submission(file, task, target, references, atoms)
