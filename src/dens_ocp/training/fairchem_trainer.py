@@ -65,7 +65,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     checkpoints: Checkpoints
     guard: GuardedStep
     sums: Sums
-    log: TrainingLog
+    log: TrainingLog | None = None
     in_training = False
     stop: AgreedStop | None = None
     questions_left = 0
@@ -294,10 +294,10 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         metrics = evaluation.validate(self, split, disable_tqdm)
         if split == "val":
             self.checkpoints.validated()
-        if self.in_training:
-            self.log.validated(metrics)
-        else:
+        if not self.in_training:
             evaluation.say_metrics(self, split, metrics)
+        elif self.log is not None:
+            self.log.validated(metrics)
         return metrics
 
     def predict(

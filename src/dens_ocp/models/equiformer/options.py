@@ -9,6 +9,7 @@ from e3nn import o3
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from dens_ocp.dens.options import Section, is_missing, read
+from dens_ocp.settings.sections.values import Decimal, Flag, Whole, flag, number
 
 
 def _even(value: str) -> str:
@@ -35,8 +36,14 @@ def _one_of(*choices: str | None) -> BeforeValidator:
 
 
 EvenIrreps = Annotated[str, AfterValidator(_even)]
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[Whole, Field(ge=1)]
+Rate = Annotated[Decimal, Field(ge=0, lt=1)]
+On = Annotated[Literal[True], BeforeValidator(flag)]
+Off = Annotated[Literal[False], BeforeValidator(flag)]
+
+
+def _number_of_words(value: Any) -> Any:
+    return number(value) if isinstance(value, str) else value
 
 
 class EquiformerOptions(Section):
@@ -82,32 +89,33 @@ class EquiformerOptions(Section):
     num_layers: Count = 6
     num_heads: Count = 4
     number_of_basis: Count = 32
-    fc_neurons: list[int] = [64, 64]
-    max_radius: float = Field(5.0, gt=0, examples=["5.0 (Angstrom)"])
-    use_pbc: bool = False
-    max_neighbors: int = 1000
-    use_attention: bool = True
+    fc_neurons: list[Count] = [64, 64]
+    max_radius: Decimal = Field(5.0, gt=0, examples=["5.0 (Angstrom)"])
+    use_pbc: Flag = False
+    max_neighbors: Whole = 1000
+    use_attention: Flag = True
     norm_layer: Annotated[str | None, _one_of("layer", None)] = "layer"
     weight_init: Annotated[str, _one_of("normal", "uniform")] = "normal"
     alpha_drop: Rate = 0.0
     proj_drop: Rate = 0.0
     out_drop: Rate = 0.0
     drop_path_rate: Rate = 0.0
-    use_noise_head: bool = True
-    use_force_encoding: bool = True
-    force_encoding_scale: Any = 1.0  # see force_encoding.checked_scale
-    use_denoising_energy: bool = True
+    use_noise_head: Flag = True
+    use_force_encoding: Flag = True
+    # see force_encoding.checked_scale
+    force_encoding_scale: Annotated[Any, BeforeValidator(_number_of_words)] = 1.0
+    use_denoising_energy: Flag = True
 
     # options of the authors' files and of fairchem that have one value here
     irreps_in: str | None = None
     irreps_equivariant_inputs: str | None = None
     irreps_node_attr: Literal["1x0e"] = "1x0e"
     basis_type: Literal["exp"] = "exp"
-    rescale_degree: Literal[False] = False
-    nonlinear_message: Literal[True] = True
-    regress_forces: Literal[True] = True
-    direct_forces: Literal[False] = False
-    otf_graph: Literal[True] = True
+    rescale_degree: Off = False
+    nonlinear_message: On = True
+    regress_forces: On = True
+    direct_forces: Off = False
+    otf_graph: On = True
     mean: None = None
     std: None = None
     scale: None = None
