@@ -29,6 +29,16 @@ def seeded_forward(self, batch):
 OCPTrainer._forward = seeded_forward
 """
 
+SEEDED_OURS = """
+import torch
+from dens_ocp.training.fairchem_trainer import HostTrainer
+own_outputs = HostTrainer._outputs
+def seeded_outputs(self, batch):
+    torch.manual_seed(0)
+    return own_outputs(self, batch)
+HostTrainer._outputs = seeded_outputs
+"""
+
 FAIRCHEM = """
 import fairchem.core._cli
 fairchem.core._cli.main()
@@ -72,7 +82,7 @@ def fairchem(mode: str, config: Path, checkpoint: Path, *overrides: str, cwd: Pa
 def ours(mode: str, config: Path, checkpoint: Path, *overrides: str, cwd: Path) -> str:
     """Our command line, seeded alike."""
     return python(
-        SEEDED + OURS, *_arguments(mode, config, checkpoint, *overrides, cwd=cwd), cwd=cwd
+        SEEDED_OURS + OURS, *_arguments(mode, config, checkpoint, *overrides, cwd=cwd), cwd=cwd
     )
 
 
