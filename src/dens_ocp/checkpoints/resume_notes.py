@@ -76,11 +76,3 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], pat
         "that is not it, the version that wrote it decayed other parameters: start from the "
         "best_checkpoint.pt beside it, which holds weights alone"
     )
-
-
-def plain(metrics: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Running metrics as numbers of Python, which every reader of a checkpoint admits."""
-    return {
-        name: {key: None if value is None else float(value) for key, value in each.items()}
-        for name, each in metrics.items()
-    }

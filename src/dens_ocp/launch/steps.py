@@ -1,4 +1,4 @@
-"""Between the steps of fairchem's loop: where a run may stop, and all ranks at the same place."""
+"""Between steps and batches: where a run may stop, and all ranks at the same place."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class StopTraining(Exception):
 class Stepwise:
     """A loader that calls a function before each batch.
 
-    In fairchem's loop the step before is complete then, the scheduler's part included. It is called
-    as often on every rank, also where another has more batches (``most`` of the batch sampler).
+    It is called as often on every rank, also where another has more batches (``most`` of the batch
+    sampler).
     """
 
     def __init__(self, loader: Any, before_batch: Callable[[], None]) -> None:

@@ -235,7 +235,7 @@ class Checkpoints:
             trainer.best_val_metric = before
 
     def start_with_best(self) -> None:
-        """Before fairchem's loop, which would begin with -1 for metrics without "mae"."""
+        """Before the first step; fairchem begins with -1 for metrics without "mae"."""
         trainer = self.trainer
         name = trainer.evaluation_metrics["primary_metric"]
         recorded = trainer.best_val_metric if trainer.primary_metric == name else None
