@@ -1,3 +1,3 @@
-"""The data set and the model of the tests of training."""
+"""The data set, the model and the processes of the tests of training."""
 
-from tests.training.conftest import config, data  # noqa: F401 (fixtures)
+from tests.training.conftest import config, data, lives  # noqa: F401 (fixtures)

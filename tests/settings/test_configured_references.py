@@ -12,8 +12,8 @@ from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.jobs import jobs_of
 from dens_ocp.results.pipeline.options import load_settings
-from dens_ocp.settings import configured_references
-from dens_ocp.tools import cli
+from dens_ocp.settings import config_file, configured_references
+from dens_ocp.settings import overrides as given
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import make_trainer, small_config
 
@@ -145,7 +145,7 @@ def test_a_section_is_switched_off_with_its_data_only(settings, tmp_path, value)
     path.write_text(yaml.safe_dump(settings))
     overrides = configured_references.keeping_settings([f"--dataset.train={value}", "--a.b=None"])
     assert overrides == ["--dataset.train.src=None", "--a.b=None"]
-    config = cli._config(path, overrides)
+    config = given.applied(config_file.read(path), overrides)
     assert config["dataset"]["train"] == {**settings["dataset"]["train"], "src": None}
 
 

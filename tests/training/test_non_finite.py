@@ -208,7 +208,7 @@ def test_a_guard_that_looks_later_skips_alike(spiked, tmp_path, scaled):
     for one, other in zip(found[0][2], found[1][2], strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
     for one, other in zip(found[0][1], found[1][1], strict=True):
-        assert one == pytest.approx(other, rel=1e-5)
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-6)  # a cosine may be near 0
     assert all(value is not None for line in found[1][1] for value in line.values())
 
 
@@ -219,12 +219,13 @@ def test_a_run_that_was_not_fused_goes_on_fused(data, tmp_path):
     (path,) = tmp_path.glob("checkpoints/*/checkpoint.pt")
     trainer = looking_later(trainer_of(data, tmp_path / "on", max_epochs=2, **FUSED))
     trainer.load_checkpoint(str(path))
+    trainer.config["cmd"]["print_every"] = 100
     assert trainer.optimizer.param_groups[0]["fused"] and trainer.step == 4
     poison_gradient(trainer, math.nan, {6})
     watched = Watched(trainer)
     with pytest.raises(DensError, match="step 6: the gradient is not finite"):
         trainer.train(disable_eval_tqdm=True)
-    assert watched.weights[5] and not watched.weights[6] and not watched.weights[7]
+    assert watched.weights == {5: True, 6: False, 7: False}  # and 8, which finds it
 
 
 def test_broken_weights_are_said_and_end_a_run_that_skips(data, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from dens_ocp.dens.step_plan import StepPlan, read
 from dens_ocp.errors import DensError
 from dens_ocp.models.parameter_names import translated
+from dens_ocp.settings import run
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import DENS, make_trainer, small_config, write_data
@@ -350,12 +351,22 @@ def test_scale_of_encoded_forces(data, tmp_path, model):
     assert not torch.allclose(outputs[0], outputs[2], rtol=1e-2, atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [0, -1, "23.06", None, float("nan"), float("inf"), True])
-@pytest.mark.parametrize("name", ["equiformer_v2_dens", "equiformer_dens"])
+SCALED = {"equiformer_v2_dens": SMALL_EQUIFORMER, "equiformer_dens": {"name": "equiformer_dens"}}
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf"), True])
+@pytest.mark.parametrize("name", SCALED)
 def test_scales_that_are_none(name, scale):
-    model = SMALL_EQUIFORMER if name == "equiformer_v2_dens" else {"name": name}
     with pytest.raises(DensError, match=r"model\.force_encoding_scale: .* above 0"):
-        build_model({**model, "force_encoding_scale": scale})
+        build_model({**SCALED[name], "force_encoding_scale": scale})
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_words_for_scales(name):
+    options = run.model({**SCALED[name], "force_encoding_scale": "23.06"})
+    assert build_model(options).force_encoding_scale == 23.06
+    with pytest.raises(DensError, match=r"model\.force_encoding_scale: 'much'"):
+        build_model(run.model({**SCALED[name], "force_encoding_scale": "much"}))
 
 
 def test_a_checkpoint_remembers_the_scale(data, tmp_path, caplog):
