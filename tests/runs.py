@@ -6,12 +6,15 @@ import copy
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
 
 from dens_ocp.checkpoints import metrics_file
+from tests import lives
 from tests.conftest import SMALL_EQUIFORMER
+from tests.lives import Lives
 from tests.lmdbs import write_is2re, write_s2ef
 
 DENS = {"p": 0.5, "r": 0.5, "sigma": 0.1, "coefficient": 10}
@@ -137,23 +140,43 @@ def environment(**variables: str) -> dict[str, str]:
     }
 
 
-def dens_ocp(*arguments: str | Path, cwd: Path, check: bool = True, **variables: str):
-    """Run ``dens-ocp`` with arguments, in ``cwd``; returns the finished process."""
-    command = [sys.executable, "-m", "dens_ocp.tools.cli", *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=cwd, env=environment(**variables), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+def lives_of_this_process() -> Lives:
+    """What forks the runs of a test."""
+    return lives.shared(tuple(environment().items()))
+
+
+def dens_ocp(
+    *arguments: str | Path, cwd: Path, check: bool = True, fresh: bool = False, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``dens-ocp`` with arguments, in ``cwd``; returns the finished process.
+
+    Args:
+        fresh: in a new interpreter, as for a user; else forked from one that has imported fairchem.
+            Runs of several ranks, which start interpreters of their own, are always fresh.
+        variables: of the environment, which a new interpreter gets.
+    """
+    words = list(map(str, arguments))
+    if fresh or variables or "--num-gpus" in words:
+        done = subprocess.run(
+            [sys.executable, "-m", "dens_ocp.tools.cli", *words],
+            cwd=cwd, env=environment(**variables), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder) / name for name in ("out", "err")]
+            code = lives_of_this_process().start(words, cwd, *files).end(seconds=600)
+            done = subprocess.CompletedProcess(words, code, *(each.read_text() for each in files))
     if check and done.returncode != 0:
-        raise AssertionError(f"{command} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        raise AssertionError(f"{words} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
     return done
 
 
 def run(
-    mode: str, config: Path, *arguments: str | Path, cwd: Path, check: bool = True, **variables
-):
+    mode: str, config: Path, *arguments: str | Path, cwd: Path, check: bool = True, **options
+) -> subprocess.CompletedProcess[str]:
     """Run ``dens-ocp main --mode MODE`` on the CPU, printing every step."""
     return dens_ocp(
         "main", "--mode", mode, "--config-yml", config, "--cpu", "--print-every", "1",
-        "--run-dir", cwd, *arguments, cwd=cwd, check=check, **variables,
+        "--run-dir", cwd, *arguments, cwd=cwd, check=check, **options,
     )  # fmt: skip

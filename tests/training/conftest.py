@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SMALL_EQUIFORMER
-from tests.runs import environment, small_config, write_config, write_data
-from tests.training.lives import Lives
+from tests.runs import lives_of_this_process, small_config, write_config, write_data
 
 RANDOM_EQUIFORMER = {**SMALL_EQUIFORMER, "alpha_drop": 0.2, "drop_path_rate": 0.2, "num_layers": 1}
 
@@ -31,6 +30,4 @@ def config(data, tmp_path):
 
 @pytest.fixture(scope="session")
 def lives():
-    server = Lives(environment())
-    yield server
-    server.close()
+    return lives_of_this_process()

@@ -1,0 +1,153 @@
+"""Many processes of the command line, without an import of fairchem (six seconds) for each.
+
+One process imports; each life is forked from it, runs the real command line, and can be signalled
+and killed like any other process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Life:
+    server: Lives
+    pid: int
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def kill_all(self, number: int) -> None:
+        """Signal the process and its data workers, as SLURM and a terminal do it."""
+        os.killpg(self.pid, number)
+
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        """Wait until the log has ``text``."""
+        end = time.monotonic() + seconds
+        while text not in self.log:
+            assert time.monotonic() < end, self.log[-3000:]
+            time.sleep(0.01)
+
+    def end(self, seconds: float = 600) -> int:
+        """Wait for the end; the exit code, or minus the signal that killed it.
+
+        Raises:
+            TimeoutError: it has not ended by then, and was killed with its workers.
+        """
+        status = self.server.ask(wait=self.pid, seconds=seconds)
+        if status < 0:
+            raise TimeoutError(f"killed after {seconds} s: {self.log[-3000:]}")
+        return os.waitstatus_to_exitcode(status)
+
+
+class Lives:
+    """Starts lives; see :meth:`start` and :meth:`train`."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def ask(self, **request) -> int:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(
+        self, argv: Sequence[str | Path], cwd: Path, out: Path, err: Path | None = None, **limits
+    ) -> Life:
+        """``dens-ocp`` in ``cwd``.
+
+        Args:
+            out, err: files for its output; ``out`` takes both if there is no other.
+            limits: ``file_size``: bytes, larger files fail as on a full disk.
+        """
+        files = [str(each) for each in (out, err or out)]
+        pid = self.ask(argv=[str(each) for each in argv], cwd=str(cwd), files=files, **limits)
+        return Life(self, pid, out)
+
+    def train(self, config: Path, name: str, cwd: Path, *arguments: str | Path, **limits) -> Life:
+        """``fairchem main --mode train`` in ``cwd``, with ``--timestamp-id name``."""
+        log = cwd / f"log.{len(list(cwd.glob('log.*')))}"
+        log.touch()
+        argv = [
+            "main", "--mode", "train", "--config-yml", config, "--cpu", "--print-every", "3",
+            "--run-dir", cwd, "--timestamp-id", name, *arguments,
+        ]  # fmt: skip
+        return self.start(argv, cwd, log, **limits)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@functools.cache
+def shared(environment: tuple[tuple[str, str], ...]) -> Lives:
+    """The one of this process; it ends with it."""
+    server = Lives(dict(environment))
+    atexit.register(server.close)
+    return server
+
+
+def _status(pid: int, end: float) -> int:
+    """Of a process that has ended, or -1 for one that was killed at the time ``end``."""
+    while time.monotonic() < end:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.01)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return -1
+
+
+def _serve() -> None:
+    import fairchem.core.common.utils as fairchem_utils
+
+    from dens_ocp.tools.cli import main
+
+    fairchem_utils.setup_imports()
+    import fairchem.core._cli  # noqa: F401
+
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            answer = _status(request["wait"], time.monotonic() + request["seconds"])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                answers.close()
+                os.setsid()
+                for number, file in enumerate(request["files"], 1):
+                    os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                os.chdir(request["cwd"])
+                if "file_size" in request:
+                    import resource
+
+                    size = request["file_size"]
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+                sys.argv[1:] = request["argv"]
+                sys.exit(main(request["argv"]))
+        print(answer, file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
