@@ -11,13 +11,13 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "dens_ocp"
 # each may import what stands below it
 ROOMS = (
     "tools", "results", "training", "relaxation", "auto", "models", "settings", "data", "launch",
-    "checkpoints", "dens",
+    "checkpoints", "dens", "gaps",
 )  # fmt: skip
 LEAVES = {"errors", "whole_files", "patched"}
 # the front door, and what opens it: names that fairchem's registry, configs and checkpoints know
 DOOR = {
     "__init__": {"registration"},
-    "registration": {"data", "launch", "models", "training"},
+    "registration": {"data", "gaps", "launch", "models", "training"},
     "trainer": {"training"},
 }
 

@@ -1,7 +1,8 @@
 """The one place that puts names into fairchem's registry, when fairchem asks for the first one.
 
 fairchem and the models take seconds to import, so ``import dens_ocp`` imports neither: it watches
-the import of two of fairchem's modules, whichever comes first.
+the import of some of fairchem's modules. Gaps between fairchem and current releases of what it
+needs (:mod:`dens_ocp.gaps`) are filled on the way.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
+
+from dens_ocp import gaps
 
 TRAINER_NAMES = ("dens", "denoising_forces")
 """``denoising_forces`` is the authors' name."""
@@ -30,11 +33,13 @@ _TABLES = (
 
 
 def prepare() -> None:
-    """Let fairchem's registry know our names as soon as it is asked for one, and let its command
-    line start its processes with functions of ours. Done by ``import dens_ocp``."""
+    """Let fairchem be imported with what is installed, its registry know our names as soon as it is
+    asked for one, and its command line start its processes with functions of ours. Done by
+    ``import dens_ocp``."""
     if not any(isinstance(finder, _Watch) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Watch())
-    for name in (_REGISTRY, _COMMAND_LINE):
+        sys.meta_path.append(gaps.StandIns())
+    for name in (_REGISTRY, _COMMAND_LINE, *gaps.PATCHES):
         if name in sys.modules:
             _imported(sys.modules[name])
 
@@ -67,7 +72,7 @@ class _Watch(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in (_REGISTRY, _COMMAND_LINE, *_TABLES):
+        if fullname not in (_REGISTRY, _COMMAND_LINE, *_TABLES, *gaps.PATCHES):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -77,6 +82,7 @@ class _Watch(importlib.abc.MetaPathFinder):
 
 
 def _execute(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    gaps.before(module.__name__)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
         execute(module)
@@ -84,6 +90,7 @@ def _execute(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
 
 
 def _imported(module: ModuleType) -> None:
+    gaps.after(module)
     if module.__name__ == _REGISTRY:
         _register_when_asked(module.Registry)
     elif module.__name__ == _COMMAND_LINE:

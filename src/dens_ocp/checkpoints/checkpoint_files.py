@@ -15,13 +15,14 @@ import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from dens_ocp.errors import DensError
+from dens_ocp.gaps.pickled_names import renamed
 
 TRUSTED = "DENS_OCP_TRUSTED_CHECKPOINTS"
 """Environment variable: paths, separated by ``:``, of checkpoints that may run code. It is no
@@ -30,9 +31,7 @@ option of the config, because configs come with checkpoints from the same unknow
 _PLAIN = [
     set,
     complex,
-    PosixPath,
-    np.core.multiarray.scalar,
-    np.core.multiarray._reconstruct,
+    *renamed(),
     np.ndarray,
     np.dtype,
     codecs.encode,  # NumPy values are pickled as text to encode

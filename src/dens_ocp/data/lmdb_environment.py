@@ -15,6 +15,8 @@ from typing import Any
 import lmdb
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 
+from dens_ocp.gaps.lmdb_environments import SharedEnvironment
+
 
 class LmdbEnvironment:
     """The part of ``lmdb.Environment`` that fairchem's data sets use; can be pickled and forked.
@@ -69,10 +71,11 @@ def reopen_in_each_process(dataset: Any) -> None:
     """
     while hasattr(dataset, "dataset"):
         dataset = dataset.dataset
-    if isinstance(getattr(dataset, "env", None), lmdb.Environment):
+    opened = (lmdb.Environment, SharedEnvironment)
+    if isinstance(getattr(dataset, "env", None), opened):
         dataset.env = _replaced(dataset.env)
     envs = getattr(dataset, "envs", None)
-    if envs and all(isinstance(env, lmdb.Environment) for env in envs):
+    if envs and all(isinstance(env, opened) for env in envs):
         dataset.envs = [_replaced(env) for env in envs]
 
 

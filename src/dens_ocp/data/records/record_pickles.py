@@ -20,6 +20,8 @@ from torch_geometric.data import Data
 from torch_geometric.data import data as pyg_data
 from torch_geometric.data import storage as pyg_storage
 
+from dens_ocp.gaps.pickled_names import numpy_functions
+
 
 class RefusedGlobal(pickle.UnpicklingError):
     """A pickle wants something that no record needs; ``wanted`` is its dotted name."""
@@ -85,10 +87,7 @@ def _admitted() -> dict[tuple[str, str], Any]:
         table["__builtin__", name] = getattr(builtins, name)  # protocol 2
     table["__builtin__", "xrange"] = range
     table |= {("torch", str(each)[6:]): each for each in vars(torch).values() if _is_dtype(each)}
-    for core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
-        table[f"{core}.multiarray", "_reconstruct"] = np.core.multiarray._reconstruct
-        table[f"{core}.multiarray", "scalar"] = np.core.multiarray.scalar
-        table[f"{core}.numeric", "_frombuffer"] = np.core.numeric._frombuffer
+    table |= {(module, name): function for module, name, function in numpy_functions()}
     table["numpy", "ndarray"] = np.ndarray
     table["numpy", "dtype"] = np.dtype
     return table
