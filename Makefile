@@ -1,13 +1,12 @@
 # Every target sets up what it needs, once: the second call starts at once.
 #
-#   make demo                         set up, then train, validate, predict, relax on embedded data
-#   make test                         set up, then run the tests
-#   make lint                         set up, then ruff and mypy
-#   make benchmark                    set up, then measure steps and predictions (takes long on a CPU)
-#   make setup PYG_WHEELS=<url|dir>   torch-scatter/-sparse from prebuilt wheels (needed for a GPU)
+#   make demo                   set up, then train, validate, predict, relax on embedded data
+#   make test                   set up, then run the tests
+#   make lint                   set up, then ruff and mypy
+#   make benchmark              set up, then measure steps and predictions (takes long on a CPU)
+#   make setup TORCH=2.13.0     another torch, with current releases of everything else
 #
-# Variables: PYTHON  PYG_WHEELS  TORCH_SPEC  EXTRAS  DEMO_ARGS  TEST_ARGS  TEST_WORKERS
-#            BENCHMARK_ARGS
+# Variables: PYTHON  TORCH  VENV  EXTRAS  DEMO_ARGS  TEST_ARGS  TEST_WORKERS  BENCHMARK_ARGS
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -18,10 +17,9 @@ DONE := $(VENV)/.setup-done
 
 # The interpreter for the environment. Empty: the first usable one (see $(DONE)/venv).
 PYTHON ?=
-# Torch comes first: the PyG extensions compile against it and the project must not replace it.
-TORCH_SPEC ?= torch~=2.4.0
-# Where prebuilt wheels of torch-scatter and torch-sparse lie (pip's -f). Empty: build from source.
-PYG_WHEELS ?=
+# Empty: what pip takes, which is torch 2.4 and NumPy 1.26, because fairchem-core 1.10.0 asks for
+# them. Else the version of torch (2.13.0 or '>=2.10,<2.11'); NumPy and the rest are the newest then.
+TORCH ?=
 EXTRAS ?= dev
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -29,19 +27,12 @@ BENCHMARK_ARGS ?=
 TEST_WORKERS ?= 2
 
 # An active conda or virtual environment, or a user's PYTHONPATH, has no say here.
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-CONSTRAINTS := $(DONE)/constraints.txt
-PIP = $(BIN)/python -m pip install --constraint $(CONSTRAINTS)
-STEP = @printf '[%s/4] %s\n'
-# What runs in the background has a process group of its own ($(GROUP)): an interrupted recipe
-# takes the compilers that it started with it.
-GROUP = $(BIN)/python -c 'import os, sys; os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])'
-TIMED = set -e; started=$$SECONDS; jobs=; \
-	trap 'for job in $$jobs; do kill -- -$$job 2>/dev/null || :; done; echo "      $$((SECONDS - started)) s"' EXIT;
-# A line every 30 s while a quiet command runs.
-HEARTBEAT = $(GROUP) bash -c 'while sleep 30; do echo "      ... $$SECONDS s"; done' & jobs=$$!;
+PIP = $(BIN)/python -m pip install
+STEP = @printf '[%s/2] %s\n'
+TIMED = set -e; started=$$SECONDS; trap 'echo "      $$((SECONDS - started)) s"' EXIT;
 
 # An environment does not survive a move or a copy: its scripts name the interpreter by its path.
 SET_UP_IN := $(shell cat $(DONE)/project 2>/dev/null)
@@ -88,31 +79,21 @@ distclean: clean
 
 # ---- set-up: a stamp is written only after its step has been seen to work --------------------
 
-# The first Python of 3.10-3.12 that starts (shims may not), can make an environment and, when
-# extensions are to be compiled, brings the headers.
+# The first Python of 3.10-3.12 (3.13 with TORCH) that starts (shims may not) and can make an
+# environment.
 FIND_PYTHON = \
-	probe='import sys, os, venv, ensurepip, sysconfig as s; \
-	header = os.path.exists(os.path.join(s.get_path("include"), "Python.h")); \
-	sys.exit(not ((3, 10) <= sys.version_info[:2] < (3, 13) and (header or len(sys.argv) > 1)))'; \
-	for python in $(if $(PYTHON),"$(PYTHON)",$$(type -ap python3.11 python3.12 python3.10 python3)); do \
-		if "$$python" -c "$$probe" $(if $(PYG_WHEELS),wheels) >/dev/null 2>&1; then found="$$python"; break; fi; \
+	probe='import sys, venv, ensurepip; \
+	sys.exit(not (3, 10) <= sys.version_info[:2] < (3, $(if $(TORCH),14,13)))'; \
+	for python in $(if $(PYTHON),"$(PYTHON)",$$(type -ap python3.11 python3.12 python3.10 $(if $(TORCH),python3.13) python3)); do \
+		if "$$python" -c "$$probe" >/dev/null 2>&1; then found="$$python"; break; fi; \
 	done
-
-# The extensions are compiled after gigabytes of torch: what that needs is looked for before.
-NEEDS_COMPILER = \
-	set -- $${CXX:-c++}; \
-	if ! command -v "$$1" >/dev/null; then \
-		echo "no C++ compiler: $$1 is not there; torch-scatter and torch-sparse are compiled with it" >&2; \
-		echo "(Debian: apt-get install g++). With wheels of both none is needed: make setup PYG_WHEELS=<url|dir>" >&2; \
-		exit 1; \
-	fi;
 
 $(DONE)/venv:
 	$(STEP) 1 'making the environment $(VENV)'
-	@$(TIMED) $(if $(PYG_WHEELS),,$(NEEDS_COMPILER)) found=; $(FIND_PYTHON); \
+	@$(TIMED) found=; $(FIND_PYTHON); \
 	if [ -z "$$found" ]; then \
-		echo "no usable Python$(if $(PYTHON), at PYTHON=$(PYTHON)): 3.10, 3.11 or 3.12 with the venv module and" >&2; \
-		echo "Python.h is needed (Debian: python3-venv python3-dev). Name one: make setup PYTHON=/path/to/python3.11" >&2; \
+		echo "no usable Python$(if $(PYTHON), at PYTHON=$(PYTHON)): 3.10, 3.11 or 3.12 with the venv module is needed" >&2; \
+		echo "(Debian: python3-venv; 3.13 with TORCH=2.13.0). Name one: make setup PYTHON=/path/to/python3.11" >&2; \
 		exit 1; \
 	fi; \
 	if [ ! -x $(BIN)/python ]; then rm -rf $(VENV); fi; \
@@ -120,42 +101,20 @@ $(DONE)/venv:
 	"$$found" -m venv $(VENV); \
 	mkdir -p $(DONE); touch $@
 
-# The project's own requirements, one a line, so that no step pulls in what a later one must undo.
-$(CONSTRAINTS): pyproject.toml | $(DONE)/venv
-	@sed -n '/^dependencies = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml > $@.part
-	@mv $@.part $@
-
-$(DONE)/torch: $(DONE)/venv | $(CONSTRAINTS)
-	$(STEP) 2 'installing $(TORCH_SPEC) (up to 3 GB to download on Linux)'
-	@$(TIMED) $(PIP) '$(TORCH_SPEC)' numpy setuptools wheel; \
-	$(BIN)/python -c 'import torch; print("      torch", torch.__version__, "CUDA", torch.version.cuda)'; \
-	touch $@
-
-# --no-deps: their one requirement, SciPy, comes with the project. Two processes: each of the
-# packages compiles its files one after the other. -g0: debug information, which setup.py strips
-# anyway, is a third of the compiler's work.
-$(DONE)/pyg: $(DONE)/torch | $(CONSTRAINTS)
-	$(STEP) 3 '$(if $(PYG_WHEELS),installing torch-scatter and torch-sparse from $(PYG_WHEELS),building torch-scatter and torch-sparse from source: 11 minutes of processor time, on 2 cores)'
-	@$(TIMED) $(HEARTBEAT) \
-	if [ -z '$(PYG_WHEELS)' ] && ! $(BIN)/python -c 'import torch_scatter, torch_sparse' 2>/dev/null; then \
-		$(NEEDS_COMPILER) \
-		rm -rf $(DONE)/wheels; mkdir -p $(DONE)/wheels; builds=; \
-		for name in torch-scatter torch-sparse; do \
-			CFLAGS="$$CFLAGS -g0" CXXFLAGS="$$CXXFLAGS -g0" $(GROUP) $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --constraint $(CONSTRAINTS) \
-				--wheel-dir $(DONE)/wheels $$name & jobs="$$jobs $$!"; builds="$$builds $$!"; \
-		done; \
-		for build in $$builds; do wait $$build; done; \
-		$(PIP) --no-deps $(DONE)/wheels/*.whl; rm -rf $(DONE)/wheels; \
-	elif [ -n '$(PYG_WHEELS)' ]; then \
-		$(PIP) --no-deps --only-binary :all: -f '$(PYG_WHEELS)' torch-scatter torch-sparse; \
-	fi; \
-	$(BIN)/python -c 'import torch_scatter; print("      torch-scatter", torch_scatter.__version__)'; \
-	touch $@
-
-$(DONE)/project: $(DONE)/pyg $(CONSTRAINTS)
-	$(STEP) 4 'installing the project and what it needs'
-	@$(TIMED) $(PIP) $(if $(PYG_WHEELS),-f '$(PYG_WHEELS)') -e '.$(if $(EXTRAS),[$(EXTRAS)])'; \
-	$(BIN)/python -W ignore -c 'import torch_sparse, fairchem.core, dens_ocp; print("      dens-ocp", dens_ocp.__version__)'; \
-	echo '$(CURDIR)' > $@
+# fairchem-core's own metadata asks for torch 2.4, NumPy 1 and Python below 3.13. With TORCH it comes
+# without its requirements, which are in requirements/current.txt with ours.
+$(DONE)/project: pyproject.toml requirements/current.txt | $(DONE)/venv
+	$(STEP) 2 'installing torch, fairchem-core and the project (up to 3 GB to download on Linux)'
+ifeq ($(TORCH),)
+	@$(TIMED) $(PIP) -e '.$(if $(EXTRAS),[$(EXTRAS)])'
+else
+	@$(TIMED) $(PIP) 'torch$(if $(filter <% >% =% ~%,$(TORCH)),,==)$(TORCH)'; \
+	$(BIN)/python -c 'import torch; print("torch==" + torch.__version__)' > $(DONE)/torch.txt; \
+	$(PIP) -r requirements/current.txt $(if $(EXTRAS),-r requirements/dev.txt) -c $(DONE)/torch.txt; \
+	$(PIP) --no-deps --ignore-requires-python fairchem-core==1.10.0; \
+	$(PIP) --no-deps -e .
+endif
+	@$(BIN)/python -W ignore -c 'import dens_ocp, torch, fairchem.core; print("      dens-ocp", dens_ocp.__version__, "with torch", torch.__version__, "CUDA", torch.version.cuda)'
+	@echo '$(CURDIR)' > $@
 
 .DELETE_ON_ERROR:
