@@ -20,7 +20,6 @@ from tqdm import tqdm
 from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.folder import EvaluationFolder
-from dens_ocp.results.report.sample import Sample
 from dens_ocp.results.scores.prediction_files import read_predictions
 
 ENERGY_WITHIN, FORCE_WITHIN = 0.02, 0.03
@@ -74,6 +73,7 @@ class Scores:
             thresholds.
         mean_energy_mae: of predicting the split's mean energy, meV.
         zero_force_mae: of predicting no force, meV/Angstrom.
+        not_finite, missing: structures left out, as in :class:`Breakdown`.
     """
 
     structures: int
@@ -83,6 +83,8 @@ class Scores:
     efwt: float | None
     mean_energy_mae: float | None
     zero_force_mae: float | None
+    not_finite: int = 0
+    missing: int = 0
 
 
 def adsorbate_formula(structure: Structure) -> str:
@@ -103,6 +105,44 @@ def surface_elements(structure: Structure) -> str:
     """Elements of the atoms with other tags, in alphabetical order, for example ``Cu-Pt``."""
     numbers = set(structure.atomic_numbers[structure.tags != 2].tolist())
     return "-".join(sorted(chemical_symbols[number] for number in numbers)) or "none"
+
+
+class Sample:
+    """Keeps at most ``limit`` of the rows added, each with the same probability.
+
+    Every row draws a number; those with the smallest are kept.
+
+    Args:
+        limit: rows to keep.
+        columns: numbers in a row.
+        seed: of the choice.
+    """
+
+    def __init__(self, limit: int, columns: int, seed: int = 0) -> None:
+        self.limit, self.seen = limit, 0
+        self._generator = np.random.default_rng(seed)
+        self._pieces = [np.zeros((0, 1 + columns))]
+        self._held = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Add ``rows`` (n, columns)."""
+        self._pieces.append(np.column_stack([self._generator.random(len(rows)), rows]))
+        self.seen += len(rows)
+        self._held += len(rows)
+        if self._held > 2 * self.limit:
+            self._shrink()
+
+    def _shrink(self) -> np.ndarray:
+        held = np.concatenate(self._pieces)
+        if len(held) > self.limit:
+            held = held[np.sort(np.argpartition(held[:, 0], self.limit)[: self.limit])]
+        self._pieces, self._held = [held], len(held)
+        return held
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(n, columns) float32, n <= ``limit``, in the order they were added."""
+        return self._shrink()[:, 1:].astype(np.float32)
 
 
 class Breakdown:
@@ -221,6 +261,8 @@ class Breakdown:
             efwt=100 * self._within / self._both if self._both else None,
             mean_energy_mae=spread,
             zero_force_mae=1000 * self._zero_force / atoms if atoms else None,
+            not_finite=self.not_finite,
+            missing=self.missing,
         )
 
 
