@@ -16,7 +16,7 @@ from tqdm import tqdm
 from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.relaxation.trajectories import energies_of_trajectories
 from dens_ocp.results.pipeline.folder import EvaluationFolder
-from dens_ocp.results.pipeline.side_by_side import cores, side_by_side
+from dens_ocp.results.pipeline.process import cores, side_by_side
 from dens_ocp.results.report.figures.corruption_gallery import corruption_gallery, most_varied
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.scores.prediction_files import positions_of_npz, read_predictions
