@@ -14,7 +14,6 @@ from dens_ocp.results.report.breakdown import score_split
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.report.figures.evaluation_figures import (
     Parity,
-    element_errors,
     force_magnitude,
     group_errors,
     keys,
@@ -120,10 +119,7 @@ def evaluation_content(read: Mapping[str, Any], out: Path) -> dict[str, Any]:
             "title": title,
             "meaning": meaning,
             "names": keys(splits, kind),
-            "path": save(
-                element_errors(splits) if kind == "element" else group_errors(splits, kind),
-                out / f"errors_by_{title}.png",
-            ),
+            "path": save(group_errors(splits, kind), out / f"errors_by_{title}.png"),
         }
         for kind, (title, meaning) in {"element": ("element", ""), **kinds}.items()
     ]
