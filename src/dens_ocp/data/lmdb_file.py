@@ -97,7 +97,7 @@ def _records(env: lmdb.Environment, file: str, entry: str) -> int:
         first = islice(transaction.cursor().iternext(values=False), 4)
         keys = [each.decode(errors="replace") for each in first if each != b"length"]
         of_ase = not starts and transaction.get(b"nextid") is not None
-    if of_ase or "nextid" in keys:
+    if of_ase:
         raise DensError(f"{file} is a database of ASE's, and no LMDB of OCP's; {AS_ASE}")
     if keys and not starts:
         raise DensError(

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -88,22 +88,12 @@ def writing(folder: Path, names: Sequence[str]) -> Iterator[list[TrajectoryWrite
 # ---- of a run that goes on ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A finished trajectory.
-
-    Attributes:
-        initial: the first frame. relaxed: the last one, with energy (eV) and forces
-            (eV/Angstrom; zero on fixed atoms).
-    """
+class Finished(NamedTuple):
+    """The first and the last frame of a finished trajectory; the last one has the energy (eV) and
+    forces (eV/Angstrom; zero on fixed atoms) that the model says of it."""
 
     initial: Atoms
     relaxed: Atoms
-
-    @property
-    def results(self) -> dict[str, Any]:
-        """The model's outputs for the relaxed structure."""
-        return self.relaxed.calc.results
 
 
 def read(path: Path) -> Finished | None:
@@ -112,7 +102,7 @@ def read(path: Path) -> Finished | None:
     try:
         with TrajectoryReader(path) as frames:
             finished = Finished(frames[0], frames[-1])
-        energy, forces = finished.results["energy"], finished.results["forces"]
+        energy, forces = (finished.relaxed.calc.results[name] for name in ("energy", "forces"))
         positions = finished.relaxed.positions
         if np.ndim(energy) != 0 or np.shape(forces) != positions.shape:
             return None

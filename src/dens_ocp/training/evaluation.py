@@ -28,8 +28,7 @@ from dens_ocp.launch.steps import Stepwise, UnequalLoops, most_batches
 from dens_ocp.patched import swapped
 from dens_ocp.relaxation import relaxation_options, trajectories, whole_results
 from dens_ocp.relaxation.dealt_batches import WaitingLoader, patient_group
-from dens_ocp.relaxation.relaxation_metrics import RelaxationEvaluator
-from dens_ocp.relaxation.relaxing import relax_or_read
+from dens_ocp.relaxation.relaxing import RelaxationEvaluator, relax_or_read
 from dens_ocp.relaxation.unusable_results import Unusable
 from dens_ocp.training.losses import of_this_rank, total
 from dens_ocp.training.metric_errors import Sums, metric_name

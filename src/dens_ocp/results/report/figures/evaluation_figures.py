@@ -19,7 +19,6 @@ from dens_ocp.results.report.figures.drawing import (
     MARKERS,
     new_figure,
     plain,
-    points,
 )
 from dens_ocp.results.report.relaxation_files import Relaxations
 
@@ -99,9 +98,14 @@ def _scatter(
     axis: Axes, pairs: np.ndarray, limits: tuple[float, float], colour: str, size: float
 ) -> None:
     axis.plot(limits, limits, color="0.5", linewidth=0.8, zorder=0)
-    inside = np.clip(pairs, *limits)  # far off predictions lie on the rim, and do not set the range
-    points(axis, inside[:, 0], inside[:, 1], colour, size, extent=(*limits, *limits))
-    if len(pairs) > DENSITY_FROM:
+    x, y = np.clip(pairs, *limits).T  # far off predictions lie on the rim, and set no range
+    if len(pairs) <= DENSITY_FROM:
+        axis.scatter(x, y, s=size, color=colour, alpha=0.45, linewidths=0)
+    else:
+        axis.hexbin(
+            x, y, gridsize=70, bins="log", cmap="Blues", mincnt=1, linewidths=0.1,
+            extent=(*limits, *limits),
+        )  # fmt: skip
         axis.plot(limits, limits, color=COLOURS[1], linewidth=0.8)
     axis.set(xlim=limits, ylim=limits, aspect="equal")
     plain(axis)
