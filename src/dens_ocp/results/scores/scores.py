@@ -38,6 +38,7 @@ from dens_ocp.relaxation.trajectories import relaxed_systems
 from dens_ocp.results.scores.prediction_files import (
     Predictions,
     energies_of_npz,
+    on_free_atoms,
     positions_of_npz,
     read_predictions,
 )
@@ -160,8 +161,10 @@ def s2ef_scores(predictions: Predictions, structures: Iterable[Structure]) -> S2
     atoms = 0
     for chunk in _chunks(_labelled(structures, index, "id", "energy", "forces")):
         places = [index[each.id] for each in chunk]
+        for each in chunk:
+            _check_free(each)
         forces = [
-            _free_forces(predictions.forces[place], each)
+            on_free_atoms(predictions.forces[place], each)
             for place, each in zip(places, chunk, strict=True)
         ]
         natoms = torch.tensor([len(each) for each in forces])
@@ -314,20 +317,6 @@ def _labelled(
 
 def _chunks(structures: Iterator[Structure]) -> Iterator[list[Structure]]:
     return iter(lambda: list(islice(structures, CHUNK)), [])
-
-
-def _free_forces(forces: np.ndarray, structure: Structure) -> np.ndarray:
-    """(n, 3) predicted forces on the free atoms."""
-    _check_free(structure)
-    free = structure.free
-    if len(forces) == np.count_nonzero(free):
-        return forces
-    if len(forces) == len(free):
-        return forces[free]
-    raise DensError(
-        f"{structure.id} has {len(free)} atoms, {np.count_nonzero(free)} of them free; forces of "
-        f"{len(forces)} were predicted"
-    )
 
 
 def _check_free(structure: Structure) -> None:
