@@ -26,13 +26,14 @@ from dens_ocp.results.report.verdict import Check
 TRACES = 6
 """So many relaxations of a split are drawn."""
 
-_KINDS = {
+_ELEMENT = {"element": ("element", "")}
+_OF_SLABS = {
     "adsorbate": ("adsorbate", "composition of the atoms with tag 2"),
     "surface": ("surface", "elements of all other atoms"),
     "tag": ("tag", "place of the atom"),
 }
-"""Title and meaning of the kinds of groups beside elements."""
-_WITHOUT_ADSORBATES = {"surface": ("elements", "elements of a structure")}
+_OF_OTHERS = {"surface": ("elements", "elements of a structure")}
+"""Title and meaning of the kinds of groups."""
 
 
 def read(folder: EvaluationFolder, task: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,9 +111,11 @@ def evaluation_content(read: Mapping[str, Any], out: Path) -> dict[str, Any]:
                 sampled.append(f"{split}: {sample.limit:,} of {sample.seen:,} {what}")
     content["parity"] = save(parity(columns, "labelled"), out / "parity.png")
     content["sampled"] = sampled
-    kinds = _KINDS if content["slabs"] else _WITHOUT_ADSORBATES
-    if not content["slabs"] and len(keys(splits, "surface")) < 2:
-        kinds = {}
+    kinds = _ELEMENT
+    if content["slabs"]:
+        kinds = _ELEMENT | _OF_SLABS
+    elif len(keys(splits, "surface")) > 1:
+        kinds = _ELEMENT | _OF_OTHERS
     content["groups"] = [
         {
             "kind": kind,
@@ -121,6 +124,6 @@ def evaluation_content(read: Mapping[str, Any], out: Path) -> dict[str, Any]:
             "names": keys(splits, kind),
             "path": save(group_errors(splits, kind), out / f"errors_by_{title}.png"),
         }
-        for kind, (title, meaning) in {"element": ("element", ""), **kinds}.items()
+        for kind, (title, meaning) in kinds.items()
     ]
     return content
