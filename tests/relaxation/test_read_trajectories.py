@@ -10,9 +10,8 @@ from ase.io import Trajectory
 from dens_ocp.errors import DensError
 from dens_ocp.relaxation import trajectories
 from dens_ocp.relaxation.trajectories import (
-    energies_of_trajectories,
-    positions_of_trajectories,
     read_relaxed,
+    relaxed_systems,
 )
 from tests.conftest import slab
 from tests.results.conftest import frame
@@ -34,8 +33,8 @@ def write(path, energies):
 
 
 def test_last_frames_in_the_order_of_fairchems_files(folder):
-    assert list(energies_of_trajectories(folder).items()) == [("10", -1.0), ("9", -2.0)]
-    assert positions_of_trajectories(folder)["9"] == pytest.approx(slab().pos.numpy(), abs=1e-6)
+    assert list(relaxed_systems(folder).energies.items()) == [("10", -1.0), ("9", -2.0)]
+    assert relaxed_systems(folder).positions["9"] == pytest.approx(slab().pos.numpy(), abs=1e-6)
     relaxed = read_relaxed(folder)
     assert relaxed.max_forces == {"10": 0.01, "9": 0.01}
     assert (relaxed.above(0.005), relaxed.above(0.02)) == (["10", "9"], [])
@@ -50,7 +49,7 @@ def test_a_stopped_relaxation(folder):
     assert list(relaxed.unfinished) == ["8"] and "8" not in relaxed.energies
     assert read_relaxed(folder, last_frame=True).energies["8"] == 0.5
     with pytest.raises(DensError, match=r"1 relaxation\(s\) did not finish \(8: 8.traj_tmp"):
-        energies_of_trajectories(folder)
+        relaxed_systems(folder)
     running.close()
 
 
@@ -69,7 +68,7 @@ def test_a_killed_relaxation_of_our_trainer(folder):
     last = read_relaxed(folder, last_frame=True).energies
     assert (last["8"], last["a.b"]) == (0.5, 0.5)
     with pytest.raises(DensError, match=r"2 relaxation\(s\) did not finish \(8: .8.traj_unfin"):
-        energies_of_trajectories(folder)
+        relaxed_systems(folder)
     trajectories.claim(folder, {"weights": "a"}, overwrite=True)  # the next run
     assert read_relaxed(folder).unfinished == {}
 
@@ -81,17 +80,17 @@ def test_the_number_of_systems_is_known(folder):
         assert trajectories.number_of_systems(folder) == systems
         trajectories.claim(folder, {"weights": "a"}, systems=systems)  # goes on
         if there:
-            assert len(energies_of_trajectories(folder)) == 2
+            assert len(relaxed_systems(folder).energies) == 2
         else:
             with pytest.raises(DensError, match="holds trajectories of 2 of 3 systems"):
-                energies_of_trajectories(folder)
+                relaxed_systems(folder)
     with pytest.raises(DensError, match="another checkpoint"):
         trajectories.claim(folder, {"weights": "b"}, systems=3)
 
 
 def test_a_finished_one_that_is_run_again_counts(folder):
     write(folder / "9.traj_tmp", [5.0])
-    assert energies_of_trajectories(folder)["9"] == -2.0
+    assert relaxed_systems(folder).energies["9"] == -2.0
 
 
 def test_damaged_and_empty_ones(folder):

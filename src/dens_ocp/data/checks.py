@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-import pickle
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import lmdb
-
-from dens_ocp.data.lmdb_file import read_header
+from dens_ocp.data.lmdb_file import AS_ASE, count_records
 from dens_ocp.data.md_flags import OPTIONS as MD_OPTIONS
-from dens_ocp.data.records.record_pickles import loads_number
 from dens_ocp.errors import DensError
 
 LMDB_FORMATS = ("lmdb", "single_point_lmdb", "trajectory_lmdb", "oc22_lmdb", "dens_lmdb")
@@ -23,7 +18,6 @@ LMDB_FORMATS = ("lmdb", "single_point_lmdb", "trajectory_lmdb", "oc22_lmdb", "de
 ASE_FORMATS = ("ase_db", "ase_read", "ase_read_multi")
 """Names of fairchem's data sets of ASE's files."""
 
-_AS_ASE = "set format: ase_db, and a2g_args: {r_energy: True, r_forces: True} to train on it"
 _SIDE_FILES = ("metadata_path", "lin_ref", "oc20_ref")
 
 
@@ -136,60 +130,15 @@ def check_lmdb_source(src: Any, option: str) -> list[Path]:
         if any(name.endswith((".aselmdb", ".db")) for name in others):
             raise DensError(
                 f"{option}: the folder {path} has no *.lmdb file but databases of ASE's ({holds}); "
-                f"{_AS_ASE}"
+                f"{AS_ASE}"
             )
         raise DensError(
             f"{option}: the folder {path} has no *.lmdb file (it holds {holds}); name the folder "
             "that holds them, or one .lmdb file"
         )
-    if sum(_count_records(each, option) for each in paths) == 0:
+    if sum(count_records(each, option) for each in paths) == 0:
         raise DensError(
             f"{option}: {path} has no record: its {len(paths)} LMDB file(s), {paths[0].name} "
             "first, are empty (0 entries); write them again"
         )
     return paths
-
-
-def _count_records(path: Path, option: str) -> int:
-    """Number of records that fairchem sees in the file.
-
-    Raises:
-        DensError: damaged file; fewer records than ``length`` says.
-    """
-    entries = read_header(path, option).entries
-    try:
-        # as fairchem opens it; safe now: all pages are there
-        with (
-            lmdb.open(str(path), subdir=False, readonly=True, lock=False) as env,
-            env.begin() as transaction,
-        ):
-            length = transaction.get(b"length")
-            starts = transaction.get(b"0") is not None
-            first = islice(transaction.cursor().iternext(values=False), 4)
-            keys = [each.decode(errors="replace") for each in first]
-            keys += ["nextid"] * (transaction.get(b"nextid") is not None and not starts)
-    except lmdb.Error as error:
-        raise DensError(f"{option}: {path} cannot be opened as an LMDB: {error}") from None
-    names = [name for name in keys if name != "length"]
-    if "nextid" in names:
-        raise DensError(f"{option}: {path} is a database of ASE's, and no LMDB of OCP's; {_AS_ASE}")
-    if names and not starts:
-        raise DensError(
-            f"{option}: {path} has no key '0' (it has {', '.join(names[:3])}, ...): fairchem reads "
-            "records under the keys 0, 1, 2 and so on; write the file again with such keys"
-        )
-    if length is None:
-        return entries
-    records = entries - 1
-    try:
-        claimed = loads_number(length)
-    except pickle.UnpicklingError:
-        raise DensError(
-            f"{option}: the entry 'length' of {path} is no pickled number; write it again"
-        ) from None
-    if claimed > records:
-        raise DensError(
-            f"{option}: {path} has {records} records, but its entry 'length' says {claimed}: it is "
-            "incomplete; write it again"
-        )
-    return min(claimed, records)

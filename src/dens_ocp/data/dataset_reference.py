@@ -11,7 +11,6 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,41 +26,37 @@ WRITTEN_BY = "dens-ocp data"
 CHECKPOINT_ENTRY = "energy_reference"
 
 
-@dataclass(frozen=True)
-class DatasetReference:
-    """Attributes:
-    coefficients: eV by atomic number.
+Reference = dict[int, float]
+"""eV by atomic number."""
+
+
+def energies(reference: Reference, batch: Any) -> torch.Tensor:
+    """(B,) float64, eV: what was subtracted from the structures of a batch.
+
+    Elements without a coefficient get 0, and a warning the first time.
+
+    Args:
+        reference: gets these elements.
+        batch: with ``atomic_numbers`` (N,) and ``batch`` (N,).
     """
+    import torch  # `dens-ocp data --help` reads this module, and needs neither
+    from ase.data import chemical_symbols
 
-    coefficients: dict[int, float]
-    _said: set[int] = field(default_factory=set, compare=False)
-
-    def of(self, batch: Any) -> torch.Tensor:
-        """(B,) float64, eV, of the structures of a batch; elements without a coefficient have 0.
-
-        Args:
-            batch: with ``atomic_numbers`` (N,) and ``batch`` (N,).
-        """
-        import torch  # `dens-ocp data --help` reads this module, and needs neither
-        from ase.data import chemical_symbols
-
-        numbers = batch.atomic_numbers.long().cpu()
-        table = torch.zeros(max(int(numbers.max()), *self.coefficients) + 1, dtype=torch.float64)
-        for number, value in self.coefficients.items():
-            table[number] = value
-        unknown = sorted(set(numbers.tolist()) - set(self.coefficients) - self._said)
-        if unknown:
-            self._said.update(unknown)
-            logging.warning(
-                "%s: not in the training set, so without a reference energy; the energy is no "
-                "total energy",
-                ", ".join(chemical_symbols[number] for number in unknown),
-            )
-        total = torch.zeros(batch.natoms.numel(), dtype=torch.float64)
-        return total.index_add_(0, batch.batch.cpu(), table[numbers])
+    numbers = batch.atomic_numbers.long().cpu()
+    if unknown := sorted(set(numbers.tolist()) - reference.keys()):
+        reference.update(dict.fromkeys(unknown, 0.0))
+        logging.warning(
+            "%s: not in the training set, so without a reference energy; the energy is no "
+            "total energy",
+            ", ".join(chemical_symbols[number] for number in unknown),
+        )
+    table = torch.zeros(max(reference) + 1, dtype=torch.float64)
+    table[list(reference)] = torch.tensor(list(reference.values()), dtype=torch.float64)
+    total = torch.zeros(batch.natoms.numel(), dtype=torch.float64)
+    return total.index_add_(0, batch.batch.cpu(), table[numbers])
 
 
-def beside(src: Any) -> DatasetReference | None:
+def beside(src: Any) -> Reference | None:
     """The reference of the data set whose LMDB ``src`` (file or folder) is one split.
 
     Returns:
@@ -77,8 +72,7 @@ def beside(src: Any) -> DatasetReference | None:
     by_symbol = (described.get("energy") or {}).get("reference_eV") or {}
     from ase.data import atomic_numbers
 
-    coefficients = {atomic_numbers[name]: float(value) for name, value in by_symbol.items()}
-    return DatasetReference(coefficients) if coefficients else None
+    return {atomic_numbers[name]: float(value) for name, value in by_symbol.items()} or None
 
 
 def _description(src: Path) -> dict[str, Any]:
@@ -93,20 +87,14 @@ def _description(src: Path) -> dict[str, Any]:
     return {}
 
 
-def entry(reference: DatasetReference | None) -> dict[int, float] | None:
-    """As it stands in a checkpoint under :data:`CHECKPOINT_ENTRY`."""
-    return None if reference is None else dict(reference.coefficients)
-
-
-def of_checkpoint(checkpoint: Mapping[str, Any]) -> DatasetReference | None:
-    """What :func:`entry` wrote; of an older checkpoint, what lies beside its training set.
+def of_checkpoint(checkpoint: Mapping[str, Any]) -> Reference | None:
+    """What stands in a checkpoint; of an older one, what lies beside its training set.
 
     Args:
         checkpoint: as read from its file (``OCPCalculator`` deletes ``config.dataset.src``).
     """
     if CHECKPOINT_ENTRY in checkpoint:
-        coefficients = checkpoint[CHECKPOINT_ENTRY]
-        return DatasetReference(dict(coefficients)) if coefficients else None
+        return dict(checkpoint[CHECKPOINT_ENTRY] or {}) or None
     dataset = (checkpoint.get("config") or {}).get("dataset")
     return beside(dataset.get("src")) if isinstance(dataset, Mapping) else None
 

@@ -8,13 +8,13 @@ workers; its command line sets ``optim.num_workers`` to 0 for several ranks beca
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lmdb
 from fairchem.core.datasets.lmdb_dataset import LmdbDataset
 
+from dens_ocp.data.records.named_records import whole_data_set
 from dens_ocp.gaps.lmdb_environments import SharedEnvironment
 
 
@@ -27,9 +27,7 @@ class LmdbEnvironment:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._opened: lmdb.Environment | None = None
-        self._process: int | None = None
-        self._inherited: list[lmdb.Environment] = []
+        self._opened: dict[int, lmdb.Environment] = {}  # by process; a parent's stay unused
 
     def path(self) -> str:
         return str(self._path)
@@ -41,27 +39,17 @@ class LmdbEnvironment:
         return self._here().stat()
 
     def close(self) -> None:
-        if self._opened is not None and self._process == os.getpid():
-            self._opened.close()
-        self._opened = None
+        if env := self._opened.pop(os.getpid(), None):
+            env.close()
 
     def _here(self) -> lmdb.Environment:
-        if self._opened is None or self._process != os.getpid():
-            if self._opened is not None:
-                self._inherited.append(self._opened)  # the parent's: neither used nor closed here
-            self._opened, self._process = _open(self._path), os.getpid()
-        return self._opened
+        process = os.getpid()
+        if process not in self._opened:
+            self._opened[process] = LmdbDataset.connect_db(None, self._path)
+        return self._opened[process]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self._path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])
-
-
-def _open(path: Path) -> lmdb.Environment:
-    open_as_fairchem: Callable[..., lmdb.Environment] = LmdbDataset.connect_db
-    return open_as_fairchem(None, path)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LmdbEnvironment, (self._path,)
 
 
 def reopen_in_each_process(dataset: Any) -> None:
@@ -69,8 +57,7 @@ def reopen_in_each_process(dataset: Any) -> None:
 
     Data sets that have no LMDB environment stay as they are.
     """
-    while hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
+    dataset = whole_data_set(dataset)
     opened = (lmdb.Environment, SharedEnvironment)
     if isinstance(getattr(dataset, "env", None), opened):
         dataset.env = _replaced(dataset.env)

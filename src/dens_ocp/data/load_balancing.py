@@ -71,9 +71,7 @@ def _count(dataset: Any) -> None:
     try:
         counted = [int(whole[int(index)].pos.shape[0]) for index in bar]
     except Exception as reason:  # told to all ranks
-        error = (
-            f"{reason}" if isinstance(reason, DensError) else f"{type(reason).__name__}: {reason}"
-        )
+        error = str(reason) if isinstance(reason, DensError) else repr(reason)
     natoms = np.zeros(len(whole), dtype=np.int32)
     for where, numbers, failed in _gathered((share, counted, error)):
         if failed:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,28 +14,20 @@ from dens_ocp.data.records.record_checks import RecordRules
 from dens_ocp.errors import DensError
 
 
-def open_data_set(config: dict[str, Any], split: str) -> Any:
+def open_data_set(config: dict[str, Any], split: str, whole: bool = False) -> Any:
     """fairchem's ``create_dataset``: the part of a data set that a config section asks for.
+
+    Args:
+        config: the section. split: its name.
+        whole: the whole data set.
 
     Raises:
         DensError: it failed; fairchem and ASE raise what they come across.
     """
-    return _opened(partial(create_dataset, config, split), config, split)
-
-
-def open_class(config: dict[str, Any], split: str) -> Any:
-    """The whole data set of a config section.
-
-    Raises:
-        DensError: as :func:`open_data_set`.
-    """
-    form = config.get("format", "lmdb")
-    return _opened(lambda: registry.get_dataset_class(form)(config), config, split)
-
-
-def _opened(opening: Callable[[], Any], config: dict[str, Any], split: str) -> Any:
     try:
-        return opening()
+        if whole:
+            return registry.get_dataset_class(config.get("format", "lmdb"))(config)
+        return create_dataset(config, split)
     except DensError:
         raise
     except Exception as error:

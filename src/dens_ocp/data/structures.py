@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 
 from dens_ocp.data.checks import check_dataset_paths
 from dens_ocp.data.records.named_records import read_with
-from dens_ocp.data.records.record_ids import plain, record_id
+from dens_ocp.data.records.record_ids import record_id
 
 
 @dataclass(frozen=True)
@@ -84,36 +84,23 @@ class Structures:
 def structure(record: Data) -> Structure:
     """The arrays of an OC20 or OC22 record; energies and forces by their names in the LMDBs
     (``y``, ``force``, ``y_relaxed``) or fairchem's (``energy``, ``forces``, ``energy_relaxed``)."""
-    natoms, cell = record.pos.shape[0], _first(record, "cell")
-    fixed, tags = _first(record, "fixed"), _first(record, "tags")
+
+    def found(*names: str) -> np.ndarray | None:
+        values = (getattr(record, name, None) for name in names)
+        return next((np.asarray(each) for each in values if each is not None), None)
+
+    natoms, tags, fixed, cell = len(record.pos), found("tags"), found("fixed"), found("cell")
+    energy, relaxed = found("energy", "y"), found("energy_relaxed", "y_relaxed")
     return Structure(
         id=record_id(record),
         sid=record_id(record, with_fid=False),
         atomic_numbers=record.atomic_numbers.numpy().astype(np.int64),
-        tags=np.zeros(natoms, np.int64) if tags is None else tags.numpy().astype(np.int64),
-        fixed=np.zeros(natoms, bool) if fixed is None else fixed.numpy().astype(bool),
+        tags=np.zeros(natoms, np.int64) if tags is None else tags.astype(np.int64),
+        fixed=np.zeros(natoms, bool) if fixed is None else fixed.astype(bool),
         pos=record.pos.numpy(),
-        cell=np.zeros((3, 3), np.float32) if cell is None else cell.numpy().reshape(3, 3),
-        energy=_number(record, "energy", "y"),
-        forces=_array(record, "forces", "force"),
-        energy_relaxed=_number(record, "energy_relaxed", "y_relaxed"),
-        pos_relaxed=_array(record, "pos_relaxed"),
+        cell=np.zeros((3, 3), np.float32) if cell is None else cell.reshape(3, 3),
+        energy=None if energy is None else float(energy.item()),
+        forces=found("forces", "force"),
+        energy_relaxed=None if relaxed is None else float(relaxed.item()),
+        pos_relaxed=found("pos_relaxed"),
     )
-
-
-def _first(record: Data, *names: str) -> Any:
-    for name in names:
-        value = getattr(record, name, None)
-        if value is not None:
-            return value
-    return None
-
-
-def _number(record: Data, *names: str) -> float | None:
-    value = _first(record, *names)
-    return None if value is None else float(plain(value))
-
-
-def _array(record: Data, *names: str) -> np.ndarray | None:
-    value = _first(record, *names)
-    return None if value is None else value.numpy()

@@ -43,12 +43,9 @@ def fingerprint(task: Mapping[str, Any]) -> dict[str, Any]:
 
     Batch size and seed are left out: they move results by rounding.
     """
-    optimizer = {name: value for name, value in task["relax_opt"].items() if name != "traj_dir"}
+    flags = {"relax_cell": False, "relax_volume": False, "save_full_traj": True}
     return {
-        "relaxation_steps": task["relaxation_steps"],
-        "relaxation_fmax": task["relaxation_fmax"],
-        "relax_opt": optimizer,
-        "relax_cell": bool(task.get("relax_cell", False)),
-        "relax_volume": bool(task.get("relax_volume", False)),
-        "save_full_traj": bool(task.get("save_full_traj", True)),
+        **{name: task[name] for name in _DEFAULTS},
+        "relax_opt": {name: each for name, each in task["relax_opt"].items() if name != "traj_dir"},
+        **{name: bool(task.get(name, default)) for name, default in flags.items()},
     }

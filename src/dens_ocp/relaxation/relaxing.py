@@ -14,6 +14,7 @@ from fairchem.core.common.relaxation import ml_relaxation
 from fairchem.core.common.relaxation.ase_utils import ASE_PROP_RESHAPE, batch_to_atoms
 from fairchem.core.common.relaxation.optimizable import ALL_CHANGES, OptimizableBatch
 from fairchem.core.common.relaxation.optimizers.lbfgs_torch import LBFGS
+from fairchem.core.modules.evaluator import Evaluator
 
 from dens_ocp.data.records.record_ids import system_ids
 from dens_ocp.patched import swapped
@@ -211,7 +212,40 @@ def _with_results(batch: Any, finished: list[trajectories.Finished]) -> Any:
         return torch.as_tensor(values).to(reference)
 
     batch.cell = like(batch.cell, np.stack([each.relaxed.cell.array for each in finished]))
-    batch.energy = like(batch.pos, [float(each.results["energy"]) for each in finished])
-    batch.forces = like(batch.pos, np.concatenate([each.results["forces"] for each in finished]))
+    batch.energy = like(
+        batch.pos, [float(each.relaxed.calc.results["energy"]) for each in finished]
+    )
+    batch.forces = like(
+        batch.pos, np.concatenate([each.relaxed.calc.results["forces"] for each in finished])
+    )
     batch.pos = like(batch.pos, np.concatenate([each.relaxed.positions for each in finished]))
     return batch
+
+
+# ---- metrics -------------------------------------------------------------------------------------
+
+
+class RelaxationEvaluator(Evaluator):
+    """fairchem's evaluator, with energies of one shape.
+
+    ``run_relaxations`` compares the model's energies (B, 1) with labels (B,)
+    (``trainers/ocp_trainer.py:643``); their difference is (B, B), so each metric compares every
+    system with every label, and depends on the batch size.
+
+    Args:
+        task: ``is2re`` or ``is2rs``. kept: gets the metrics so far under ``task``.
+    """
+
+    def __init__(self, kept: dict[str, Any], task: str) -> None:
+        super().__init__(task=task)
+        self.kept = kept
+
+    def eval(
+        self,
+        prediction: dict[str, torch.Tensor],
+        target: dict[str, torch.Tensor],
+        prev_metrics: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        flat = ({**each, "energy": each["energy"].view(-1)} for each in (prediction, target))
+        metrics = self.kept[self.task] = super().eval(*flat, prev_metrics)
+        return metrics

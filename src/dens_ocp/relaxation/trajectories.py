@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -88,22 +88,12 @@ def writing(folder: Path, names: Sequence[str]) -> Iterator[list[TrajectoryWrite
 # ---- of a run that goes on ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A finished trajectory.
-
-    Attributes:
-        initial: the first frame. relaxed: the last one, with energy (eV) and forces
-            (eV/Angstrom; zero on fixed atoms).
-    """
+class Finished(NamedTuple):
+    """The first and the last frame of a finished trajectory; the last one has the energy (eV) and
+    forces (eV/Angstrom; zero on fixed atoms) that the model says of it."""
 
     initial: Atoms
     relaxed: Atoms
-
-    @property
-    def results(self) -> dict[str, Any]:
-        """The model's outputs for the relaxed structure."""
-        return self.relaxed.calc.results
 
 
 def read(path: Path) -> Finished | None:
@@ -112,7 +102,7 @@ def read(path: Path) -> Finished | None:
     try:
         with TrajectoryReader(path) as frames:
             finished = Finished(frames[0], frames[-1])
-        energy, forces = finished.results["energy"], finished.results["forces"]
+        energy, forces = (finished.relaxed.calc.results[name] for name in ("energy", "forces"))
         positions = finished.relaxed.positions
         if np.ndim(energy) != 0 or np.shape(forces) != positions.shape:
             return None
@@ -241,12 +231,13 @@ def read_relaxed(
 
     Args:
         folder: of ``<sid>.traj``.
-        systems: sids that must be there, those of the data set.
+        systems: sids that must be there, those of the data set. Without, as many as the folder's
+            ``relaxations.json`` says, if there is one.
         last_frame: of unfinished relaxations take the last frame that can be read.
         progress: show a bar.
 
     Raises:
-        DensError: no such folder, or no trajectory in it.
+        DensError: no such folder, or no trajectory in it, or fewer than the data set has systems.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -272,6 +263,12 @@ def read_relaxed(
             if "forces" in frame.calc.results:  # ASE sets those on fixed atoms to zero
                 forces = frame.get_forces()
                 relaxed.max_forces[sid] = float(np.linalg.norm(forces, axis=1).max())
+    wanted, there = number_of_systems(folder), len(done.keys() | begun.keys())
+    if not systems and wanted is not None and there < wanted:
+        raise DensError(
+            f"{folder} holds trajectories of {there} of {wanted} systems; finish the relaxations "
+            "(run-relaxations again), or name the others with the LMDB (--lmdb SPLIT=PATH)"
+        )
     return relaxed
 
 
@@ -296,45 +293,13 @@ def _last_frame(path: Path) -> tuple[Atoms | None, str | None]:
     return None, wrong
 
 
-def energies_of_trajectories(folder: Path) -> dict[str, float]:
-    """Energy of the last frame, eV, by sid: the predicted relaxed energies.
+def relaxed_systems(folder: Path) -> Relaxed:
+    """The last frames of all trajectories in ``folder``, whose relaxations have finished.
 
     Raises:
-        DensError: no trajectory, or relaxations that did not finish.
+        DensError: as of :func:`read_relaxed`; relaxations that did not finish.
     """
-    return _all_of(folder).energies
-
-
-def positions_of_trajectories(folder: Path) -> dict[str, np.ndarray]:
-    """Positions (N, 3) of all atoms in the last frame, Angstrom, by sid.
-
-    Raises:
-        DensError: no trajectory, or relaxations that did not finish.
-    """
-    return _all_of(folder).positions
-
-
-def check_all_there(folder: Path, relaxed: Relaxed) -> None:
-    """Every system of the data set has a trajectory, as far as the folder knows.
-
-    Args:
-        folder: of the trajectories. relaxed: what was read from it.
-
-    Raises:
-        DensError: there are fewer than the data set has systems.
-    """
-    systems = number_of_systems(folder)
-    there = len({*relaxed.energies, *relaxed.unfinished})
-    if systems is not None and there < systems:
-        raise DensError(
-            f"{folder} holds trajectories of {there} of {systems} systems; finish the relaxations "
-            "(run-relaxations again), or name the others with the LMDB (--lmdb SPLIT=PATH)"
-        )
-
-
-def _all_of(folder: Path) -> Relaxed:
     relaxed = read_relaxed(folder)
-    check_all_there(Path(folder), relaxed)
     if relaxed.unfinished:
         raise DensError(f"{folder}: {unfinished_message(relaxed.unfinished)}")
     return relaxed

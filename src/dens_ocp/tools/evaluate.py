@@ -92,8 +92,7 @@ def command(
     from dens_ocp.checkpoints import checkpoint_files
     from dens_ocp.launch import processor, ranks
     from dens_ocp.results.pipeline.conclude import conclude
-    from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs, unfinished
-    from dens_ocp.results.pipeline.jobs import jobs_of
+    from dens_ocp.results.pipeline.jobs import jobs_of, prepare, run_jobs, unfinished
     from dens_ocp.results.pipeline.options import load_settings
 
     content = checkpoint_files.read(checkpoint, torch.device("cpu"))
@@ -117,11 +116,13 @@ def command(
     if not collect:
         processor.choose(args)
     threads = 1 if args.cpu and at_a_time > 1 else None
-    options = RunOptions(tuple(changed(vars(args), *_HANDED_ON)), at_a_time, threads)
+    words = changed(vars(args), *_HANDED_ON)
     with folder.locked(tqdm.write, only) as locks:
         chosen = _select(prepare(settings, checkpoint, sha256(checkpoint), folder), only)
         if not collect:
-            submitted = run_jobs(chosen, checkpoint.resolve(), options, locks, tqdm.write)
+            submitted = run_jobs(
+                chosen, checkpoint.resolve(), locks, tqdm.write, words, at_a_time, threads
+            )
             if submitted:
                 tqdm.write("submitted: " + ", ".join(submitted))
                 again = "the same command with --collect in place of --submit"

@@ -37,7 +37,7 @@ def command(run: str, run_dir: Path, evaluation: Path | None, out: Path | None) 
     RUN is a training run: its name (2024-05-01-12-00-00-123456-first), its folder in
     checkpoints/, or a checkpoint; or an evaluation folder (it names its checkpoint).
     """
-    from dens_ocp.results.report.writing import sources, write_report
+    from dens_ocp.results.report.page import sources, write_report
 
     training, evaluated = sources(run, run_dir, evaluation)
     if out is None and evaluated is not None:

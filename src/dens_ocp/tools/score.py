@@ -59,8 +59,8 @@ def command(
       dens-ocp score EVALUATION --task s2ef
       dens-ocp score --task is2re --id relax/id --lmdb id=data/is2re/val_id --latex is2re.tex
     """
-    from dens_ocp.results.scores.score import score_split
     from dens_ocp.results.scores.score_tables import score_json, score_latex, score_table
+    from dens_ocp.results.scores.scores import score_split
 
     folder = None if evaluation is None else EvaluationFolder(evaluation)
     board = chosen_board(board_name, folder)

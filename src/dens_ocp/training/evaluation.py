@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Batch
 from tqdm import tqdm
 
-from dens_ocp.data import opened_data
+from dens_ocp.data import dataset_reference, opened_data
 from dens_ocp.data.records import record_ids
 from dens_ocp.errors import DensError
 from dens_ocp.launch.agreement import on_master
@@ -28,8 +28,7 @@ from dens_ocp.launch.steps import Stepwise, UnequalLoops, most_batches
 from dens_ocp.patched import swapped
 from dens_ocp.relaxation import relaxation_options, trajectories, whole_results
 from dens_ocp.relaxation.dealt_batches import WaitingLoader, patient_group
-from dens_ocp.relaxation.relaxation_metrics import RelaxationEvaluator
-from dens_ocp.relaxation.relaxing import relax_or_read
+from dens_ocp.relaxation.relaxing import RelaxationEvaluator, relax_or_read
 from dens_ocp.relaxation.unusable_results import Unusable
 from dens_ocp.training.losses import of_this_rank, total
 from dens_ocp.training.metric_errors import Sums, metric_name
@@ -179,7 +178,8 @@ def predict(
     reference = trainer.dataset_reference
     if reference is not None and not per_image and "energy" in predictions:
         energy = predictions["energy"].double()
-        predictions["energy"] = energy + reference.of(data_loader).to(energy.device).view(-1, 1)
+        subtracted = dataset_reference.energies(reference, data_loader)
+        predictions["energy"] = energy + subtracted.to(energy.device).view(-1, 1)
     return predictions
 
 

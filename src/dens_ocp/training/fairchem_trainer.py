@@ -18,7 +18,7 @@ from fairchem.core.models.equiformer_v2.trainers.forces_trainer import Equiforme
 from fairchem.core.trainers import base_trainer
 
 from dens_ocp.checkpoints import run_folder
-from dens_ocp.data.dataset_reference import DatasetReference
+from dens_ocp.data.dataset_reference import Reference
 from dens_ocp.dens.step_plan import MetricRows
 from dens_ocp.errors import DensError
 from dens_ocp.launch import timestamps, wandb_login
@@ -72,7 +72,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     """Of predictions in training: before each batch, as often on every rank, all may stop."""
     unusable: Unusable | None = None
     predicted: Any = None  # the data set that is
-    dataset_reference: DatasetReference | None = None  # only a calculator has one
+    dataset_reference: Reference | None = None  # only a calculator has one
     patient_group: Any = None
     system_ids_are_unique = False
     loss_functions: Any = ()  # a calculator has none

@@ -36,10 +36,10 @@ def test_free_atoms_of_structures_of_different_sizes(tmp_path):
         path, ids=names[order], energy=np.zeros(3), forces=np.concatenate(every).astype(float),
         chunk_idx=np.array([1, 3]),
     )  # fmt: skip
-    reduced = read_source("s2ef", path, reference, Choices()).arrays
+    reduced, _ = read_source("s2ef", path, reference, Choices())
     assert reduced["forces"][:, 0].tolist() == np.concatenate(free).tolist()
     assert reduced["chunk_idx"].tolist() == [1, 2]
     np.savez(path, **reduced)
-    filled = read_source("s2ef", path, reference, Choices(atoms="all", fill_fixed=True)).arrays
+    filled, _ = read_source("s2ef", path, reference, Choices(atoms="all", fill_fixed=True))
     assert filled["forces"][:, 1].tolist() == [30, 0, 11, 20, 0, 22]
     assert filled["chunk_idx"].tolist() == [1, 3]

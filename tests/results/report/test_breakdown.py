@@ -14,10 +14,10 @@ from dens_ocp.errors import DensError
 from dens_ocp.results.report.breakdown import (
     MAGNITUDES,
     Breakdown,
+    Sample,
     adsorbate_formula,
     surface_elements,
 )
-from dens_ocp.results.report.sample import Sample
 from tests.conftest import slab
 
 

@@ -16,7 +16,7 @@ import torch
 from dens_ocp.data.structures import open_structures
 from dens_ocp.errors import DensError
 from dens_ocp.results.report.breakdown import score_split
-from dens_ocp.results.report.writing import read_evaluation
+from dens_ocp.results.report.page import read_evaluation
 from dens_ocp.tools.cli import main
 from tests.lmdbs import write_lmdb
 from tests.molecules import record as molecule_record

@@ -24,7 +24,6 @@ from dens_ocp.results.report.figures.drawing import COLOURS, DENSITY_FROM, save
 from dens_ocp.results.report.figures.evaluation_figures import (
     Parity,
     binned,
-    element_errors,
     force_magnitude,
     group_errors,
     keys,
@@ -209,7 +208,7 @@ def splits():
 
 
 def test_dots_are_the_groups_errors(splits):
-    figure = element_errors(splits)
+    figure = group_errors(splits, "element")
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == [
         "N", "O", "Al", "Cu", "Pt",
     ]  # fmt: skip

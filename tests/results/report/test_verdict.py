@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from dens_ocp.dens.config import DeNSConfig
 from dens_ocp.results.report import verdict
 from dens_ocp.results.report.breakdown import Scores
 from dens_ocp.results.report.relaxation_files import Relaxations
-from dens_ocp.results.report.verdict import BAD, GOOD, NOTE, Check, SplitNumbers
+from dens_ocp.results.report.verdict import BAD, GOOD, NOTE, Check
 
 DENS = DeNSConfig(p=0.5, r=0.5, sigma=0.1)
 
@@ -128,23 +129,23 @@ def test_corrupted_share(share, structures, md, level):
     assert verdict.corrupted_share(logged, DENS, batch_size=4, md_possible=md).level == level
 
 
-def scores(energy=100.0, force=20.0):
-    return Scores(5, energy, force, 0.9, 1.0, mean_energy_mae=500.0, zero_force_mae=100.0)
+def scores(energy=100.0, force=20.0, **others):
+    return Scores(5, energy, force, 0.9, 1.0, 500.0, zero_force_mae=100.0, **others)
 
 
 def test_splits():
-    good = {"id": SplitNumbers(scores()), "ood": SplitNumbers(scores(force=30))}
+    good = {"id": scores(), "ood": scores(force=30)}
     (found,) = verdict.splits(good)
     assert found.level == GOOD and "20 to 30 % of predicting zero" in found.text
     assert "20 % of predicting the split's mean (id, ood)" in found.text
-    found = verdict.splits({**good, "b": SplitNumbers(scores(force=97))})
+    found = verdict.splits({**good, "b": scores(force=97)})
     assert [(each.level, each.subject) for each in found] == [(BAD, "b"), (GOOD, "Predictions")]
-    (found,) = verdict.splits({"b": SplitNumbers(scores(energy=450))})
+    (found,) = verdict.splits({"b": scores(energy=450)})
     assert found.level == NOTE and "90 %" in found.text
-    (found,) = verdict.splits({"b": SplitNumbers(scores(), not_finite=2, missing=1)})
+    (found,) = verdict.splits({"b": scores(not_finite=2, missing=1)})
     assert found.level == BAD and "2 predictions are NaN" in found.text and "1 struc" in found.text
     nothing = Scores(0, None, None, None, None, None, None)
-    assert verdict.splits({"b": SplitNumbers(nothing, not_finite=3)})[0].level == BAD
+    assert verdict.splits({"b": replace(nothing, not_finite=3)})[0].level == BAD
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_splits():
 )  # fmt: skip
 def test_a_smaller_error_is_not_called_no_better(force, says):
     its = Scores(5, 100.0, force, 0.9, 1.0, mean_energy_mae=500.0, zero_force_mae=109.5)
-    (found,) = verdict.splits({"ood_BOTH": SplitNumbers(its)})
+    (found,) = verdict.splits({"ood_BOTH": its})
     assert found.level == BAD
     if force < 109.5:
         assert "(106.4 meV/Å) is only 2.8 % below that of predicting zero (109.5)" in found.text
@@ -164,12 +165,12 @@ def test_a_smaller_error_is_not_called_no_better(force, says):
     else:
         assert says in found.text
     energy = Scores(5, 490.0, 20.0, 0.9, 1.0, mean_energy_mae=500.0, zero_force_mae=109.5)
-    (found,) = verdict.splits({"id": SplitNumbers(energy)})
+    (found,) = verdict.splits({"id": energy})
     assert "energy MAE (490.0 meV) is only 2.0 % below that of the split's mean" in found.text
 
 
 def test_names_of_splits_keep_their_letters():
-    (found,) = verdict.splits({"val_ID": SplitNumbers(scores())})
+    (found,) = verdict.splits({"val_ID": scores()})
     assert found.text.startswith("Force errors are") and "(val_ID)" in found.text
 
 

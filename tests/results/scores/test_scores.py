@@ -225,7 +225,7 @@ def test_forces_of_all_atoms_are_scored_on_free_ones():
         (lambda p: replace(p, forces=None), "no forces"),
         (
             lambda p: replace(p, forces=p.forces[:1] * 3),
-            "2 of them free; forces of 1 were",
+            "1 forces are predicted for a structure of 2 atoms, 2 of them free",
         ),
     ],
 )

@@ -38,33 +38,20 @@ def doubts(
     >>> doubts(nearest=4.8)
     ['nearest neighbours are 4.80 apart (Angstrom? in Bohr they are 1.9 times further)']
     """
-    found = []
-    low, high = _NEAREST_NEIGHBOUR
-    if nearest > high:
-        found.append(
-            f"nearest neighbours are {nearest:.2f} apart (Angstrom? in Bohr they are 1.9 times "
-            "further)"
-        )
-    elif nearest < low:
-        found.append(
-            f"nearest neighbours are {nearest:.2f} apart (Angstrom? in nm they are 10 times closer)"
-        )
-    low, high = _RMS_FORCE
-    if rms_force > high:
-        found.append(
-            f"an rms force of {rms_force:.3g} eV/Angstrom is large (forces in kcal/mol/Angstrom "
-            "read as eV/Angstrom are 23 times too large, in kJ/mol/Angstrom 96 times)"
-        )
-    elif rms_force < low:
-        found.append(
-            f"an rms force of {rms_force:.3g} eV/Angstrom is small (forces in Hartree/Bohr read as "
-            "eV/Angstrom are 51 times too small)"
-        )
-    if largest_force > _LARGEST_FORCE:
-        found.append(f"a force of {largest_force:.0f} (eV/Angstrom?)")
-    if energy_per_atom > _LARGEST_ENERGY:
-        found.append(f"an energy of {energy_per_atom:.0f} per atom (eV?)")
-    return found
+    apart = f"nearest neighbours are {nearest:.2f} apart (Angstrom? in"
+    force = f"an rms force of {rms_force:.3g} eV/Angstrom is"
+    found = {
+        f"{apart} Bohr they are 1.9 times further)": nearest > _NEAREST_NEIGHBOUR[1],
+        f"{apart} nm they are 10 times closer)": nearest < _NEAREST_NEIGHBOUR[0],
+        f"{force} large (forces in kcal/mol/Angstrom read as eV/Angstrom are 23 times too large, "
+        "in kJ/mol/Angstrom 96 times)": rms_force > _RMS_FORCE[1],
+        f"{force} small (forces in Hartree/Bohr read as eV/Angstrom are 51 times too small)": (
+            rms_force < _RMS_FORCE[0]
+        ),
+        f"a force of {largest_force:.0f} (eV/Angstrom?)": largest_force > _LARGEST_FORCE,
+        f"an energy of {energy_per_atom:.0f} per atom (eV?)": energy_per_atom > _LARGEST_ENERGY,
+    }
+    return [text for text, implausible in found.items() if implausible]
 
 
 def nearest_neighbour(record: Any) -> float:

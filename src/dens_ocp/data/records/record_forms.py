@@ -17,11 +17,6 @@ from torch_geometric.data import Data
 KEY_MAPPING = {"y": "energy", "force": "forces", "y_relaxed": "energy_relaxed"}
 """Names of labels in OC20/OC22 LMDBs and in fairchem."""
 
-_VECTORS = ("pos", "forces", "force", "pos_relaxed")
-_PER_ATOM = ("atomic_numbers", "tags", "fixed")
-_NUMBERS = ("energy", "y", "y_init", "y_relaxed", "energy_relaxed")
-_NAMES = ("sid", "fid")
-
 
 def rename_labels(record: Data, mapping: Mapping[str, str] = KEY_MAPPING) -> dict[str, str]:
     """Give labels fairchem's names, in place. A label that is there under its new name stays as it
@@ -61,28 +56,13 @@ def put_right(record: Data) -> None:
     :func:`dens_ocp.data.records.record_checks.check_record`.
     """
     fields = record.to_dict()
-    for name in _VECTORS:
+    for name, form in _FORMS.items():
         value = fields.get(name)
-        if value is not None and not _is_plain(value, torch.float32):
-            _set(record, name, _floats(value))
-    for name in _PER_ATOM:
-        value = fields.get(name)
-        if value is not None and not (_is_plain(value, torch.int64) and value.dim() == 1):
-            _set(record, name, _integers(value))
-    cell = fields.get("cell")
-    if cell is not None:
-        _set(record, "cell", _cell(cell))
-    pbc = fields.get("pbc")
-    if pbc is not None:
-        _set(record, "pbc", _pbc(pbc))
-    for name in _NUMBERS:
-        value = fields.get(name)
-        if isinstance(value, (torch.Tensor, np.ndarray, np.generic, list, tuple)):
-            _set(record, name, _number(value))
-    for name in _NAMES:
-        value = fields.get(name)
-        if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
-            _set(record, name, _one(value))
+        if value is None:
+            continue
+        right = form(value)
+        if right is not None and right is not value:
+            record[name] = right
     natoms, pos = fields.get("natoms"), fields.get("pos")
     if natoms is None:
         if isinstance(pos, torch.Tensor) and pos.dim() == 2:
@@ -93,19 +73,12 @@ def put_right(record: Data) -> None:
             record.natoms = int(one)
 
 
-def _set(record: Data, name: str, value: Any) -> None:
-    if value is not None:
-        record[name] = value
-
-
-def _is_plain(value: Any, dtype: torch.dtype) -> bool:
-    return isinstance(value, torch.Tensor) and value.dtype == dtype and not value.requires_grad
-
-
 def _tensor(value: Any) -> torch.Tensor | None:
     """A tensor of numbers, or None."""
     if isinstance(value, torch.Tensor):
-        return None if value.is_complex() else value.detach()
+        if value.is_complex():
+            return None
+        return value.detach() if value.requires_grad else value
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
@@ -132,10 +105,8 @@ def _integers(value: Any) -> torch.Tensor | None:
 
 
 def _cell(value: Any) -> torch.Tensor | None:
-    tensor = value if _is_plain(value, torch.float32) else _floats(value)
-    if tensor is None or tensor.dim() == 3:
-        return tensor
-    return tensor[None] if tensor.shape == (3, 3) else tensor
+    tensor = _floats(value)
+    return tensor[None] if tensor is not None and tensor.shape == (3, 3) else tensor
 
 
 def _pbc(value: Any) -> torch.Tensor | None:
@@ -163,3 +134,14 @@ def _one(value: Any) -> Any:
     """The Python value in a tensor or array with one, or None."""
     size = value.numel() if isinstance(value, torch.Tensor) else getattr(value, "size", None)
     return value.item() if size == 1 else None
+
+
+_FORMS = {
+    **dict.fromkeys(("pos", "forces", "force", "pos_relaxed"), _floats),
+    **dict.fromkeys(("atomic_numbers", "tags", "fixed"), _integers),
+    "cell": _cell,
+    "pbc": _pbc,
+    **dict.fromkeys(("energy", "y", "y_init", "y_relaxed", "energy_relaxed"), _number),
+    **dict.fromkeys(("sid", "fid"), _one),
+}
+"""What brings each attribute into its form, or returns None where it cannot."""

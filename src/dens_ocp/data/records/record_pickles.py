@@ -12,6 +12,8 @@ import codecs
 import collections
 import io
 import pickle
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,22 +33,25 @@ class RefusedGlobal(pickle.UnpicklingError):
         self.wanted = f"{module}.{name}"
 
 
-class _StorageUnpickler(pickle.Unpickler):
-    """Inside a pickled storage there are numbers and its type, which torch looks up itself."""
+class _Unpickler(pickle.Unpickler):
+    """Knows the names in ``admitted`` alone: module and name -> what a pickle gets. Inside a
+    pickled storage there are numbers and its type, which torch looks up itself."""
+
+    admitted: Mapping[tuple[str, str], Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        raise RefusedGlobal(module, name)
+        try:
+            return self.admitted[module, name]
+        except KeyError:
+            raise RefusedGlobal(module, name) from None
 
 
-class _StoragePickles:
-    """What ``torch.load`` asks of its ``pickle_module``."""
-
-    __name__ = "pickle"
-    Unpickler = _StorageUnpickler
-
-    @staticmethod
-    def load(file: Any, **options: Any) -> Any:
-        return _StorageUnpickler(file, **options).load()
+_STORAGES = SimpleNamespace(
+    __name__="pickle",
+    Unpickler=_Unpickler,
+    load=lambda file, **options: _Unpickler(file, **options).load(),
+)
+"""What ``torch.load`` asks of its ``pickle_module``."""
 
 
 def _load_storage(content: bytes) -> torch.TypedStorage:
@@ -57,7 +62,7 @@ def _load_storage(content: bytes) -> torch.TypedStorage:
     """
     if content[:2] == b"PK":
         raise RefusedGlobal("torch.storage", "_load_from_bytes of an archive")
-    return torch.load(io.BytesIO(content), pickle_module=_StoragePickles, weights_only=False)
+    return torch.load(io.BytesIO(content), pickle_module=_STORAGES, weights_only=False)
 
 
 def _admitted() -> dict[tuple[str, str], Any]:
@@ -86,27 +91,26 @@ def _admitted() -> dict[tuple[str, str], Any]:
         table["builtins", name] = getattr(builtins, name)
         table["__builtin__", name] = getattr(builtins, name)  # protocol 2
     table["__builtin__", "xrange"] = range
-    table |= {("torch", str(each)[6:]): each for each in vars(torch).values() if _is_dtype(each)}
+    dtypes = [each for each in vars(torch).values() if isinstance(each, torch.dtype)]
+    table |= {("torch", str(each)[6:]): each for each in dtypes}
     table |= {(module, name): function for module, name, function in numpy_functions()}
     table["numpy", "ndarray"] = np.ndarray
     table["numpy", "dtype"] = np.dtype
     return table
 
 
-def _is_dtype(value: Any) -> bool:
-    return isinstance(value, torch.dtype)
-
-
 ADMITTED = _admitted()
 """Module and name of each global that a record may want -> what it gets."""
 
 
-class _RecordUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ADMITTED[module, name]
-        except KeyError:
-            raise RefusedGlobal(module, name) from None
+class _RecordUnpickler(_Unpickler):
+    admitted = ADMITTED
+
+
+class _NumberUnpickler(_Unpickler):
+    """No global but those of NumPy's scalars."""
+
+    admitted = {key: ADMITTED[key] for key in ADMITTED if key[1] in ("dtype", "scalar", "encode")}
 
 
 def loads(content: bytes | None) -> Any:
@@ -127,15 +131,6 @@ def loads(content: bytes | None) -> Any:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
-
-
-class _NumberUnpickler(_StorageUnpickler):
-    """No global but those of NumPy's scalars."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name not in ("dtype", "scalar", "encode") or (module, name) not in ADMITTED:
-            raise RefusedGlobal(module, name)
-        return ADMITTED[module, name]
 
 
 def loads_number(content: bytes) -> int:

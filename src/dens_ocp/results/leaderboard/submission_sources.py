@@ -13,15 +13,13 @@ A test compares our files with its files where it can make them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dens_ocp.errors import DensError
 from dens_ocp.relaxation.trajectories import (
-    Relaxed,
-    check_all_there,
     number_of_systems,
     read_relaxed,
     unfinished_message,
@@ -54,12 +52,8 @@ class Choices:
     progress: bool = True
 
 
-@dataclass
-class Source:
-    """The arrays of one split, by their names without the split, and notes for the user."""
-
-    arrays: Arrays
-    notes: list[str] = field(default_factory=list)
+Source = tuple[Arrays, list[str]]
+"""The arrays of one split, by their names without the split, and notes for the user."""
 
 
 def read_source(task: str, path: Path, reference: Reference | None, choices: Choices) -> Source:
@@ -80,7 +74,7 @@ def read_source(task: str, path: Path, reference: Reference | None, choices: Cho
     if path.is_dir():
         raise DensError(f"{path} is a folder; {task} needs the npz file that predict wrote")
     if task == "is2rs":
-        return Source(read_arrays(path, ("ids", "pos", "chunk_idx")))
+        return read_arrays(path, ("ids", "pos", "chunk_idx")), []
     return _s2ef(path, reference, choices) if task == "s2ef" else _is2re(path, choices.hybrid)
 
 
@@ -98,7 +92,7 @@ def _s2ef(path: Path, reference: Reference | None, choices: Choices) -> Source:
             "give it with --lmdb"
         )
     if reference is None:
-        return Source(arrays)
+        return arrays, []
     return _with_atoms_asked_for(arrays, path, reference, choices)
 
 
@@ -109,18 +103,18 @@ def _with_atoms_asked_for(
     set, which the checker then says."""
     ids, forces, chunk_idx = arrays["ids"], arrays["forces"], arrays["chunk_idx"]
     if (ids.ndim, forces.ndim, chunk_idx.shape) != (1, 2, (len(ids) - 1,)):
-        return Source(arrays)
+        return arrays, []
     index = {name: row for row, name in enumerate(reference.ids.tolist())}
     place = np.array([index.get(str(name), -1) for name in ids])
     if (place < 0).any():
-        return Source(arrays)
+        return arrays, []
     counts = np.diff(chunk_idx, prepend=0, append=len(forces))
     natoms, nfree = reference.natoms[place], reference.nfree[place]
     has_all, has_free = (counts == natoms).all(), (counts == nfree).all()
     if choices.atoms == "free" and has_all and not has_free:
         arrays["forces"] = forces[_free(reference, place)]
         arrays["chunk_idx"] = np.cumsum(nfree)[:-1]
-        return Source(arrays, ["forces of all atoms were reduced to those of free atoms"])
+        return arrays, ["forces of all atoms were reduced to those of free atoms"]
     if choices.atoms == "all" and has_free and not has_all:
         if not choices.fill_fixed:
             raise DensError(
@@ -130,8 +124,8 @@ def _with_atoms_asked_for(
         filled = np.zeros((natoms.sum(), 3), forces.dtype)
         filled[_free(reference, place)] = forces
         arrays["forces"], arrays["chunk_idx"] = filled, np.cumsum(natoms)[:-1]
-        return Source(arrays, ["forces of fixed atoms were filled with zero"])
-    return Source(arrays)
+        return arrays, ["forces of fixed atoms were filled with zero"]
+    return arrays, []
 
 
 def _free(reference: Reference, place: np.ndarray) -> np.ndarray:
@@ -145,7 +139,7 @@ def _is2re(path: Path, hybrid: bool) -> Source:
     arrays["energy"] = _per_structure(arrays["energy"])
     if hybrid:
         arrays["ids"] = np.array([system_of(str(name)) for name in arrays["ids"]])
-    return Source(arrays)
+    return arrays, []
 
 
 def _from_trajectories(
@@ -154,14 +148,13 @@ def _from_trajectories(
     systems = () if reference is None else reference.sids.tolist()
     take_last = choices.unfinished == "last-frame"
     relaxed = read_relaxed(folder, systems, take_last, choices.progress)
-    if reference is None:
-        check_all_there(folder, relaxed)
-        if relaxed.unfinished and take_last and number_of_systems(folder) is None:
-            raise DensError(
-                f"--unfinished last-frame: {folder}: {unfinished_message(relaxed.unfinished)}; "
-                "whether other systems have no trajectory at all, only the test set tells: give it "
-                "with --lmdb SPLIT=PATH"
-            )
+    known = reference is not None or number_of_systems(folder) is not None
+    if relaxed.unfinished and take_last and not known:
+        raise DensError(
+            f"--unfinished last-frame: {folder}: {unfinished_message(relaxed.unfinished)}; "
+            "whether other systems have no trajectory at all, only the test set tells: give it "
+            "with --lmdb SPLIT=PATH"
+        )
     without = {sid: why for sid, why in relaxed.unfinished.items() if sid not in relaxed.energies}
     if without:
         advice = (
@@ -174,24 +167,19 @@ def _from_trajectories(
     notes = []
     if relaxed.unfinished:
         notes.append(f"last frames were taken: {unfinished_message(relaxed.unfinished)}")
-    notes += _converged(relaxed, choices.fmax)
+    above = [] if choices.fmax is None else relaxed.above(choices.fmax)
+    if above:
+        more = f" and {len(above) - 3} more" if len(above) > 3 else ""
+        notes.append(
+            f"{len(above)} of {len(relaxed.energies)} last frames have a force above "
+            f"{choices.fmax} eV/A: {', '.join(above[:3])}{more}"
+        )
     ids = sorted(relaxed.energies)
     if task == "is2re":
         # trajectories hold a model's float32 energies as float64
         energy = np.array([relaxed.energies[sid] for sid in ids], np.float32)
-        return Source({"ids": np.array(ids), "energy": energy}, notes)
+        return {"ids": np.array(ids), "energy": energy}, notes
     positions = [relaxed.positions[sid] for sid in ids]
     chunk_idx = np.cumsum([len(each) for each in positions])[:-1]
     arrays = {"ids": np.array(ids), "pos": np.concatenate(positions), "chunk_idx": chunk_idx}
-    return Source(arrays, notes)
-
-
-def _converged(relaxed: Relaxed, fmax: float | None) -> list[str]:
-    above = [] if fmax is None else relaxed.above(fmax)
-    if not above:
-        return []
-    more = f" and {len(above) - 3} more" if len(above) > 3 else ""
-    return [
-        f"{len(above)} of {len(relaxed.energies)} last frames have a force above {fmax} eV/A: "
-        f"{', '.join(above[:3])}{more}"
-    ]
+    return arrays, notes

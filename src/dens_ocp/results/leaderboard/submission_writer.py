@@ -57,12 +57,14 @@ def make_submission(
     def arrays() -> Iterator[tuple[str, np.ndarray]]:
         for split in board.splits:
             try:
-                source = read_source(task, Path(sources[split]), references.get(split), choices)
+                found, said = read_source(
+                    task, Path(sources[split]), references.get(split), choices
+                )
             except DensError as error:
                 problems.append(f"{split}: {error}")
                 continue
-            notes.extend(f"{split}: {note}" for note in source.notes)
-            for key, array in source.arrays.items():
+            notes.extend(f"{split}: {note}" for note in said)
+            for key, array in found.items():
                 if array.dtype.hasobject:
                     problems.append(f"{split}: {split}_{key} holds Python objects")
                 elif not problems:

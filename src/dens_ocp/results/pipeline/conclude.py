@@ -16,9 +16,9 @@ from dens_ocp.results.leaderboard.submission_sources import Choices
 from dens_ocp.results.leaderboard.submission_writer import make_submission
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.options import EvaluationSettings
-from dens_ocp.results.report.writing import evaluation_and_its_run, write_report
-from dens_ocp.results.scores.score import score_structures
-from dens_ocp.results.scores.score_tables import Score, score_json, score_latex, score_table
+from dens_ocp.results.report.page import evaluation_and_its_run, write_report
+from dens_ocp.results.scores.score_tables import score_json, score_latex, score_table
+from dens_ocp.results.scores.scores import Score, score_structures
 from dens_ocp.whole_files import write_text
 
 

@@ -1,12 +1,18 @@
-"""Runs the real command line in its own process and shows what it does while it does it."""
+"""Runs the real command line in processes of its own, several at a time, with one bar for all."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from dens_ocp.errors import DensError
 
@@ -79,7 +85,56 @@ def run_cli(
         raise DensError(f"dens-ocp main {' '.join(arguments)} failed (see {log}):\n{reason}")
 
 
-def stop_running() -> None:
-    """Tell all processes of :func:`run_cli`, in other threads, to stop."""
-    for process in tuple(_running):
-        process.terminate()
+def cores() -> int:
+    """CPU cores that the demo uses: two, or one where there is no second."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(2, available or 1)
+
+
+def side_by_side(jobs: dict[Hashable, Callable[[], Any]], workers: int) -> dict[Hashable, Any]:
+    """Results of ``jobs`` by their keys, ``workers`` at a time; after a failure none is started."""
+    results = {}
+    with ThreadPoolExecutor(workers) as pool:
+        pending = {pool.submit(job): key for key, job in jobs.items()}
+        try:
+            for future in as_completed(pending):
+                results[pending[future]] = future.result()
+        except BaseException as error:
+            for future in pending:
+                future.cancel()
+            if not isinstance(error, Exception):  # Ctrl-C: nobody waits for the others to finish
+                for process in tuple(_running):
+                    process.terminate()
+            raise
+    return results
+
+
+@contextmanager
+def jobs_bar(names: Sequence[str], disable: bool = False) -> Iterator[Callable[[str, int], None]]:
+    """One bar of several jobs; each counts as far as its own bar has come.
+
+    Args:
+        names: of the jobs.
+        disable: print nothing.
+
+    Yields:
+        What to call with the name of a job and its percentage; safe in threads.
+    """
+    done, lock = dict.fromkeys(names, 0), threading.Lock()
+    with tqdm(
+        total=100 * len(done),
+        disable=disable or not done,
+        bar_format="{percentage:3.0f}%|{bar:30}| {elapsed}{postfix}",
+    ) as bar:
+
+        def watch(name: str, percent: int) -> None:
+            with lock:
+                more = percent - done[name]
+                if more <= 0:
+                    return
+                done[name] = percent
+                at_work = [f"{job} {each}%" for job, each in done.items() if 0 < each < 100]
+                bar.set_postfix_str(", ".join(at_work), refresh=False)
+                bar.update(more)
+
+        yield watch

@@ -7,7 +7,6 @@ free atoms: MAE of energies, MAE of force components, mean cosine over atoms, EF
 
 from __future__ import annotations
 
-import heapq
 from array import array
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ from tqdm import tqdm
 from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.folder import EvaluationFolder
-from dens_ocp.results.report.sample import Sample
-from dens_ocp.results.scores.prediction_files import read_predictions
+from dens_ocp.results.scores.prediction_files import on_free_atoms, read_predictions
 
 ENERGY_WITHIN, FORCE_WITHIN = 0.02, 0.03
 """Thresholds of EFwT: energy error in eV, largest error of a force component in eV/Angstrom."""
@@ -74,6 +72,7 @@ class Scores:
             thresholds.
         mean_energy_mae: of predicting the split's mean energy, meV.
         zero_force_mae: of predicting no force, meV/Angstrom.
+        not_finite, missing: structures left out, as in :class:`Breakdown`.
     """
 
     structures: int
@@ -83,6 +82,8 @@ class Scores:
     efwt: float | None
     mean_energy_mae: float | None
     zero_force_mae: float | None
+    not_finite: int = 0
+    missing: int = 0
 
 
 def adsorbate_formula(structure: Structure) -> str:
@@ -105,6 +106,44 @@ def surface_elements(structure: Structure) -> str:
     return "-".join(sorted(chemical_symbols[number] for number in numbers)) or "none"
 
 
+class Sample:
+    """Keeps at most ``limit`` of the rows added, each with the same probability.
+
+    Every row draws a number; those with the smallest are kept.
+
+    Args:
+        limit: rows to keep.
+        columns: numbers in a row.
+        seed: of the choice.
+    """
+
+    def __init__(self, limit: int, columns: int, seed: int = 0) -> None:
+        self.limit, self.seen = limit, 0
+        self._generator = np.random.default_rng(seed)
+        self._pieces = [np.zeros((0, 1 + columns))]
+        self._held = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Add ``rows`` (n, columns)."""
+        self._pieces.append(np.column_stack([self._generator.random(len(rows)), rows]))
+        self.seen += len(rows)
+        self._held += len(rows)
+        if self._held > 2 * self.limit:
+            self._shrink()
+
+    def _shrink(self) -> np.ndarray:
+        held = np.concatenate(self._pieces)
+        if len(held) > self.limit:
+            held = held[np.sort(np.argpartition(held[:, 0], self.limit)[: self.limit])]
+        self._pieces, self._held = [held], len(held)
+        return held
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(n, columns) float32, n <= ``limit``, in the order they were added."""
+        return self._shrink()[:, 1:].astype(np.float32)
+
+
 class Breakdown:
     """Errors of one split.
 
@@ -118,7 +157,8 @@ class Breakdown:
             eV/Angstrom. lengths: of (length of the true force, length of the error).
         not_finite: structures with NaN or infinity among their predictions; left out.
         missing: structures with labels for which there is no prediction.
-        worst: (error in meV, id, adsorbate, surface) of the largest energy errors, at most ten.
+        worst: (error in meV, id, adsorbate, surface) of the largest energy errors, largest
+            first, at most ten.
     """
 
     def __init__(self, sampled: int = SAMPLED) -> None:
@@ -132,7 +172,7 @@ class Breakdown:
         self._within = self._both = 0
         self._cosine = self._zero_force = 0.0
         self._true_energies = array("d")
-        self._worst: list[tuple[float, str, str, str]] = []
+        self.worst: list[tuple[float, str, str, str]] = []
 
     def add(self, true: Structure, energy: float, forces: np.ndarray | None) -> None:
         """Add a structure and its prediction.
@@ -145,7 +185,7 @@ class Breakdown:
         Raises:
             DensError: the number of forces is neither.
         """
-        forces = None if forces is None else _on_free_atoms(true, forces)
+        forces = None if forces is None else on_free_atoms(forces, true)
         if not np.isfinite(energy) or not np.isfinite(0.0 if forces is None else forces).all():
             self.not_finite += 1
             return
@@ -162,7 +202,8 @@ class Breakdown:
             for group in own:
                 group.structures += 1
                 group.energy_error += energy_error
-            self._remember((1000 * energy_error, true.id, adsorbate, surface))
+            entry = (1000 * energy_error, true.id, adsorbate, surface)
+            self.worst = sorted([*self.worst, entry], reverse=True)[:_WORST]
         if true.forces is not None and forces is not None and len(forces):
             largest = self._add_forces(true, forces, own[:3])
         if energy_error is not None and largest is not None:
@@ -195,19 +236,10 @@ class Breakdown:
         self.lengths.add(np.stack([length, wrong], 1))
         return float(off.max())
 
-    def _remember(self, entry: tuple[float, str, str, str]) -> None:
-        add = heapq.heappush if len(self._worst) < _WORST else heapq.heappushpop
-        add(self._worst, entry)
-
     @property
     def has_adsorbates(self) -> bool:
         """Whether any atom has tag 2."""
         return any(name != NO_ADSORBATE for name in self.groups["adsorbate"])
-
-    @property
-    def worst(self) -> list[tuple[float, str, str, str]]:
-        """The largest energy errors, largest first."""
-        return sorted(self._worst, reverse=True)
 
     def scores(self) -> Scores:
         """All together."""
@@ -221,19 +253,9 @@ class Breakdown:
             efwt=100 * self._within / self._both if self._both else None,
             mean_energy_mae=spread,
             zero_force_mae=1000 * self._zero_force / atoms if atoms else None,
+            not_finite=self.not_finite,
+            missing=self.missing,
         )
-
-
-def _on_free_atoms(true: Structure, forces: np.ndarray) -> np.ndarray:
-    forces, free = np.asarray(forces, np.float64), true.free
-    if len(forces) == free.sum():
-        return forces
-    if len(forces) == len(free):
-        return forces[free]
-    raise DensError(
-        f"{true.id}: {len(forces)} forces are predicted for a structure of {len(free)} atoms, "
-        f"{int(free.sum())} of them free; are these predictions of another data set?"
-    )
 
 
 def score_split(folder: EvaluationFolder, split: str) -> Breakdown | str:

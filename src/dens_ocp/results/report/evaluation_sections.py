@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,51 +10,33 @@ from dens_ocp.data.structures import open_structures
 from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.report import verdict
-from dens_ocp.results.report.breakdown import Breakdown, score_split
+from dens_ocp.results.report.breakdown import score_split
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.report.figures.evaluation_figures import (
     Parity,
-    element_errors,
     force_magnitude,
     group_errors,
     keys,
     parity,
     relaxation_traces,
 )
-from dens_ocp.results.report.relaxation_files import Relaxations, read_relaxations
-from dens_ocp.results.report.verdict import Check, SplitNumbers
+from dens_ocp.results.report.relaxation_files import read_relaxations
+from dens_ocp.results.report.verdict import Check
 
 TRACES = 6
 """So many relaxations of a split are drawn."""
 
-_KINDS = {
+_ELEMENT = {"element": ("element", "")}
+_OF_SLABS = {
     "adsorbate": ("adsorbate", "composition of the atoms with tag 2"),
     "surface": ("surface", "elements of all other atoms"),
     "tag": ("tag", "place of the atom"),
 }
-"""Title and meaning of the kinds of groups beside elements."""
-_WITHOUT_ADSORBATES = {"surface": ("elements", "elements of a structure")}
+_OF_OTHERS = {"surface": ("elements", "elements of a structure")}
+"""Title and meaning of the kinds of groups."""
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """Everything read from an evaluation folder.
-
-    Attributes:
-        folder: of the evaluation.
-        scored: errors by split. why_not: by split, why there are none.
-        relaxed: relaxations by split.
-        fmax: where relaxations end, eV/Angstrom, or None if it is not known.
-    """
-
-    folder: EvaluationFolder
-    scored: dict[str, Breakdown]
-    why_not: dict[str, str]
-    relaxed: dict[str, Relaxations]
-    fmax: float | None
-
-
-def evaluated(folder: EvaluationFolder, task: Mapping[str, Any]) -> Evaluated:
+def read(folder: EvaluationFolder, task: Mapping[str, Any]) -> dict[str, Any]:
     """Read predictions, labels and trajectories of all splits.
 
     Args:
@@ -63,16 +44,17 @@ def evaluated(folder: EvaluationFolder, task: Mapping[str, Any]) -> Evaluated:
         task: the config's section, for ``relaxation_fmax``; that of ``evaluation.json`` comes
             first.
 
+    Returns:
+        ``folder``; by split ``scored`` (``Breakdown``), ``why_not`` (why there are none) and
+        ``relaxed`` (``Relaxations``); ``fmax``, where relaxations end, eV/Angstrom, or None.
+
     Raises:
         DensError: damaged files.
     """
     scored, why_not, relaxed = {}, {}, {}
     for split, sections in folder.splits.items():
         result = score_split(folder, split)
-        if isinstance(result, str):
-            why_not[split] = result
-        else:
-            scored[split] = result
+        (why_not if isinstance(result, str) else scored)[split] = result
         labels = {}
         if sections.get("is2re") and folder.trajectories(split).is_dir():
             try:
@@ -84,24 +66,27 @@ def evaluated(folder: EvaluationFolder, task: Mapping[str, Any]) -> Evaluated:
         if found is not None:
             relaxed[split] = found
     fmax = {**task, **folder.description}.get("relaxation_fmax")
-    return Evaluated(folder, scored, why_not, relaxed, None if fmax is None else float(fmax))
-
-
-def evaluation_checks(done: Evaluated) -> list[Check]:
-    """All checks of an evaluation."""
-    numbers = {
-        name: SplitNumbers(each.scores(), each.not_finite, each.missing)
-        for name, each in done.scored.items()
+    return {
+        "folder": folder,
+        "scored": scored,
+        "why_not": why_not,
+        "relaxed": relaxed,
+        "fmax": None if fmax is None else float(fmax),
     }
-    return verdict.splits(numbers) + verdict.relaxations(done.relaxed, done.fmax)
 
 
-def evaluation_content(done: Evaluated, out: Path) -> dict[str, Any]:
+def evaluation_checks(read: Mapping[str, Any]) -> list[Check]:
+    """All checks of an evaluation, of what :func:`read` says."""
+    scores = {name: each.scores() for name, each in read["scored"].items()}
+    return verdict.splits(scores) + verdict.relaxations(read["relaxed"], read["fmax"])
+
+
+def evaluation_content(read: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """What ``report.html.j2`` shows of an evaluation; draws its pictures into ``out``."""
-    splits = {name: each for name, each in done.scored.items() if each.structures}
-    traced = {name: each for name, each in done.relaxed.items() if each.traces}
+    splits = {name: each for name, each in read["scored"].items() if each.structures}
+    traced = {name: each for name, each in read["relaxed"].items() if each.traces}
     content: dict[str, Any] = {
-        **vars(done),
+        **read,
         "splits": splits,
         "scores": {name: each.scores() for name, each in splits.items()},
         "slabs": any(each.has_adsorbates for each in splits.values()),
@@ -109,7 +94,7 @@ def evaluation_content(done: Evaluated, out: Path) -> dict[str, Any]:
         "magnitude": None,
     }
     if traced:
-        content["traces"] = save(relaxation_traces(traced, done.fmax), out / "relaxations.png")
+        content["traces"] = save(relaxation_traces(traced, read["fmax"]), out / "relaxations.png")
     if not splits:
         return content
     forces = {name: each for name, each in splits.items() if each.lengths.seen}
@@ -126,26 +111,19 @@ def evaluation_content(done: Evaluated, out: Path) -> dict[str, Any]:
                 sampled.append(f"{split}: {sample.limit:,} of {sample.seen:,} {what}")
     content["parity"] = save(parity(columns, "labelled"), out / "parity.png")
     content["sampled"] = sampled
-    kinds = _KINDS if content["slabs"] else _WITHOUT_ADSORBATES
-    if not content["slabs"] and len(keys(splits, "surface")) < 2:
-        kinds = {}
+    kinds = _ELEMENT
+    if content["slabs"]:
+        kinds = _ELEMENT | _OF_SLABS
+    elif len(keys(splits, "surface")) > 1:
+        kinds = _ELEMENT | _OF_OTHERS
     content["groups"] = [
         {
             "kind": kind,
             "title": title,
             "meaning": meaning,
             "names": keys(splits, kind),
-            "path": save(
-                element_errors(splits) if kind == "element" else group_errors(splits, kind),
-                out / f"errors_by_{title}.png",
-            ),
+            "path": save(group_errors(splits, kind), out / f"errors_by_{title}.png"),
         }
-        for kind, (title, meaning) in {"element": ("element", ""), **kinds}.items()
+        for kind, (title, meaning) in kinds.items()
     ]
     return content
-
-
-def score_files(folder: EvaluationFolder) -> dict[str, str]:
-    """The tables of ``dens-ocp evaluate`` by the name of the file, where it has written them."""
-    files = [folder.scores("txt"), folder.scores("json")]
-    return {file.name: file.read_text() for file in files if file.is_file()}

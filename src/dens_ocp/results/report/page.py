@@ -1,4 +1,5 @@
-"""The page: its template filled in, as one file that needs nothing beside itself."""
+"""The page of a run and its evaluation: where they are, the verdict, the template filled in, as one
+file that needs nothing beside itself."""
 
 from __future__ import annotations
 
@@ -15,8 +16,11 @@ from PIL import Image
 from yaml import safe_dump
 
 from dens_ocp.errors import DensError
+from dens_ocp.results.pipeline.folder import EvaluationFolder
+from dens_ocp.results.report import evaluation_sections, training_sections
 from dens_ocp.results.report.figures.drawing import DENSITY_FROM, DPI
 from dens_ocp.results.report.figures.evaluation_figures import FEW, SHOWN
+from dens_ocp.results.report.training_run import CHECKPOINTS, TrainingRun, find_folder, read_run
 from dens_ocp.results.report.verdict import BAD, GOOD, LEVELS, NOTE, Check, worst
 from dens_ocp.whole_files import write_text
 
@@ -56,19 +60,78 @@ def spelled_out(checks: Sequence[Check]) -> str:
     return "\n".join([headline(checks), *lines])
 
 
-def write(path: Path, title: str, checks: Sequence[Check], **content: Any) -> Path:
-    """Write the page, whole or not at all.
-
-    Args:
-        path: of ``index.html``.
-        title: of the page.
-        checks: of the verdict; those to act on stand first.
-        content: what ``report.html.j2`` shows: ``training``, ``evaluation``, ``gallery``,
-            ``scores``, ``versions``; None for what is not there. All text is escaped.
+def sources(
+    run: str, run_dir: Path, evaluation: Path | None
+) -> tuple[TrainingRun | None, EvaluationFolder | None]:
+    """The training run and the evaluation that the arguments of the command name.
 
     Raises:
-        DensError: the folder cannot be written.
+        DensError: they are not there, or name two evaluations.
     """
+    if EvaluationFolder(Path(run)).description_file.is_file():
+        if evaluation is not None:
+            raise DensError(
+                f"RUN: {run} is an evaluation folder, and --evaluation names another one; give "
+                "one of them"
+            )
+        return evaluation_and_its_run(Path(run))
+    training = read_run(find_folder(run, run_dir))
+    return training, None if evaluation is None else read_evaluation(evaluation)
+
+
+def read_evaluation(path: Path) -> EvaluationFolder:
+    """The evaluation in a folder.
+
+    Raises:
+        DensError: there is none, or its ``evaluation.json`` is not valid.
+    """
+    evaluation = EvaluationFolder(path.resolve())
+    if not evaluation.description_file.is_file():
+        raise DensError(f"--evaluation: {path} holds no evaluation.json; name an evaluation folder")
+    _ = evaluation.description
+    return evaluation
+
+
+def evaluation_and_its_run(path: Path) -> tuple[TrainingRun | None, EvaluationFolder]:
+    """The evaluation in a folder, and the training run of its checkpoint where that is still there.
+
+    Raises:
+        DensError: no evaluation there, or damaged files.
+    """
+    evaluation = read_evaluation(path)
+    checkpoint = evaluation.checkpoint
+    if checkpoint is None or not any((checkpoint.parent / name).is_file() for name in CHECKPOINTS):
+        return None, evaluation
+    return read_run(checkpoint.parent), evaluation
+
+
+def write_report(
+    training: TrainingRun | None, evaluation: EvaluationFolder | None, out: Path
+) -> tuple[Path, str]:
+    """Write ``index.html``, whole or not at all, and the pictures.
+
+    Args:
+        training: the run, or None.
+        evaluation: the evaluation, or None.
+        out: folder; made where it is not there.
+
+    Returns:
+        The path of the page, and its verdict: a line, and one for each warning and note.
+
+    Raises:
+        DensError: damaged files; a folder that cannot be written.
+    """
+    checks, of_run, of_evaluation, scores = [], None, None, {}
+    if training is not None:
+        checks += training_sections.training_checks(training)
+        of_run = training_sections.training_content(training, evaluation, out)
+    if evaluation is not None:
+        task = {} if training is None else training.config.get("task") or {}
+        read = evaluation_sections.read(evaluation, task)
+        checks += evaluation_sections.evaluation_checks(read)
+        of_evaluation = evaluation_sections.evaluation_content(read, out)
+        files = [evaluation.scores("txt"), evaluation.scores("json")]
+        scores = {file.name: file.read_text() for file in files if file.is_file()}
     environment = Environment(
         loader=PackageLoader("dens_ocp.results.report", "."),
         autoescape=True,
@@ -80,7 +143,7 @@ def write(path: Path, title: str, checks: Sequence[Check], **content: Any) -> Pa
         environment.filters[function.__name__] = function
     ordered = sorted(checks, key=lambda check: -LEVELS.index(check.level))
     text = environment.get_template("report.html.j2").render(
-        title=title,
+        title=f"Report: {training.name if training else evaluation.path.name}",
         written=time.strftime("%Y-%m-%d %H:%M"),
         headline=headline(checks),
         worst=worst(checks),
@@ -88,13 +151,18 @@ def write(path: Path, title: str, checks: Sequence[Check], **content: Any) -> Pa
         density_from=DENSITY_FROM,
         few=FEW,
         shown=SHOWN,
-        **content,
+        training=of_run,
+        evaluation=of_evaluation,
+        gallery=training_sections.gallery_content(training, evaluation, out),
+        scores=scores,
+        versions=training_sections.versions_content(training, evaluation),
     )
+    path = out / "index.html"
     try:
         write_text(path, text)
     except OSError as error:
         raise DensError(f"--out: {path} cannot be written: {error}") from None
-    return path
+    return path, spelled_out(checks)
 
 
 # ---- filters of the template -------------------------------------------------------------------

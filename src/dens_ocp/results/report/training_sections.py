@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,14 @@ def _structure_to_show(
     run: TrainingRun | None, evaluation: EvaluationFolder | None
 ) -> Structure | None:
     """The most varied of some labelled structures of the first data set that can be read here."""
-    for section in _data_sets(run, evaluation):
+    sections = [] if evaluation is None else [*evaluation.sections("s2ef").values()]
+    if run is not None:
+        train = run.config.get("dataset") or {}
+        for section in ({**train, **(run.config.get("val_dataset") or {})}, train):
+            sections.append({key: each for key, each in section.items() if key[:2] != "md"})
+    for section in sections:
+        if not section.get("src"):
+            continue
         try:
             structures = open_structures(section)
         except DensError:
@@ -152,18 +159,6 @@ def _structure_to_show(
         if labelled:
             return most_varied(labelled)
     return None
-
-
-def _data_sets(
-    run: TrainingRun | None, evaluation: EvaluationFolder | None
-) -> Iterator[Mapping[str, Any]]:
-    if evaluation is not None:
-        yield from evaluation.sections("s2ef").values()
-    if run is not None:
-        train = run.config.get("dataset") or {}
-        for section in ({**train, **(run.config.get("val_dataset") or {})}, train):
-            if section.get("src"):
-                yield {key: value for key, value in section.items() if not key.startswith("md")}
 
 
 def versions_content(

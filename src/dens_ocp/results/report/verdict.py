@@ -171,27 +171,17 @@ def corrupted_share(
     return Check(GOOD, "Corruption", f"As asked for, where {why}: {text}.")
 
 
-@dataclass(frozen=True)
-class SplitNumbers:
-    """What is judged of a split's predictions: scores, and numbers of structures whose prediction
-    is not finite or missing."""
-
-    scores: Scores
-    not_finite: int = 0
-    missing: int = 0
-
-
-def splits(numbers: Mapping[str, SplitNumbers]) -> list[Check]:
+def splits(scores: Mapping[str, Scores]) -> list[Check]:
     """Whether predictions are all there and better than trivial ones: a check for each split in
     which they are not, and one for all others together."""
     checks, good = [], []
-    for name, each in numbers.items():
+    for name, each in scores.items():
         faults = _faults(each)
         if faults:
             checks.append(Check(BAD, name, f"{_sentence('; '.join(faults))}."))
             continue
-        force = _share(each.scores.force_mae, each.scores.zero_force_mae)
-        energy = _share(each.scores.energy_mae, each.scores.mean_energy_mae)
+        force = _share(each.force_mae, each.zero_force_mae)
+        energy = _share(each.energy_mae, each.mean_energy_mae)
         weak = [
             f"{what} are hardly better than {trivial} ({100 * share:.0f} % of its error)"
             for what, trivial, share in (
@@ -219,8 +209,8 @@ def splits(numbers: Mapping[str, SplitNumbers]) -> list[Check]:
     return checks
 
 
-def _faults(each: SplitNumbers) -> list[str]:
-    faults, scores = [], each.scores
+def _faults(each: Scores) -> list[str]:
+    faults = []
     if each.not_finite:
         faults.append(
             f"{each.not_finite} predictions are NaN or infinite and left out of all numbers"
@@ -228,8 +218,8 @@ def _faults(each: SplitNumbers) -> list[str]:
     if each.missing:
         faults.append(f"{each.missing} structures have no prediction")
     for what, mine, unit, trivial, its in (
-        ("force", scores.force_mae, "meV/\u00c5", "predicting zero", scores.zero_force_mae),
-        ("energy", scores.energy_mae, "meV", "the split's mean energy", scores.mean_energy_mae),
+        ("force", each.force_mae, "meV/\u00c5", "predicting zero", each.zero_force_mae),
+        ("energy", each.energy_mae, "meV", "the split's mean energy", each.mean_energy_mae),
     ):
         share = _share(mine, its)
         if share is None or share < NO_BETTER:

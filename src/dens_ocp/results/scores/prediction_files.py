@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dens_ocp.data.structures import Structure
 from dens_ocp.errors import DensError
 
 
@@ -93,6 +94,23 @@ def split_rows(
             f"{rows.shape} into {count} structures"
         )
     return np.split(rows, starts)
+
+
+def on_free_atoms(forces: np.ndarray, structure: Structure) -> np.ndarray:
+    """(n, 3) float64 predicted forces on the free atoms, of forces on these, or on all.
+
+    Raises:
+        DensError: forces of another number of atoms.
+    """
+    forces, free = np.asarray(forces, np.float64), structure.free
+    if len(forces) == np.count_nonzero(free):
+        return forces
+    if len(forces) == len(free):
+        return forces[free]
+    raise DensError(
+        f"{structure.id}: {len(forces)} forces are predicted for a structure of {len(free)} atoms, "
+        f"{np.count_nonzero(free)} of them free; are these predictions of another data set?"
+    )
 
 
 def energies_of_npz(path: Path, hybrid: bool = False) -> dict[str, float]:

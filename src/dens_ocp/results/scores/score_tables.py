@@ -10,9 +10,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from dens_ocp.results.leaderboard.boards import Board
-from dens_ocp.results.scores.scores import IS2REScores, IS2RSScores, S2EFScores
+from dens_ocp.results.scores.scores import Score
 
-Score = S2EFScores | IS2REScores | IS2RSScores
 Scores = Mapping[str, Mapping[str, Score]]
 """By task (``s2ef``, ``is2re``, ``is2rs``) and split."""
 

@@ -23,14 +23,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from fairchem.core.modules.evaluator import Evaluator, min_diff
+from tqdm import tqdm
 
-from dens_ocp.data.structures import Structure
+from dens_ocp.data.checks import check_lmdb_source
+from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.errors import DensError
-from dens_ocp.results.scores.prediction_files import Predictions
+from dens_ocp.relaxation.trajectories import relaxed_systems
+from dens_ocp.results.scores.prediction_files import (
+    Predictions,
+    energies_of_npz,
+    on_free_atoms,
+    positions_of_npz,
+    read_predictions,
+)
 
 CHUNK = 512
 """Structures that are handed to fairchem's evaluator at a time."""
@@ -84,10 +95,50 @@ class IS2RSScores:
     mean_distance_A: float
 
 
+Score = S2EFScores | IS2REScores | IS2RSScores
+
+
+def score_split(
+    task: str, results: Path, section: Mapping[str, Any], split: str, hybrid: bool = False
+) -> Score:
+    """Score one split.
+
+    Args:
+        task: ``s2ef``, ``is2re``, ``is2rs``.
+        results: prediction npz; or, not for s2ef, folder of trajectories.
+        section: of the labelled data set: ``src`` and, if it is not ``lmdb``, ``format``.
+        split: for messages.
+        hybrid: IS2RE energies are by ``sid_fid``.
+
+    Raises:
+        DensError: files that cannot be read; ids that do not match; no labels.
+    """
+    check_lmdb_source(section["src"], f"--lmdb {split}")
+    structures = open_structures(section, f"--lmdb {split}")
+    bar = tqdm(structures, desc=split, total=len(structures))
+    try:
+        return score_structures(task, results, bar, hybrid)
+    except DensError as error:
+        raise DensError(f"{split}: {error}") from None
+
+
+def score_structures(
+    task: str, results: Path, structures: Iterable[Structure], hybrid: bool = False
+) -> Score:
+    """Score results against labelled structures; arguments and errors as of :func:`score_split`."""
+    if task == "s2ef":
+        return s2ef_scores(read_predictions(results), structures)
+    if task == "is2re":
+        if results.is_dir():
+            return is2re_scores(relaxed_systems(results).energies, structures)
+        return is2re_scores(energies_of_npz(results, hybrid), structures)
+    if results.is_dir():
+        return is2rs_scores(relaxed_systems(results).positions, structures)
+    return is2rs_scores(positions_of_npz(results), structures)
+
+
 def s2ef_scores(predictions: Predictions, structures: Iterable[Structure]) -> S2EFScores:
     """Score predictions of energies and forces.
-
-    Uses fairchem's ``Evaluator`` for all four.
 
     Args:
         predictions: of exactly these structures, in any order; forces of free atoms, or of all.
@@ -110,8 +161,10 @@ def s2ef_scores(predictions: Predictions, structures: Iterable[Structure]) -> S2
     atoms = 0
     for chunk in _chunks(_labelled(structures, index, "id", "energy", "forces")):
         places = [index[each.id] for each in chunk]
+        for each in chunk:
+            _check_free(each)
         forces = [
-            _free_forces(predictions.forces[place], each)
+            on_free_atoms(predictions.forces[place], each)
             for place, each in zip(places, chunk, strict=True)
         ]
         natoms = torch.tensor([len(each) for each in forces])
@@ -137,8 +190,6 @@ def s2ef_scores(predictions: Predictions, structures: Iterable[Structure]) -> S2
 
 def is2re_scores(energies: Mapping[str, float], structures: Iterable[Structure]) -> IS2REScores:
     """Score relaxed energies.
-
-    Uses fairchem's ``Evaluator`` for both.
 
     Args:
         energies: eV by sid, of exactly these structures.
@@ -266,20 +317,6 @@ def _labelled(
 
 def _chunks(structures: Iterator[Structure]) -> Iterator[list[Structure]]:
     return iter(lambda: list(islice(structures, CHUNK)), [])
-
-
-def _free_forces(forces: np.ndarray, structure: Structure) -> np.ndarray:
-    """(n, 3) predicted forces on the free atoms."""
-    _check_free(structure)
-    free = structure.free
-    if len(forces) == np.count_nonzero(free):
-        return forces
-    if len(forces) == len(free):
-        return forces[free]
-    raise DensError(
-        f"{structure.id} has {len(free)} atoms, {np.count_nonzero(free)} of them free; forces of "
-        f"{len(forces)} were predicted"
-    )
 
 
 def _check_free(structure: Structure) -> None:

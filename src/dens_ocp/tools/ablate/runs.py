@@ -15,8 +15,8 @@ import yaml
 from dens_ocp.checkpoints import checkpoint_files, metrics_file
 from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.conclude import conclude
-from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs, unfinished
 from dens_ocp.results.pipeline.folder import EvaluationFolder, difference, sha256
+from dens_ocp.results.pipeline.jobs import prepare, run_jobs, unfinished
 from dens_ocp.results.pipeline.options import load_settings
 from dens_ocp.results.pipeline.process import run_cli
 from dens_ocp.tools.ablate.plan import Plan, Score, config_of, score_of
@@ -220,7 +220,7 @@ def evaluate(run: Run, options: list[str] | None, say: Callable[[str], None]) ->
         jobs = prepare(evaluation, checkpoint, sha256(checkpoint), folder)
         if options is not None and unfinished(jobs):
             words = tuple(word for word in options if word != "--amp")
-            submitted = run_jobs(jobs, checkpoint, RunOptions(words), locks, lambda line: None)
+            submitted = run_jobs(jobs, checkpoint, locks, lambda line: None, words)
             if submitted:
                 return submitted
         if unfinished(jobs):

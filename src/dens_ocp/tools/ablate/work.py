@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.launch import processor, ranks
 from dens_ocp.launch.slurm import submit_array
-from dens_ocp.results.pipeline.progress import JobsBar
+from dens_ocp.results.pipeline.process import jobs_bar
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.settings.command_line import changed
 from dens_ocp.tools.ablate.comparison import collect, json_table, latex_table, text_table
@@ -92,16 +93,13 @@ def _run_here(runs: Sequence[Run], words: list[str]) -> dict[str, str]:
         tqdm.write(f"{len(runs) - len(waiting)} of {len(runs)} runs are done already")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # run_cli ends its process, which saves
     failed = {}
-    bar = JobsBar([run.name for run in waiting])
-    try:
+    with jobs_bar([run.name for run in waiting]) as watch:
         for run in waiting:
             try:
-                _finish(run, words, bar.watch(run.name))
+                _finish(run, words, partial(watch, run.name))
             except DensError as error:
                 failed[run.name] = str(error)
                 tqdm.write(f"{run.name} failed")
-    finally:
-        bar.close()
     return failed
 
 

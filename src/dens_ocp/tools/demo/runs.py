@@ -16,11 +16,10 @@ import yaml
 from dens_ocp.checkpoints import checkpoint_files, metrics_file
 from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.conclude import conclude
-from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs
 from dens_ocp.results.pipeline.folder import EvaluationFolder, sha256
+from dens_ocp.results.pipeline.jobs import prepare, run_jobs
 from dens_ocp.results.pipeline.options import load_settings
-from dens_ocp.results.pipeline.process import run_cli
-from dens_ocp.results.pipeline.side_by_side import cores
+from dens_ocp.results.pipeline.process import cores, run_cli
 from dens_ocp.settings.defaults import KEY_MAPPING
 from dens_ocp.training.training_log import summary
 
@@ -197,7 +196,6 @@ def evaluate(
 ) -> EvaluationFolder:
     """``dens-ocp evaluate CHECKPOINT --config-yml CONFIG --out OUT --cpu``, two runs at a time."""
     workers = cores()
-    options = RunOptions(("--cpu", "--seed", str(seed)), workers, threads=1)
     say(
         f"dens-ocp evaluate {trained.checkpoint} --config-yml {config} --out {out} --cpu "
         f"--seed {seed} --at-a-time {workers}"
@@ -207,6 +205,6 @@ def evaluate(
     folder = EvaluationFolder(out)
     with folder.locked(say) as locks:
         jobs = prepare(settings, trained.checkpoint, sha256(trained.checkpoint), folder)
-        run_jobs(jobs, trained.checkpoint, options, locks, say)
+        run_jobs(jobs, trained.checkpoint, locks, say, ("--cpu", "--seed", str(seed)), workers, 1)
         conclude(settings, folder, report=True, say=lambda line: None)
     return folder

@@ -14,9 +14,9 @@ from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from dens_ocp.data.structures import Structure, open_structures
-from dens_ocp.relaxation.trajectories import energies_of_trajectories
+from dens_ocp.relaxation.trajectories import relaxed_systems
 from dens_ocp.results.pipeline.folder import EvaluationFolder
-from dens_ocp.results.pipeline.side_by_side import cores, side_by_side
+from dens_ocp.results.pipeline.process import cores, side_by_side
 from dens_ocp.results.report.figures.corruption_gallery import corruption_gallery, most_varied
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.scores.prediction_files import positions_of_npz, read_predictions
@@ -208,7 +208,7 @@ def _relaxations(
         energy = {NOBODY: {each.sid: mean_energy for each in systems}}
         place = {NOBODY: {each.sid: each.pos for each in systems}}
         energy = {
-            name: energies_of_trajectories(folder.trajectories(split))
+            name: relaxed_systems(folder.trajectories(split)).energies
             for name, folder in results.items()
         } | energy
         place = {

@@ -37,7 +37,7 @@ def check_data_set(
     from fairchem.core.datasets.lmdb_dataset import data_list_collater
 
     from dens_ocp.data.checks import LMDB_FORMATS, check_dataset_paths
-    from dens_ocp.data.opened_data import check_box_of, is_periodic, open_class, rules_of
+    from dens_ocp.data.opened_data import check_box_of, is_periodic, open_data_set, rules_of
     from dens_ocp.data.records.collation import CheckingCollater
     from dens_ocp.data.records.named_records import read_with
 
@@ -47,7 +47,7 @@ def check_data_set(
     if form not in LMDB_FORMATS:
         yield Finding(WARNING, where, f"format {form}: its files are not looked at")
     yield from guarded(where, lambda: check_box_of(model, section["src"], split) or ())
-    dataset = open_class(dict(section), split)
+    dataset = open_data_set(dict(section), split, whole=True)
     targets = {target for loss in config["loss_functions"] for target in loss}
     required = {
         target: output["level"]

@@ -125,7 +125,7 @@ class Checkpoints:
             "config": trainer.config,
             "val_metrics": metrics,
             "amp": trainer.scaler.state_dict() if trainer.scaler else None,
-            dataset_reference.CHECKPOINT_ENTRY: dataset_reference.entry(reference),
+            dataset_reference.CHECKPOINT_ENTRY: reference,
         }
         if not training_state:
             return state

@@ -139,15 +139,11 @@ def _radii(shown: Structure) -> np.ndarray:
 def _frame(shown: Structure, corruptions: Sequence[Corruption]) -> np.ndarray:
     """(2, 2): lower left and upper right corner of the picture, Angstrom, with every atom of every
     corrupted copy inside."""
-    view, radii = _VIEW[:, :2], _radii(shown)[:, None] + _RIM
-    room = np.maximum(radii, _MARGIN)
-    centres = [shown.pos @ view]
-    rooms = [room]
-    for each in corruptions:
-        centres.append((shown.pos + each.displacement.numpy()) @ view)
-        rooms.append(radii)
-    at, room = np.concatenate(centres), np.concatenate(rooms)
-    return np.stack([(at - room).min(0), (at + room).max(0)])
+    radii = _radii(shown)[:, None] + _RIM
+    copies = [shown.pos, *(shown.pos + each.displacement.numpy() for each in corruptions)]
+    at = np.stack(copies) @ _VIEW[:, :2]
+    room = np.stack([np.maximum(radii, _MARGIN), *[radii] * len(corruptions)])
+    return np.stack([(at - room).min((0, 1)), (at + room).max((0, 1))])
 
 
 def _draw(axis: Axes, shown: Structure, corruption: Corruption | None, white: np.ndarray) -> None:

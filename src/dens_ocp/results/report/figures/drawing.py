@@ -40,21 +40,6 @@ def plain(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def points(axis: Axes, x: np.ndarray, y: np.ndarray, colour: str, size: float, **scales) -> None:
-    """Points, or, where they are many, their density on hexagons (logarithmic, in grey to black).
-
-    Args:
-        axis: to draw on.
-        x, y: (n,).
-        colour: of points. size: of points.
-        scales: ``xscale``, ``yscale`` and ``extent`` of :meth:`Axes.hexbin`.
-    """
-    if len(x) <= DENSITY_FROM:
-        axis.scatter(x, y, s=size, color=colour, alpha=0.45, linewidths=0)
-    else:
-        axis.hexbin(x, y, gridsize=70, bins="log", cmap="Blues", mincnt=1, linewidths=0.1, **scales)
-
-
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, or as what the name says (``.svg``), whole or not at all; makes the
     folder.

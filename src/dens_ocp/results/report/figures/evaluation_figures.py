@@ -12,14 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from dens_ocp.results.report.breakdown import KINDS, Breakdown, Group
+from dens_ocp.results.report.breakdown import Breakdown
 from dens_ocp.results.report.figures.drawing import (
     COLOURS,
     DENSITY_FROM,
     MARKERS,
     new_figure,
     plain,
-    points,
 )
 from dens_ocp.results.report.relaxation_files import Relaxations
 
@@ -33,6 +32,10 @@ _LINEAR = 0.3  # eV/Angstrom; forces beyond it on a logarithmic scale
 _TICKS = (0.3, 1, 3, 10, 30, 100)
 _FEW = 5  # atoms in a bin of force_magnitude below which it is not drawn
 _DASHES = ("-", "--", ":")
+_MEASURES = (
+    ("force_mae", "atoms", "force MAE (meV/\u00c5)"),
+    ("energy_mae", "structures", "energy MAE (meV)"),
+)  # attributes of a group: the error, and of how many
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,14 @@ def _scatter(
     axis: Axes, pairs: np.ndarray, limits: tuple[float, float], colour: str, size: float
 ) -> None:
     axis.plot(limits, limits, color="0.5", linewidth=0.8, zorder=0)
-    inside = np.clip(pairs, *limits)  # far off predictions lie on the rim, and do not set the range
-    points(axis, inside[:, 0], inside[:, 1], colour, size, extent=(*limits, *limits))
-    if len(pairs) > DENSITY_FROM:
+    x, y = np.clip(pairs, *limits).T  # far off predictions lie on the rim, and set no range
+    if len(pairs) <= DENSITY_FROM:
+        axis.scatter(x, y, s=size, color=colour, alpha=0.45, linewidths=0)
+    else:
+        axis.hexbin(
+            x, y, gridsize=70, bins="log", cmap="Blues", mincnt=1, linewidths=0.1,
+            extent=(*limits, *limits),
+        )  # fmt: skip
         axis.plot(limits, limits, color=COLOURS[1], linewidth=0.8)
     axis.set(xlim=limits, ylim=limits, aspect="equal")
     plain(axis)
@@ -139,10 +147,7 @@ def force_magnitude(splits: Mapping[str, Breakdown]) -> Figure:
         line = line[line[:, 0] > 0]
         if not len(line):
             continue
-        style = {
-            "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)],
-            "markersize": 4, "linewidth": 1.2, "label": split,
-        }  # fmt: skip
+        style = {**_style(index), "markersize": 4, "linewidth": 1.2, "label": split}
         error.plot(1000 * line[:, 0], 1000 * line[:, 1], **style)
         count.plot(1000 * line[:, 0], 100 * line[:, 2] / line[:, 2].sum(), **style)
         ends += [1000 * line[0, 0], 1000 * line[-1, 0]]
@@ -173,83 +178,55 @@ def keys(splits: Mapping[str, Breakdown], kind: str) -> list[str]:
     return sorted(count, key=lambda key: (-count[key], key))
 
 
-def element_errors(splits: Mapping[str, Breakdown]) -> Figure:
-    """Force MAE of each element's atoms above, energy MAE of structures with it below."""
-    names = keys(splits, "element")
-    figure, axes = new_figure(2, 1, (max(7.0, 0.3 * len(names) + 2), 6.0), sharex=True)
-    for axis, attribute, unit in _measures(axes[:, 0]):
-        _dots(axis, splits, "element", names, attribute, upright=True)
-        axis.set_ylabel(unit)
-    axes[1, 0].set_xticks(range(len(names)), names)
-    axes[1, 0].set_xlim(-0.7, len(names) - 0.3)
-    _legend(axes[0, 0])
-    return figure
-
-
 def group_errors(splits: Mapping[str, Breakdown], kind: str) -> Figure:
-    """Energy and force MAE by adsorbate, surface or tag, one line each, the most frequent first."""
-    assert kind in KINDS
-    names = keys(splits, kind)[:SHOWN]
-    columns = 1 if kind == "tag" else 2
-    figure, axes = new_figure(
-        1, columns, (5.2 * columns + 0.6, 0.27 * len(names) + 1.4), sharey=True
-    )
-    for axis, attribute, unit in _measures(axes[0]):
-        _dots(axis, splits, kind, names, attribute, upright=False)
-        axis.set_xlabel(unit)
-    axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
-    _legend(axes[0, 0])
-    return figure
+    """Energy and force MAE of the groups of a kind, a colour and shape per split.
 
-
-def _legend(axis: Axes) -> None:
-    """Above the picture, where it hides nothing."""
-    axis.legend(
+    Elements stand side by side: the force MAE of their atoms above, the energy MAE of structures
+    with them below. Adsorbates, surfaces and tags have a line each, the most frequent first.
+    """
+    upright = kind == "element"
+    names = keys(splits, kind)[: None if upright else SHOWN]
+    measures = _MEASURES[:1] if kind == "tag" else _MEASURES
+    if upright:
+        size = (max(7.0, 0.3 * len(names) + 2), 6.0)
+        figure, axes = new_figure(len(measures), 1, size, sharex=True)
+        axes[-1, 0].set_xticks(range(len(names)), names)
+        axes[-1, 0].set_xlim(-0.7, len(names) - 0.3)
+    else:
+        size = (5.2 * len(measures) + 0.6, 0.27 * len(names) + 1.4)
+        figure, axes = new_figure(1, len(measures), size, sharey=True)
+        axes[0, 0].set_yticks(range(len(names)), names)
+        axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
+    for axis, (mae, number, title) in zip(axes.flat, measures, strict=True):
+        for index, (split, breakdown) in enumerate(splits.items()):
+            shift = 0.0 if len(splits) == 1 else 0.4 * (index / (len(splits) - 1) - 0.5)
+            found = [(place, breakdown.groups[kind].get(name)) for place, name in enumerate(names)]
+            for few in (False, True):
+                dots = [
+                    (place + shift, getattr(group, mae))
+                    for place, group in found
+                    if group and getattr(group, number) and (getattr(group, number) < FEW) == few
+                ]
+                at, values = zip(*dots, strict=True) if dots else ((), ())
+                style = _style(index)
+                axis.plot(
+                    *((at, values) if upright else (values, at)), **style, linestyle="none",
+                    markersize=4.5, markerfacecolor="white" if few else style["color"],
+                    label=None if few else split,
+                )  # fmt: skip
+        plain(axis)
+        (axis.set_ylim if upright else axis.set_xlim)(0, None)
+        (axis.set_ylabel if upright else axis.set_xlabel)(title)
+    axes[0, 0].legend(  # above the picture, where it hides nothing
         fontsize=8, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0.0, 1.0),
         borderaxespad=0.2,
     )  # fmt: skip
+    return figure
 
 
-def _measures(axes) -> list[tuple[Axes, str, str]]:
-    return list(
-        zip(axes, ("force_mae", "energy_mae"), ("force MAE (meV/\u00c5)", "energy MAE (meV)"),
-            strict=False)
-    )  # fmt: skip
-
-
-def _dots(
-    axis: Axes,
-    splits: Mapping[str, Breakdown],
-    kind: str,
-    names: list[str],
-    attribute: str,
-    upright: bool,
-) -> None:
-    number = len(splits)
-    for index, (split, breakdown) in enumerate(splits.items()):
-        shift = 0.0 if number == 1 else 0.4 * (index / (number - 1) - 0.5)
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        for few in (False, True):
-            dots = [
-                (place + shift, getattr(group, attribute))
-                for place, name in enumerate(names)
-                if (group := breakdown.groups[kind].get(name)) is not None
-                and getattr(group, attribute) is not None
-                and _is_few(group, attribute) == few
-            ]
-            at, values = zip(*dots, strict=True) if dots else ((), ())
-            across = (at, values) if upright else (values, at)
-            axis.plot(
-                *across, marker, color=colour, markersize=4.5, linestyle="none",
-                markerfacecolor="white" if few else colour, label=None if few else split,
-            )  # fmt: skip
-    plain(axis)
-    (axis.set_ylim if upright else axis.set_xlim)(0, None)
-
-
-def _is_few(group: Group, attribute: str) -> bool:
-    return (group.atoms if attribute == "force_mae" else group.structures) < FEW
+def _style(index: int) -> dict[str, str]:
+    """Colour and shape of a split."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def relaxation_traces(splits: Mapping[str, Relaxations], fmax: float | None) -> Figure:
@@ -279,7 +256,10 @@ def relaxation_traces(splits: Mapping[str, Relaxations], fmax: float | None) -> 
             above.plot(steps[-1], trace.energies[-1] - zero, ".", color=style["color"])
             below.plot(steps, np.maximum(trace.max_forces, 1e-4), **style)
         above.axhline(0, color="0.25", linewidth=1, linestyle=(0, (1, 1)))
-        above.set_title(f"{split}\n{_title(done)}", fontsize=10)
+        title = f"{done.systems} systems"
+        if done.energy_mae is not None:
+            title = f"energy MAE {done.energy_mae:.0f} meV"
+        above.set_title(f"{split}\n{title}", fontsize=10)
         below.set(xlabel="step", yscale="log")
         if fmax is not None:
             below.axhline(fmax, color="0.25", linewidth=1, linestyle=(0, (1, 1)))
@@ -290,9 +270,3 @@ def relaxation_traces(splits: Mapping[str, Relaxations], fmax: float | None) -> 
     axes[0, 0].set_ylabel(f"energy \u2212 {zero} (eV)")
     axes[1, 0].set_ylabel("largest force (eV/\u00c5)")
     return figure
-
-
-def _title(done: Relaxations) -> str:
-    if done.energy_mae is None:
-        return f"{done.systems} systems"
-    return f"energy MAE {done.energy_mae:.0f} meV"

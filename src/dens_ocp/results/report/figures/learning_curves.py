@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -104,9 +103,17 @@ def learning_curves(
     for axis, panel in zip(axes.flat, panels, strict=False):
         for style, (name, series) in zip(("-", "--"), runs.items(), strict=False):
             for colour, (tag, label) in zip(COLOURS, panel.curves, strict=False):
-                if tag in series:
-                    named = f"{label} ({name})" if len(runs) > 1 else label
-                    _line(axis, tag, series[tag], panel.factor, style, colour, named)
+                if tag not in series:
+                    continue
+                steps, values = series[tag][0], panel.factor * series[tag][1]
+                if tag.startswith("train/") and tag != "train/lr":
+                    axis.plot(steps, values, style, color=colour, linewidth=1, alpha=0.25)
+                    values = smooth(values)
+                axis.plot(
+                    steps, values, style, color=colour, linewidth=1.5, markersize=4,
+                    marker="o" if tag.startswith("val/") else None,
+                    label=f"{label} ({name})" if len(runs) > 1 else label,
+                )  # fmt: skip
         if noise_of_zero is not None and "noise MAE" in panel.title:
             axis.axhline(noise_of_zero, color="0.35", linestyle=":", label="no noise predicted")
         axis.set(title=panel.title, xlabel="step", ylabel=panel.unit)
@@ -119,25 +126,6 @@ def learning_curves(
         else:
             axis.text(0.5, 0.5, "not logged", ha="center", transform=axis.transAxes, color="0.4")
     return figure
-
-
-def _line(
-    axis: Axes,
-    tag: str,
-    curve: tuple[np.ndarray, np.ndarray],
-    factor: float,
-    style: str,
-    colour: str,
-    label: str,
-) -> None:
-    steps, values = curve[0], factor * curve[1]
-    marker = "o" if tag.startswith("val/") else None
-    if tag.startswith("train/") and tag != "train/lr":
-        axis.plot(steps, values, style, color=colour, linewidth=1, alpha=0.25)
-        values = smooth(values)
-    axis.plot(
-        steps, values, style, color=colour, marker=marker, markersize=4, linewidth=1.5, label=label
-    )
 
 
 def _plain_ticks(axis: Axes) -> None:
