@@ -2,7 +2,7 @@
 
 A comment in front of a bash block says how: ``<!-- test: run -->`` (executed, on small data and
 with a small model), ``<!-- test: parse -->`` (needs a cluster: the command line is parsed),
-``<!-- test: install -->`` (needs the network: the requirements are compared with pyproject.toml).
+``<!-- test: install -->`` (needs the network: see ``test_installation.py``).
 A block without one holds make commands.
 """
 
@@ -88,37 +88,6 @@ def test_make_targets_and_variables_exist():
             assert re.search(pattern, makefile, flags=re.MULTILINE), word
 
 
-def compiler_check() -> str:
-    """The Makefile's, as its shell sees it."""
-    makefile = (ROOT / "Makefile").read_text()
-    text = re.search(r"^NEEDS_COMPILER = \\\n(.*?fi;)\n", makefile, re.DOTALL | re.MULTILINE)[1]
-    return text.replace("\\\n", "\n").replace("$$", "$")
-
-
-@pytest.mark.parametrize(
-    ("compiler", "found"),
-    [("/nowhere/g++", False), ("no-such-compiler -O2", False), ("sh", True), ("env sh", True)],
-)
-def test_a_missing_compiler_is_named(compiler, found):
-    done = subprocess.run(
-        ["bash", "-c", f"set -e; {compiler_check()} echo went on"],
-        env={**os.environ, "CXX": compiler}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, "went on" in done.stdout) == ((0, True) if found else (1, False))
-    if not found:
-        assert compiler.split()[0] in done.stderr and "apt-get install g++" in done.stderr
-        assert "PYG_WHEELS" in done.stderr
-
-
-def test_the_compiler_is_looked_for_before_anything_is_downloaded():
-    makefile = (ROOT / "Makefile").read_text()
-    first = re.search(r"^\$\(DONE\)/venv:\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
-    assert first.index("$(if $(PYG_WHEELS),,$(NEEDS_COMPILER))") < first.index("-m venv")
-    assert "install" not in first[: first.index("NEEDS_COMPILER")]
-    # every other step needs this one
-    assert re.search(r"^\$\(DONE\)/torch: \$\(DONE\)/venv", makefile, re.MULTILINE)
-
-
 def test_setup_ends_with_the_line_that_activates():
     makefile = (ROOT / "Makefile").read_text()
     lines = re.search(r"^setup: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1].splitlines()
@@ -168,28 +137,6 @@ def test_options_of_the_demo_exist():
     arguments = re.findall(r"DEMO_ARGS=('.+?'|\S+)", "\n".join(text for _, text in blocks(README)))
     options = re.findall(r"--[\w-]+", " ".join(arguments))
     assert options and all(option in shown for option in options)
-
-
-def test_pip_steps_agree_with_the_project():
-    project = (ROOT / "pyproject.toml").read_text()
-    makefile = (ROOT / "Makefile").read_text()
-    requirements = [
-        word
-        for words in commands_of("install")
-        for word in words[4:]
-        if not word.startswith("-") and word not in ("$PYG_WHEELS", ":all:")
-    ]
-    for requirement in requirements:
-        if requirement.startswith("."):
-            for extra in re.findall(r"\w+", requirement):
-                assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE)
-        elif requirement != "wheel":
-            assert f'"{requirement}' in project, f"{requirement} is not what pyproject.toml says"
-    assert "TORCH_SPEC ?= torch~=2.4.0" in makefile and "torch~=2.4.0" in requirements
-    # what the hand-written steps need, in their order
-    steps = [" ".join(words) for words in commands_of("install")]
-    assert "torch~=2.4.0" in steps[0] and "--no-build-isolation --no-deps" in steps[1]
-    assert steps[2].endswith("-e .[dev]")
 
 
 def test_the_undo_line_names_the_pinned_fairchem():

@@ -60,7 +60,7 @@ def test_bare_ocp_calculator_uses_averaged_weights(trained, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", BARE_CALCULATOR, str(trained.checkpoint),
          str(trained.best_checkpoint)],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True, timeout=300,
+        cwd=tmp_path, env=fairchem_alone(), capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     first, best, plain = (float(line) for line in done.stdout.split()[-3:])
     assert first == pytest.approx(best, abs=1e-4)

@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
 from tests.lmdbs import s2ef_records, write_lmdb
-from tests.runs import environment, logged, run, small_config, write_config
+from tests.runs import environment, fairchem_alone, logged, run, small_config, write_config
 
 
 def losses(log: str) -> list[float]:
@@ -111,6 +111,7 @@ def test_two_ranks_draw_differently_and_stay_equal(data, tmp_path):
 
 RECORD_RANKS = """
 import sys, torch
+import dens_ocp
 import dens_ocp.trainer as module
 from fairchem.core.common import distutils
 from fairchem.core.common.utils import build_config, new_trainer_context
@@ -184,7 +185,7 @@ def test_stock_script_with_the_dotted_name(data, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "from fairchem.core._cli import main; main()", "--mode", "train",
          "--config-yml", str(path), "--cpu", "--print-every", "1", "--run-dir", str(tmp_path)],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        cwd=tmp_path, env=fairchem_alone(), capture_output=True, text=True, stdin=subprocess.DEVNULL,
         check=True, timeout=300,
     )  # fmt: skip
     assert len(losses(done.stdout)) == 4 and "noise MAE" in done.stdout

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.runs import environment
+from tests.runs import environment, fairchem_alone
 
 WITHOUT_DENS_OCP = """
 import sys
@@ -56,10 +56,11 @@ print("without dens_ocp")
 """
 
 
-def python(script: str, *arguments: str | Path, cwd: Path) -> str:
-    """Run ``script``; returns what it printed."""
+def python(script: str, *arguments: str | Path, cwd: Path, alone: bool = False) -> str:
+    """Run ``script``, without this package's stand-ins if ``alone``; returns what it printed."""
+    variables = fairchem_alone() if alone else environment()
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], cwd=cwd, env=environment(),
+        [sys.executable, "-c", script, *map(str, arguments)], cwd=cwd, env=variables,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-4000:]}"
@@ -68,7 +69,7 @@ def python(script: str, *arguments: str | Path, cwd: Path) -> str:
 
 def without_dens_ocp(script: str, *arguments: str | Path, cwd: Path) -> str:
     """Run ``script`` where importing dens_ocp raises, and nothing has imported it."""
-    output = python(WITHOUT_DENS_OCP + script + STILL_WITHOUT, *arguments, cwd=cwd)
+    output = python(WITHOUT_DENS_OCP + script + STILL_WITHOUT, *arguments, cwd=cwd, alone=True)
     assert "without dens_ocp" in output
     return output
 
