@@ -3,11 +3,10 @@ path: what a GPU takes, and what torch's counter of operations knows."""
 
 from __future__ import annotations
 
-import time
+import timeit
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -97,8 +96,7 @@ def fit_line(x: Any, y: Any) -> tuple[float, float, float]:
     return float(offset), float(slope / xs.max()), float(residual / len(ys) ** 0.5)
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """Forward and backward of a model at two depths and two sizes.
 
     Attributes:
@@ -167,17 +165,19 @@ def measure(
     if "enforce_max_neighbors_strictly" in model:
         # in small boxes images of an atom are equally far: with ties edges could not be told
         model = {**model, "enforce_max_neighbors_strictly": True}
-    found: dict[Point, tuple[float, float, float]] = {}
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
+    found = Measured(f"{name}, {'mixed precision' if amp else 'float32'}", {}, {}, {})
     cases = [(layers, atoms) for layers in depths for atoms in sizes]
     for layers, atoms in tqdm(cases, desc="measuring", unit="run", disable=not progress):
         built = build_model({**model, "num_layers": layers}, stock=True).to(device).train()
         built.max_neighbors = neighbors
         batch = Batch.from_data_list([structure(atoms)]).to(device)
-        found[layers, atoms] = _one(built, batch, device, repeats, amp)
-    cuda = device.type == "cuda"
-    name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
-    columns = ({case: each[i] for case, each in found.items()} for i in range(3))
-    return Measured(f"{name}, {'mixed precision' if amp else 'float32'}", *columns)
+        case = layers, atoms
+        found.flops[case], found.peak_bytes[case], found.seconds[case] = _one(
+            built, batch, device, repeats, amp
+        )
+    return found
 
 
 def _one(
@@ -196,23 +196,16 @@ def _one(
 
     with FlopCounterMode(display=False) as counter:
         step()  # warm-up too: it makes the gradients
-    peak = _peak_bytes(model, step, cuda)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return float(counter.get_total_flops()), float(peak), min(seconds)
-
-
-def _peak_bytes(model: torch.nn.Module, step: Callable[[], None], cuda: bool) -> int:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
-        return torch.cuda.max_memory_allocated() - before
-    with PeakBytes() as counter:
-        counter.ignore([*model.parameters(), *model.buffers()])
-        counter.ignore(each.grad for each in model.parameters() if each.grad is not None)
-        step()
-    return counter.peak
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        with PeakBytes() as allocated:
+            allocated.ignore([*model.parameters(), *model.buffers()])
+            allocated.ignore(each.grad for each in model.parameters() if each.grad is not None)
+            step()
+        peak = allocated.peak
+    seconds = timeit.repeat(step, number=1, repeat=repeats)
+    return float(counter.get_total_flops()), float(peak), min(seconds)
