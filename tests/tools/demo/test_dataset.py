@@ -17,11 +17,22 @@ from ase.optimize import BFGS
 
 from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
 from dens_ocp.errors import DensError
-from dens_ocp.tools.demo.adsorbates import atom_references, gas_reference
 from dens_ocp.tools.demo.dataset import DataSettings, make
-from dens_ocp.tools.demo.splits import DOMAINS, VALIDATION_SPLITS, candidates
-from dens_ocp.tools.demo.surfaces import FACETS, Catalyst, clean_energy, cut, elements
-from dens_ocp.tools.demo.trajectories import RELAXED_FMAX, spread
+from dens_ocp.tools.demo.slabs import (
+    FACETS,
+    Catalyst,
+    atom_references,
+    clean_energy,
+    cut,
+    gas_reference,
+)
+from dens_ocp.tools.demo.trajectories import (
+    DOMAINS,
+    RELAXED_FMAX,
+    VALIDATION_SPLITS,
+    candidates,
+    spread,
+)
 
 TINY = DataSettings(
     train_systems=3, frames=4, md_systems=1, md_frames=2, md_every=3, val_systems=2, val_frames=3
@@ -150,6 +161,10 @@ def test_is2re_records_are_relaxations(data, systems):
             assert np.linalg.norm(relaxed.get_forces()[free], axis=1).max() < RELAXED_FMAX + 1e-3
             expected = relaxed.get_potential_energy() - system.reference
             assert record.y_relaxed == pytest.approx(expected, abs=2e-4)
+
+
+def elements(catalyst):
+    return set(catalyst.cell(4.0).symbols)
 
 
 def test_out_of_domain_means_unseen_in_training():

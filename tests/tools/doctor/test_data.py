@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dens_ocp.tools.doctor import command, run_folder
+from dens_ocp.tools.doctor.data import nearest_neighbour, sample
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
 from dens_ocp.tools.doctor.machine import all_reduce
-from dens_ocp.tools.doctor.records import nearest_neighbour, sample
 from tests.conftest import slab
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import dens_ocp, small_config, write_config, write_data

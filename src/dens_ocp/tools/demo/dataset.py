@@ -36,8 +36,16 @@ from dens_ocp.data.records.oc20_records import (
 from dens_ocp.data.structures import structure
 from dens_ocp.errors import DensError
 from dens_ocp.tools.demo.given import normalizers
-from dens_ocp.tools.demo.splits import VALIDATION_SPLITS, candidates
-from dens_ocp.tools.demo.trajectories import Frame, System, dynamics, relaxation, spread, start
+from dens_ocp.tools.demo.trajectories import (
+    VALIDATION_SPLITS,
+    Frame,
+    System,
+    candidates,
+    dynamics,
+    relaxation,
+    spread,
+    start,
+)
 
 _VERSION = 1  # of what is written for given settings
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import yaml
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
@@ -24,8 +25,9 @@ from dens_ocp.results.scores.scores import S2EFScores, is2re_scores, is2rs_score
 from dens_ocp.tools.demo import given, runs
 from dens_ocp.tools.demo.dataset import QUICK, DataSettings, make
 from dens_ocp.tools.demo.runs import Trained
-from dens_ocp.tools.demo.splits import BOARD_SPLITS
 from dens_ocp.tools.demo.tables import curves_picture, relaxation_table, s2ef_table
+from dens_ocp.tools.demo.trajectories import BOARD_SPLITS
+from dens_ocp.whole_files import write_text
 
 DENS, PLAIN = "DeNS", "without DeNS"
 EPOCHS, QUICK_EPOCHS = 10, 1
@@ -34,8 +36,7 @@ NOBODY = "nobody, train's mean energy"
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 
 
-def _say(line: str) -> None:
-    tqdm.write(line)
+_say = tqdm.write
 
 
 def _title(text: str) -> None:
@@ -113,7 +114,8 @@ class Demo:
         written = [save(gallery, self.folder / "corruption.png")]
         trained = self._train(train, val, learned)
         written.append(curves_picture(self.folder, trained))
-        config = runs.write_config(self.folder / "evaluate.yml", evaluation)
+        config = self.folder / "evaluate.yml"
+        write_text(config, yaml.safe_dump(evaluation, sort_keys=False))
         _title("evaluation: predict, run-relaxations, scores, leaderboard files, report")
         results = {}
         for run in trained:
@@ -150,16 +152,10 @@ class Demo:
         batch_size = runs.recipe()["optim"]["batch_size"]
         steps = math.ceil(math.ceil(len(learned) / ranks) / batch_size)
         _title(f"training: {epochs} epochs of {steps} steps ({' and '.join(names)})")
+        normalizers = given.normalizers(learned)
         jobs = {}
         for name in names:
-            config = runs.training_config(
-                train=train,
-                val=val,
-                normalizers=given.normalizers(learned),
-                epochs=epochs,
-                steps_per_epoch=steps,
-                dens=name == DENS,
-            )
+            config = runs.training_config(train, val, normalizers, epochs, steps, name == DENS)
             jobs[name] = partial(runs.train, self.workdir, self.run_id, name, config,
                                  epochs * steps, ranks, self.seed, _say)  # fmt: skip
         done = side_by_side(jobs, len(names))
@@ -205,15 +201,13 @@ def _relaxations(
     """The table of IS2RE and IS2RS errors."""
     energies, distances = {}, {}
     for split, systems in splits.items():
-        energy = {NOBODY: {each.sid: mean_energy for each in systems}}
-        place = {NOBODY: {each.sid: each.pos for each in systems}}
         energy = {
             name: energies_of_trajectories(folder.trajectories(split))
             for name, folder in results.items()
-        } | energy
+        } | {NOBODY: {each.sid: mean_energy for each in systems}}
         place = {
             name: positions_of_npz(folder.positions(split)) for name, folder in results.items()
-        } | place
+        } | {NOBODY: {each.sid: each.pos for each in systems}}
         energies[split] = {name: is2re_scores(each, systems) for name, each in energy.items()}
         distances[split] = {name: is2rs_scores(each, systems) for name, each in place.items()}
     return relaxation_table(energies, distances)

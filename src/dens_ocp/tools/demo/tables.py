@@ -6,31 +6,31 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tabulate import tabulate
-
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.report.figures.learning_curves import learning_curves
 from dens_ocp.results.report.scalars import read_series
+from dens_ocp.results.scores.score_tables import text_table
 from dens_ocp.results.scores.scores import IS2REScores, IS2RSScores, S2EFScores
 from dens_ocp.tools.demo.runs import Trained
+
+_S2EF = {
+    ("energy MAE", "meV"): "{0.energy_mae_meV:.0f}",
+    ("force MAE", "meV/A"): "{0.force_mae_meV_per_A:.1f}",
+    ("force cos", ""): "{0.force_cosine:.3f}",
+    ("EFwT", "%"): "{0.efwt_percent:.1f}",
+}
+_RELAXED = {
+    ("energy MAE", "meV"): "{0.energy_mae_meV:.0f}",
+    ("EwT", "%"): "{0.ewt_percent:.0f}",
+    ("distance", "A"): "{1.mean_distance_A:.3f}",
+    ("average DwT", "%"): "{1.average_dwt_percent:.0f}",
+}
+"""Format by heading and unit."""
 
 
 def s2ef_table(scores: Mapping[str, Mapping[str, S2EFScores]]) -> str:
     """Errors by split and predictor."""
-    columns = {"energy MAE": "meV", "force MAE": "meV/A", "force cos": "", "EFwT": "%"}
-    cells = {
-        split: {
-            name: (
-                f"{score.energy_mae_meV:.0f}",
-                f"{score.force_mae_meV_per_A:.1f}",
-                f"{score.force_cosine:.3f}",
-                f"{score.efwt_percent:.1f}",
-            )
-            for name, score in by_name.items()
-        }
-        for split, by_name in scores.items()
-    }
-    return _table("predictor", columns, cells)
+    return _table("predictor", _S2EF, scores)
 
 
 def relaxation_table(
@@ -39,38 +39,22 @@ def relaxation_table(
 ) -> str:
     """Errors of relaxed energies, and distances from the relaxed structures, by split and
     predictor; the same predictors in both."""
-    columns = {"energy MAE": "meV", "EwT": "%", "distance": "A", "average DwT": "%"}
-    cells = {
-        split: {
-            name: (
-                f"{score.energy_mae_meV:.0f}",
-                f"{score.ewt_percent:.0f}",
-                f"{distances[split][name].mean_distance_A:.3f}",
-                f"{distances[split][name].average_dwt_percent:.0f}",
-            )
-            for name, score in by_name.items()
-        }
-        for split, by_name in energies.items()
-    }
-    return _table("relaxed by", columns, cells)
+    return _table("relaxed by", _RELAXED, energies, distances)
 
 
-def _table(
-    who: str, columns: dict[str, str], cells: Mapping[str, Mapping[str, Sequence[str]]]
-) -> str:
-    """The split only where it changes; ``columns``: unit by name."""
-    rows = [("", "", *columns.values())]
-    for split, by_name in cells.items():
-        for number, (name, values) in enumerate(by_name.items()):
-            rows.append(("" if number else split, name, *values))
-    align = ["left", "left", *["right"] * len(columns)]
-    return tabulate(rows, ["split", who, *columns], "simple", disable_numparse=True, colalign=align)
+def _table(who: str, columns: dict[tuple[str, str], str], *scores: Mapping[str, Mapping]) -> str:
+    """The split only where it changes."""
+    rows = [("", "", *(unit for _, unit in columns))]
+    for split, by_name in scores[0].items():
+        for number, name in enumerate(by_name):
+            found = [each[split][name] for each in scores]
+            cells = (form.format(*found) for form in columns.values())
+            rows.append(("" if number else split, name, *cells))
+    return text_table(["split", who, *(heading for heading, _ in columns)], rows, left=2)
 
 
 def curves_picture(folder: Path, trained: Sequence[Trained]) -> Path:
     """``training.png``: losses and errors of all runs."""
     runs = {run.name: read_series(run.folder) for run in trained}
-    sigma = trained[0].config["optim"]["dens"]["sigma"]
-    mean_absolute = sigma * math.sqrt(2 / math.pi)
-    figure = learning_curves(runs, noise_of_zero=mean_absolute)
-    return save(figure, folder / "training.png")
+    mean_absolute = trained[0].config["optim"]["dens"]["sigma"] * math.sqrt(2 / math.pi)
+    return save(learning_curves(runs, noise_of_zero=mean_absolute), folder / "training.png")

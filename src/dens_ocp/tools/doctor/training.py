@@ -45,12 +45,9 @@ def check_dens(config: Mapping[str, Any]) -> Iterator[Finding]:
         sigma = options.sigma
         if not isinstance(sigma, float):
             sigma = f"{sigma.low} to {sigma.high}"
-        yield Finding(
-            OK,
-            check,
-            f"p {options.p}, r {options.r}, sigma {sigma} Angstrom, coefficient "
-            f"{options.coefficient:g}, choice {options.choice}, encode {options.encode}",
-        )
+        text = f"p {options.p}, r {options.r}, sigma {sigma} Angstrom, coefficient "
+        text += f"{options.coefficient:g}, choice {options.choice}, encode {options.encode}"
+        yield Finding(OK, check, text)
 
 
 def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -132,11 +129,11 @@ def check_step(model: Any, records: list[Any], where: str) -> Iterator[Finding]:
         bad = [name for name, value in values.items()
                if value is not None and not torch.isfinite(value).all()]  # fmt: skip
         if bad:
-            yield Finding(
-                PROBLEM, "step", f"{atoms}: {what} {', '.join(bad[:3])} are not finite",
-                "two atoms at one place, or options of the model; compare with a recipe in "
-                "configs/",
-            )  # fmt: skip
+            text = f"{atoms}: {what} {', '.join(bad[:3])} are not finite"
+            fix = (
+                "two atoms at one place, or options of the model; compare with a recipe in configs/"
+            )
+            yield Finding(PROBLEM, "step", text, fix)
             return
     text = f"{atoms} on {device}: {', '.join(outputs)}, {seconds:.1f} s"
     missing = [name for name in ("energy", "forces") if not any(name in each for each in outputs)]
