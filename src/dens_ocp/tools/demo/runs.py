@@ -15,13 +15,13 @@ import yaml
 
 from dens_ocp.checkpoints import checkpoint_files, metrics_file
 from dens_ocp.errors import DensError
-from dens_ocp.results.pipeline.conclude import conclude
-from dens_ocp.results.pipeline.evaluate import RunOptions, prepare, run_jobs
-from dens_ocp.results.pipeline.folder import EvaluationFolder, sha256
+from dens_ocp.results.pipeline.evaluate import RunOptions
+from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.options import load_settings
 from dens_ocp.results.pipeline.process import run_cli
 from dens_ocp.results.pipeline.side_by_side import cores
 from dens_ocp.settings.defaults import KEY_MAPPING
+from dens_ocp.tools.evaluate import evaluated
 from dens_ocp.training.training_log import summary
 from dens_ocp.whole_files import write_text
 
@@ -195,8 +195,5 @@ def evaluate(
     checkpoint = checkpoint_files.read(trained.checkpoint, torch.device("cpu"))
     settings = load_settings(config, checkpoint, [])
     folder = EvaluationFolder(out)
-    with folder.locked(say) as locks:
-        jobs = prepare(settings, trained.checkpoint, sha256(trained.checkpoint), folder)
-        run_jobs(jobs, trained.checkpoint, options, locks, say)
-        conclude(settings, folder, report=True, say=lambda line: None)
+    evaluated(settings, trained.checkpoint, folder, options, say, (), True, lambda line: None)
     return folder

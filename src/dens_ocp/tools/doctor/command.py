@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from dens_ocp.settings.command_line import Command
-from dens_ocp.tools.doctor import machine, packages, run_folder
+from dens_ocp.tools.doctor import machine, packages
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded, refused
 from dens_ocp.tools.quiet import quiet
 
@@ -94,8 +94,8 @@ def _surroundings(
     config: Mapping[str, Any], run_dir: Path, parameters: int | None
 ) -> Iterator[Finding]:
     logger = config.get("logger", "wandb")
-    yield from guarded("logger", partial(run_folder.check_logger, logger, bool(config)))
-    yield from guarded("run-dir", partial(run_folder.check_run_folder, run_dir, parameters))
+    yield from guarded("logger", partial(machine.check_logger, logger, bool(config)))
+    yield from guarded("run-dir", partial(machine.check_run_folder, run_dir, parameters))
     yield from guarded("SLURM", partial(machine.check_slurm, bool(config.get("slurm"))))
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from dens_ocp.data.records.plausible_units import doubts, nearest_neighbour
 from dens_ocp.errors import DensError
+from dens_ocp.tools.config_model import scale_of
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded, refused
 from dens_ocp.tools.doctor.training import check_step
 
@@ -149,9 +150,8 @@ def _units(seen: pd.DataFrame, where: str, section: Mapping[str, Any]) -> Iterat
     nearest, rms = float(seen.distance.median()), float(seen.force_square.mean()) ** 0.5
     largest, energy = float(seen.largest_force.max()), float(seen.energy.max())
     found = doubts(nearest=nearest, rms_force=rms, largest_force=largest, energy_per_atom=energy)
-    normalizer = ((section.get("transforms") or {}).get("normalizer") or {}).get("forces") or {}
-    scale = normalizer.get("stdev", normalizer.get("rmsd"))
-    if scale and math.isfinite(rms) and not 1 / 100 < rms / float(scale) < 100:
+    scale = scale_of(section, "forces")
+    if scale and math.isfinite(rms) and not 1 / 100 < rms / scale < 100:
         found.append(f"forces of rms {rms:.3g} against normalizer.forces.stdev {scale:.3g}")
     if found:
         text = f"implausible units: {'; '.join(found)}"

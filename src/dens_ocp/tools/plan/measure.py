@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ase import Atoms
 from scipy.optimize import nnls
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
+from dens_ocp.data.records.oc20_records import geometry
 from dens_ocp.errors import DensError
 from dens_ocp.tools.config_model import build_model
 
@@ -121,14 +123,8 @@ def structure(atoms: int, seed: int = 0) -> Data:
     many atoms and edges, and nothing else in common with one."""
     random = np.random.default_rng(seed)
     side = (atoms * _VOLUME) ** (1 / 3)
-    return Data(
-        pos=torch.tensor(random.random((atoms, 3)) * side, dtype=torch.float32),
-        cell=(torch.eye(3) * side)[None],
-        atomic_numbers=torch.tensor(random.integers(1, 80, atoms)),
-        natoms=atoms,
-        tags=torch.ones(atoms, dtype=torch.long),
-        fixed=torch.zeros(atoms, dtype=torch.long),
-    )
+    positions = random.random((atoms, 3)) * side
+    return geometry(Atoms(random.integers(1, 80, atoms), positions, cell=[side] * 3, pbc=True), 0)
 
 
 def measure(

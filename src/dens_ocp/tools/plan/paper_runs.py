@@ -114,10 +114,6 @@ BAND = 0.9 * min(RATE / run.rate for run in RUNS), max(RATE / run.rate for run i
 """Range of truth by prediction on the paper's own hardware, from all runs. 10 % are allowed below
 the cheapest run, since each run is one measurement."""
 
-ALL_MD_THROUGHPUT = 1.8
-"""Structures per GPU-second of All+MD in the paper's Table 2, which contradicts its GPU-hours
-(88,982 for 2 epochs are 1.08 per GPU-second)."""
-
 
 def matching(config: Mapping[str, Any]) -> PaperRun | None:
     """The paper's run with this model, depth, order and number of epochs."""

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from dens_ocp.tools.plan.estimate import USABLE
 from dens_ocp.tools.plan.measure import Measured, extended
-from dens_ocp.tools.plan.paper_runs import ALL_MD_THROUGHPUT, RATE, RUNS
+from dens_ocp.tools.plan.paper_runs import RATE, RUNS
 
 LIMITS = (
     "Where this stops being valid (docs/planning.md):",
@@ -89,13 +89,14 @@ def text_of(plan: dict[str, Any], measured: Measured | None) -> str:
             ratio = time["expected"]["gpu_hours"] / paper
             rows.append(("paper", f"{paper:,.0f} V100 GPU-hours", f"this plan: {ratio:.2f} of it"))
     precision = "mixed precision (--amp)" if plan["amp"] else "float32"
+    tests = (f"{run.recipe.removeprefix('configs/')} {run.rate / RATE:.2f}" for run in RUNS)
     return "\n".join([
         f"{job['gpus']} x {plan['gpu']}, {job['nodes']} node(s), {job['batch']} structures per "
         f"GPU, {precision}\n",
         tabulate(rows, tablefmt="plain", disable_numparse=True),
         "",
         *([] if measured is None else _measured(measured, job["atoms"], flops)),
-        *_against_the_paper(),
+        f"The model by the paper's V100 GPU-hours (two runs calibrate it): {', '.join(tests)}",
         "",
         *LIMITS,
     ])  # fmt: skip
@@ -120,18 +121,3 @@ def _measured(measured: Measured, atoms: float, flops: float) -> list[str]:
         f"a whole structure here: {offset + slope * flops:.3g} s",
         "",
     ]
-
-
-def _against_the_paper() -> list[str]:
-    rows = [
-        (run.recipe.removeprefix("configs/"), f"{run.hours:,.0f}",
-         f"{run.hours * run.rate / RATE:,.0f}", f"{run.rate / RATE:.2f} {run.role}")
-        for run in RUNS
-    ]  # fmt: skip
-    return [
-        "The model against the paper's V100 GPU-hours (two runs calibrate it):",
-        tabulate(rows, ["recipe", "paper", "model", "model/paper"], "plain", disable_numparse=True,
-                 colalign=("left", "right", "right", "left")),
-        f"All+MD: the paper's throughput of {ALL_MD_THROUGHPUT} structures per GPU-second (Table "
-        "2) would be 53,200 GPU-hours.",
-    ]  # fmt: skip
