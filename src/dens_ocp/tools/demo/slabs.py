@@ -3,7 +3,6 @@ their gas references and how they are put on a surface."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -32,47 +31,38 @@ _LARGEST_FORCE = 5.0  # eV/Angstrom, in an initial structure
 _LIFT = 0.1  # Angstrom
 
 
-@dataclass(frozen=True)
-class Catalyst:
-    """An fcc metal (``minority`` None), or an ordered alloy of two: L1_2 (A3B) or L1_0 (AB)."""
+def bulk_cell(catalyst: str, length: float) -> Atoms:
+    """The conventional cubic cell of an fcc metal or an ordered alloy.
 
-    majority: str
-    minority: str | None = None
-    share: int = 1  # atoms of the minority in the conventional cell of four
-
-    def __str__(self) -> str:
-        if self.minority is None:
-            return self.majority
-        return f"{self.majority}{3 if self.share == 1 else ''}{self.minority}"
-
-    def cell(self, lattice_constant: float) -> Atoms:
-        """The conventional cubic cell of four atoms; ``lattice_constant`` in Angstrom."""
-        symbols = [self.minority or self.majority] * self.share
-        symbols += [self.majority] * (4 - self.share)
-        corners = [(0, 0, 0), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)]
-        return Atoms(symbols, scaled_positions=corners, cell=[lattice_constant] * 3, pbc=True)
+    Args:
+        catalyst: formula of its four atoms, the minority first: ``Cu4``; ``AuCu3`` is L1_2,
+            ``Au2Ag2`` L1_0.
+        length: lattice constant, Angstrom.
+    """
+    corners = [(0, 0, 0), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)]
+    return Atoms(catalyst, scaled_positions=corners, cell=[length] * 3, pbc=True)
 
 
 @cache
-def lattice_constant(catalyst: Catalyst) -> float:
+def lattice_constant(catalyst: str) -> float:
     """The cubic lattice constant of lowest EMT energy, Angstrom."""
 
     def energy(length: float) -> float:
-        cell = catalyst.cell(length)
+        cell = bulk_cell(catalyst, length)
         cell.calc = EMT()
         return cell.get_potential_energy()
 
     return float(minimize_scalar(energy, bounds=(3.2, 4.6), method="bounded").x)
 
 
-def cut(catalyst: Catalyst, facet: tuple[int, int, int]) -> Atoms:
+def cut(catalyst: str, facet: tuple[int, int, int]) -> Atoms:
     """A slab of 24 to 32 atoms, tagged, with its subsurface atoms fixed, positions as in the bulk.
 
     Periodic in all directions, vacuum along the third cell vector, calculator EMT.
     """
     layers, repetitions = _FACETS[facet]
     length = lattice_constant(catalyst)
-    slab = surface(catalyst.cell(length), facet, layers, periodic=True)
+    slab = surface(bulk_cell(catalyst, length), facet, layers, periodic=True)
     # an atom at the lower end of the periodic cell may, rounded, lie at its upper end: one layer
     # would become two halves
     slab.wrap(eps=1e-4)
@@ -91,7 +81,7 @@ def cut(catalyst: Catalyst, facet: tuple[int, int, int]) -> Atoms:
 
 
 @cache
-def clean_energy(catalyst: Catalyst, facet: tuple[int, int, int]) -> float:
+def clean_energy(catalyst: str, facet: tuple[int, int, int]) -> float:
     """EMT energy of the relaxed clean slab, eV."""
     slab = cut(catalyst, facet)
     BFGS(slab, logfile=None).run(fmax=0.01, steps=100)
@@ -158,14 +148,10 @@ def place(slab: Atoms, adsorbate: str, rng: np.random.Generator) -> Atoms:
 
 def _height(surface: Atoms, gas: Atoms, reach: float) -> float:
     """z of the adsorbate's origin at which the first pair of atoms comes within reach."""
-    shifts = [i * surface.cell[0] + j * surface.cell[1] for i in (-1, 0, 1) for j in (-1, 0, 1)]
-    heights = []
-    for atom in gas:
-        for other in surface:
-            limit = reach * (covalent_radii[atom.number] + covalent_radii[other.number])
-            for shift in shifts:
-                apart = other.position + shift - atom.position
-                lateral = apart[0] ** 2 + apart[1] ** 2
-                if lateral < limit**2:
-                    heights.append(apart[2] + np.sqrt(limit**2 - lateral))
-    return max(heights, default=surface.positions[:, 2].max() + 1.0)
+    images = surface.repeat((3, 3, 1))  # the middle one is in its place
+    images.positions -= surface.cell[0] + surface.cell[1]
+    apart = images.positions - gas.positions[:, None]
+    radii = covalent_radii[images.numbers] + covalent_radii[gas.numbers][:, None]
+    rise = (reach * radii) ** 2 - (apart[..., :2] ** 2).sum(-1)
+    heights = (apart[..., 2] + np.sqrt(rise.clip(0)))[rise > 0]
+    return heights.max() if len(heights) else surface.positions[:, 2].max() + 1.0

@@ -17,26 +17,14 @@ from dens_ocp.tools.demo.slabs import (
     ADSORBATE,
     FACETS,
     SURFACE,
-    Catalyst,
     clean_energy,
     cut,
     gas_reference,
     place,
 )
 
-CATALYSTS = (
-    *map(Catalyst, ("Cu", "Ag", "Ni", "Pd", "Pt", "Al")),
-    Catalyst("Cu", "Au"),
-    Catalyst("Ag", "Au", share=2),
-    Catalyst("Ni", "Al"),
-    Catalyst("Pt", "Ni"),
-)
-OOD_CATALYSTS = (
-    Catalyst("Au"),
-    Catalyst("Cu", "Pd"),
-    Catalyst("Cu", "Pt", share=2),
-    Catalyst("Ag", "Pd"),
-)
+CATALYSTS = ("Cu4", "Ag4", "Ni4", "Pd4", "Pt4", "Al4", "AuCu3", "Au2Ag2", "AlNi3", "NiPt3")
+OOD_CATALYSTS = ("Au4", "PdCu3", "Pt2Cu2", "PdAg3")
 ADSORBATES = ("H", "O", "C", "CO", "OH", "NH")
 OOD_ADSORBATES = ("N", "NO", "CH")
 
@@ -64,7 +52,7 @@ class System:
     """An adsorbate on a surface, with OC20's system id."""
 
     sid: int
-    catalyst: Catalyst
+    catalyst: str
     facet: tuple[int, int, int]
     adsorbate: str
 
