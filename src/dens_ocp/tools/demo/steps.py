@@ -4,7 +4,7 @@ pictures."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,21 @@ from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.side_by_side import cores, side_by_side
 from dens_ocp.results.report.figures.corruption_gallery import corruption_gallery, most_varied
 from dens_ocp.results.report.figures.drawing import save
+from dens_ocp.results.report.figures.learning_curves import learning_curves
+from dens_ocp.results.report.scalars import read_series
 from dens_ocp.results.scores.prediction_files import positions_of_npz, read_predictions
-from dens_ocp.results.scores.scores import S2EFScores, is2re_scores, is2rs_scores, s2ef_scores
+from dens_ocp.results.scores.score_tables import text_table
+from dens_ocp.results.scores.scores import (
+    IS2REScores,
+    IS2RSScores,
+    S2EFScores,
+    is2re_scores,
+    is2rs_scores,
+    s2ef_scores,
+)
 from dens_ocp.tools.demo import given, runs
 from dens_ocp.tools.demo.dataset import QUICK, DataSettings, make
 from dens_ocp.tools.demo.runs import Trained
-from dens_ocp.tools.demo.tables import curves_picture, relaxation_table, s2ef_table
 from dens_ocp.tools.demo.trajectories import BOARD_SPLITS
 from dens_ocp.whole_files import write_text
 
@@ -35,6 +44,20 @@ QUICK_RELAXATION_STEPS = 5
 NOBODY = "nobody, train's mean energy"
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 
+
+_S2EF = {
+    ("energy MAE", "meV"): "{0.energy_mae_meV:.0f}",
+    ("force MAE", "meV/A"): "{0.force_mae_meV_per_A:.1f}",
+    ("force cos", ""): "{0.force_cosine:.3f}",
+    ("EFwT", "%"): "{0.efwt_percent:.1f}",
+}
+_RELAXED = {
+    ("energy MAE", "meV"): "{0.energy_mae_meV:.0f}",
+    ("EwT", "%"): "{0.ewt_percent:.0f}",
+    ("distance", "A"): "{1.mean_distance_A:.3f}",
+    ("average DwT", "%"): "{1.average_dwt_percent:.0f}",
+}
+"""Format by heading and unit."""
 
 _say = tqdm.write
 
@@ -113,7 +136,10 @@ class Demo:
         gallery = corruption_gallery(drawn, seed=self.seed)
         written = [save(gallery, self.folder / "corruption.png")]
         trained = self._train(train, val, learned)
-        written.append(curves_picture(self.folder, trained))
+        noise_of_zero = trained[0].config["optim"]["dens"]["sigma"] * math.sqrt(2 / math.pi)
+        curves = {run.name: read_series(run.folder) for run in trained}
+        figure = learning_curves(curves, noise_of_zero=noise_of_zero)
+        written.append(save(figure, self.folder / "training.png"))
         config = self.folder / "evaluate.yml"
         write_text(config, yaml.safe_dump(evaluation, sort_keys=False))
         _title("evaluation: predict, run-relaxations, scores, leaderboard files, report")
@@ -211,3 +237,28 @@ def _relaxations(
         energies[split] = {name: is2re_scores(each, systems) for name, each in energy.items()}
         distances[split] = {name: is2rs_scores(each, systems) for name, each in place.items()}
     return relaxation_table(energies, distances)
+
+
+def s2ef_table(scores: Mapping[str, Mapping[str, S2EFScores]]) -> str:
+    """Errors by split and predictor."""
+    return _table("predictor", _S2EF, scores)
+
+
+def relaxation_table(
+    energies: Mapping[str, Mapping[str, IS2REScores]],
+    distances: Mapping[str, Mapping[str, IS2RSScores]],
+) -> str:
+    """Errors of relaxed energies, and distances from the relaxed structures, by split and
+    predictor; the same predictors in both."""
+    return _table("relaxed by", _RELAXED, energies, distances)
+
+
+def _table(who: str, columns: dict[tuple[str, str], str], *scores: Mapping[str, Mapping]) -> str:
+    """The split only where it changes."""
+    rows = [("", "", *(unit for _, unit in columns))]
+    for split, by_name in scores[0].items():
+        for number, name in enumerate(by_name):
+            found = [each[split][name] for each in scores]
+            cells = (form.format(*found) for form in columns.values())
+            rows.append(("" if number else split, name, *cells))
+    return text_table(["split", who, *(heading for heading, _ in columns)], rows, left=2)
