@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
-from tests.runs import environment, run, small_config, write_config
+from tests.runs import environment, fairchem_alone, run, small_config, write_config
 
 MODES = ["validate", "predict", "run-relaxations"]
 
@@ -60,7 +60,8 @@ def test_bare_ocp_calculator_uses_averaged_weights(trained, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", BARE_CALCULATOR, str(trained.checkpoint),
          str(trained.best_checkpoint)],
-        cwd=tmp_path, env=fairchem_alone(), capture_output=True, text=True, check=True, timeout=300,
+        cwd=tmp_path, env=fairchem_alone(), capture_output=True, text=True, check=True,
+        timeout=300,
     )  # fmt: skip
     first, best, plain = (float(line) for line in done.stdout.split()[-3:])
     assert first == pytest.approx(best, abs=1e-4)

@@ -185,8 +185,8 @@ def test_stock_script_with_the_dotted_name(data, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", "from fairchem.core._cli import main; main()", "--mode", "train",
          "--config-yml", str(path), "--cpu", "--print-every", "1", "--run-dir", str(tmp_path)],
-        cwd=tmp_path, env=fairchem_alone(), capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        check=True, timeout=300,
+        cwd=tmp_path, env=fairchem_alone(), capture_output=True, text=True, check=True,
+        stdin=subprocess.DEVNULL, timeout=300,
     )  # fmt: skip
     assert len(losses(done.stdout)) == 4 and "noise MAE" in done.stdout
 

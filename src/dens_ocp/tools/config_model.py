@@ -49,3 +49,19 @@ def build_model(model: Mapping[str, Any], stock: bool = False) -> Any:
             f"model.name: {model['name']} does not accept its options ({error}); compare the "
             "section model with a recipe in configs/"
         ) from None
+
+
+def has_gradient_forces(model: Mapping[str, Any]) -> bool:
+    """Whether the forces of a section's model are gradients of its energy; an unknown model's are
+    not (:func:`build_model` says that it is unknown)."""
+    try:
+        return bool(getattr(model_class(model["name"]), "gradient_forces", False))
+    except DensError:
+        return False
+
+
+def scale_of(section: Mapping[str, Any], target: str) -> float | None:
+    """What the normalizer of a data set's section divides ``target`` by, if it gives a number."""
+    normalizer = ((section.get("transforms") or {}).get("normalizer") or {}).get(target) or {}
+    scale = normalizer.get("stdev", normalizer.get("rmsd"))
+    return None if scale is None else float(scale)

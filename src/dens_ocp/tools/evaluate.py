@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dens_ocp.errors import DensError
+from dens_ocp.errors import DensError, nearest
 from dens_ocp.results.pipeline.folder import EvaluationFolder, sha256
 from dens_ocp.settings.command_line import Command, changed, fairchem_options
 
 if TYPE_CHECKING:
-    from dens_ocp.results.pipeline.jobs import Job
+    from dens_ocp.results.pipeline.options import EvaluationSettings
 
 _HANDED_ON = (
     "cpu", "num_gpus", "num_nodes", "amp", "seed",
@@ -90,9 +92,8 @@ def command(
     from tqdm import tqdm
 
     from dens_ocp.checkpoints import checkpoint_files
-    from dens_ocp.launch import processor, ranks
-    from dens_ocp.results.pipeline.conclude import conclude
-    from dens_ocp.results.pipeline.jobs import jobs_of, prepare, run_jobs, unfinished
+    from dens_ocp.launch import processor
+    from dens_ocp.results.pipeline.jobs import jobs_of, run_jobs
     from dens_ocp.results.pipeline.options import load_settings
 
     content = checkpoint_files.read(checkpoint, torch.device("cpu"))
@@ -101,50 +102,93 @@ def command(
     folder = EvaluationFolder(out.resolve())
     if at_a_time < 1:
         raise DensError(f"--at-a-time: {at_a_time} is not a number of runs; give 1 or more")
-    if ranks.of_environment(os.environ) is not None:
-        raise DensError(
-            "dens-ocp evaluate starts its runs itself: call it once, without srun or torchrun, and "
-            "give --num-gpus"
-        )
-    named = _select(jobs_of(settings, folder), only)
+    refuse_ranks("evaluate")
+    named = selected(jobs_of(settings, folder), only)
     if list_only:
         for job in named:
             if not job.result.is_file():
                 print(job.name)
         return
-    args = SimpleNamespace(**handed_on)
+    start = None
     if not collect:
+        args = SimpleNamespace(**handed_on)
         processor.choose(args)
-    threads = 1 if args.cpu and at_a_time > 1 else None
-    words = changed(vars(args), *_HANDED_ON)
-    with folder.locked(tqdm.write, only) as locks:
-        chosen = _select(prepare(settings, checkpoint, sha256(checkpoint), folder), only)
-        if not collect:
-            submitted = run_jobs(
-                chosen, checkpoint.resolve(), locks, tqdm.write, words, at_a_time, threads
-            )
+        threads = 1 if args.cpu and at_a_time > 1 else None
+        words = changed(vars(args), *_HANDED_ON)
+        start = partial(run_jobs, arguments=words, at_a_time=at_a_time, threads=threads)
+    submitted = evaluated(settings, checkpoint, folder, start, tqdm.write, only, not no_report)
+    if submitted:
+        tqdm.write("submitted: " + ", ".join(submitted))
+        tqdm.write("when they are done: the same command with --collect in place of --submit")
+    elif only:
+        tqdm.write(f"done: {', '.join(job.name for job in named)}")
+
+
+def evaluated(
+    settings: EvaluationSettings,
+    checkpoint: Path,
+    folder: EvaluationFolder,
+    start: Callable[..., list[str]] | None,
+    say: Callable[[str], None],
+    only: Sequence[str] = (),
+    report: bool = False,
+    show: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Run what is not done yet, then score and write; with ``only``, run no more than these.
+
+    Args:
+        start: ``run_jobs`` with its options; None: no run is started, what SLURM jobs have
+            finished is taken.
+        say: prints a line. show: prints scores and what was written; default: ``say``.
+        report: write the report too.
+
+    Returns:
+        SLURM jobs that were submitted instead.
+
+    Raises:
+        DensError: a run failed, or is missing; results that do not fit the data.
+    """
+    from dens_ocp.results.pipeline.conclude import conclude
+    from dens_ocp.results.pipeline.jobs import prepare, unfinished
+
+    with folder.locked(say, only) as locks:
+        chosen = selected(prepare(settings, checkpoint, sha256(checkpoint), folder), only)
+        if start is not None:
+            submitted = start(chosen, checkpoint.resolve(), locks, say)
             if submitted:
-                tqdm.write("submitted: " + ", ".join(submitted))
-                again = "the same command with --collect in place of --submit"
-                tqdm.write(f"when they are done: {again}")
-                return
-        missing = unfinished(chosen)
-        if missing:
+                return submitted
+        if missing := unfinished(chosen):
             raise DensError(
                 f"{len(missing)} of {len(chosen)} runs are not done: "
                 f"{', '.join(job.name for job in missing)}; their output is in "
                 f"{folder.output('*').parent}"
             )
-        if only:
-            tqdm.write(f"done: {', '.join(job.name for job in chosen)}")
-        else:
-            conclude(settings, folder, report=not no_report, say=tqdm.write)
+        if not only:
+            conclude(settings, folder, report=report, say=show or say)
+    return []
 
 
-def _select(jobs: list[Job], names: tuple[str, ...]) -> list[Job]:
-    """The jobs called ``names``; all of them if there is no name."""
-    known = {job.name: job for job in jobs}
+Named = TypeVar("Named")
+
+
+def selected(runs: Sequence[Named], names: Sequence[str]) -> list[Named]:
+    """Those of ``runs``, by their attribute ``name``, that are called ``names``; all without one.
+    Raises a DensError if there is no such run."""
+    known = {run.name: run for run in runs}
     for name in names:
         if name not in known:
-            raise DensError(f"--only: there is no run {name!r}; runs: {', '.join(known)}")
-    return [known[name] for name in names] if names else jobs
+            raise DensError(
+                f"--only: there is no run {name!r}{nearest(name, known)}; runs: {', '.join(known)}"
+            )
+    return [known[name] for name in names or known]
+
+
+def refuse_ranks(command: str) -> None:
+    """Raises a DensError if srun or torchrun has started this process."""
+    from dens_ocp.launch import ranks
+
+    if ranks.of_environment(os.environ) is not None:
+        raise DensError(
+            f"dens-ocp {command} starts its runs itself: call it once, without srun or torchrun, "
+            "and give --num-gpus"
+        )

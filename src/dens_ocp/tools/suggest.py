@@ -41,6 +41,7 @@ def command(
     from dens_ocp.auto.resolve import force_coefficient as coefficient_of
     from dens_ocp.auto.resolve import pick
     from dens_ocp.settings import run_config
+    from dens_ocp.tools.config_model import has_gradient_forces, scale_of
 
     if source.suffix in (".yml", ".yaml"):
         config = run_config.read(source, overrides)
@@ -49,8 +50,8 @@ def command(
             raise DensError(f"{source}: dataset.train has no src; --dataset.train.src=PATH")
         evidence = observe(_open(sections["train"]))
         coefficient = force_coefficient or coefficient_of(config["loss_functions"])
-        gradients = gradient_forces or _has_gradient_forces(config["model"])
-        scale = _scale(sections["train"], "energy" if gradients else "forces")
+        gradients = gradient_forces or has_gradient_forces(config["model"])
+        scale = scale_of(sections["train"], "energy" if gradients else "forces")
     else:
         evidence = observe(_open({"src": str(source)}), str(source))
         coefficient, gradients = force_coefficient or 10.0, gradient_forces
@@ -75,22 +76,6 @@ def _open(section: dict[str, Any]) -> Any:
     dataset = open_data_set(section, "train")
     read_with(dataset)
     return dataset
-
-
-def _has_gradient_forces(model: dict[str, Any]) -> bool:
-    from fairchem.core.common.registry import registry
-
-    try:
-        found = registry.get_model_class(model["name"])
-    except (RuntimeError, KeyError, ValueError, ImportError):
-        return False
-    return bool(getattr(found, "gradient_forces", False))
-
-
-def _scale(section: dict[str, Any], target: str) -> float | None:
-    normalizer = ((section.get("transforms") or {}).get("normalizer") or {}).get(target) or {}
-    scale = normalizer.get("stdev", normalizer.get("rmsd"))
-    return None if scale is None else float(scale)
 
 
 def report(evidence: Evidence, picks: Picks, coefficient: float, gradients: bool) -> str:

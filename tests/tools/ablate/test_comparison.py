@@ -7,13 +7,13 @@ import pytest
 
 from dens_ocp.tools.ablate.comparison import (
     collect,
+    draw,
     json_table,
     latex_table,
     paired,
     summarise,
     text_table,
 )
-from dens_ocp.tools.ablate.picture import draw
 from dens_ocp.tools.ablate.plan import read_plan
 from dens_ocp.tools.ablate.runs import runs_of
 from tests.tools.ablate.test_plan import write_plan

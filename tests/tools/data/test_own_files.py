@@ -15,8 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from dens_ocp.errors import DensError
 from dens_ocp.tools.data import energy_reference
-from dens_ocp.tools.data.box import fitted_box
-from dens_ocp.tools.data.frames import Frame
+from dens_ocp.tools.data.frames import Frame, fitted_box
 from tests.runs import make_trainer
 from tests.tools.data.test_convert import data, emt_frames, fresh, records, write_npz
 

@@ -27,8 +27,8 @@ from dens_ocp.results.pipeline.process import run_cli
 from dens_ocp.tools.cli import COMMANDS, main
 from dens_ocp.tools.demo import runs, steps
 from dens_ocp.tools.demo.given import elements, known_to, labels, normalizers, read_given
-from dens_ocp.tools.demo.interrupted import NOTE, run_id_of
-from dens_ocp.tools.demo.runs import Trained, TrainingProgress
+from dens_ocp.tools.demo.run import NOTE, run_id_of
+from dens_ocp.tools.demo.runs import Trained, training_progress
 from tests.conftest import build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.lmdbs import write_is2re as write_is2re_lmdb
@@ -215,7 +215,8 @@ def test_validations_are_spread_over_the_run():
 
 def test_the_evaluation_config_is_one_of_dens_ocp_evaluate(tmp_path):
     made = runs.evaluation_config({"id": tmp_path}, {"id": tmp_path}, 5, "OC20")
-    path = runs.write_config(tmp_path / "new" / "c.yml", made)
+    path = tmp_path / "c.yml"
+    path.write_text(yaml.safe_dump(made))
     settings = load_settings(path, {"config": training()}, [])
     assert settings.splits == ("id",) and settings.board.name == "OC20"
     assert settings.host["task"] == {**runs.recipe()["task"], "relaxation_steps": 5}
@@ -251,7 +252,7 @@ def test_training_lines_are_made_short(tmp_path):
     said = []
     step = {"split": "train", "loss": 3.5, "forces_mae": 0.123}
     write_metrics(tmp_path, {**step, "step": 10})  # of the run before it was interrupted
-    progress = TrainingProgress("DeNS", tmp_path, 40, every=100.0, write=said.append)
+    progress = training_progress("DeNS", tmp_path, 40, every=100.0, write=said.append)
     progress("x (INFO): starts")
     assert said == []
     write_metrics(tmp_path, {**step, "step": 10, "time": 1.0})
@@ -295,7 +296,7 @@ def test_the_same_call_goes_on_with_an_interrupted_demo(tmp_path):
         assert second == first and goes_on
         # another process with the same arguments while this one is at work
         code = (
-            "import sys, pathlib; from dens_ocp.tools.demo.interrupted import run_id_of\n"
+            "import sys, pathlib; from dens_ocp.tools.demo.run import run_id_of\n"
             "path = pathlib.Path(sys.argv[1])\n"
             "with run_id_of(path, {'seed': 0, 'train_lmdb': path}) as found: print(*found)"
         )

@@ -13,7 +13,7 @@ from dens_ocp.results.report.breakdown import Breakdown
 from dens_ocp.results.scores.prediction_files import Predictions
 from dens_ocp.results.scores.scores import IS2REScores, IS2RSScores, s2ef_scores
 from dens_ocp.tools.demo.given import MEAN, ZERO_FORCE, baselines, labels
-from dens_ocp.tools.demo.tables import relaxation_table, s2ef_table
+from dens_ocp.tools.demo.steps import relaxation_table, s2ef_table
 
 
 def structure(name: str, energy: float, forces: list, fixed: list) -> Structure:

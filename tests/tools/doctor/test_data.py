@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dens_ocp.tools.doctor import command, run_folder
+from dens_ocp.tools.doctor import command, machine
+from dens_ocp.tools.doctor.data import nearest_neighbour, sample
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
 from dens_ocp.tools.doctor.machine import all_reduce
-from dens_ocp.tools.doctor.records import nearest_neighbour, sample
 from tests.conftest import slab
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import dens_ocp, small_config, write_config, write_data
@@ -127,17 +127,17 @@ def test_options_of_training(data, tmp_path):
 
 def test_checkpoints_need_space(tmp_path):
     # weights, two moments, average: 4 x 4 bytes
-    assert run_folder.checkpoint_bytes(10) == 160
-    (much,) = run_folder.check_run_folder(tmp_path, 10**15)
+    assert machine.checkpoint_bytes(10) == 160
+    (much,) = machine.check_run_folder(tmp_path, 10**15)
     assert much.status == PROBLEM and "--run-dir" in much.fix
-    (little,) = run_folder.check_run_folder(tmp_path / "not" / "yet", 10)
+    (little,) = machine.check_run_folder(tmp_path / "not" / "yet", 10)
     assert little.status == OK
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     tmp_path.chmod(0o500)
-    (finding,) = run_folder.check_run_folder(tmp_path)
+    (finding,) = machine.check_run_folder(tmp_path)
     tmp_path.chmod(0o700)
     assert finding.status == PROBLEM
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING
-from dens_ocp.tools.doctor.machine import check_scripts, check_slurm
-from dens_ocp.tools.doctor.run_folder import check_logger
+from dens_ocp.tools.doctor.machine import check_logger, check_scripts, check_slurm
 
 BIN = Path(sys.executable).parent
 

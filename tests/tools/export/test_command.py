@@ -193,7 +193,7 @@ def test_nothing_is_left_when_predictions_differ(originals, tmp_path, capsys, mo
 
 
 def test_sections_that_are_missing_get_defaults():
-    from dens_ocp.tools.export.stock_config import checkpoint_config, stock_config
+    from dens_ocp.tools.export.stock_model import checkpoint_config, stock_config
 
     optim = {"use_denoising_pos": True, "denoising_pos_coefficient": 10, "batch_size": 7}
     given = {"optim": optim, "dataset": [{"format": "dens_lmdb", "src": "x", "md_source": "auto"}]}

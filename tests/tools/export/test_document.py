@@ -6,9 +6,9 @@ import sys
 
 import yaml
 
+from dens_ocp.tools.export.checkpoint import LARGEST_DIFFERENCE
 from dens_ocp.tools.export.command import command
-from dens_ocp.tools.export.comparison import LARGEST_DIFFERENCE
-from dens_ocp.tools.export.stock_config import TRAINER
+from dens_ocp.tools.export.stock_model import TRAINER
 from tests.conftest import ROOT
 from tests.test_readme import blocks, commands
 

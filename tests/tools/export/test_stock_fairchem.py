@@ -157,7 +157,7 @@ def test_start_of_fine_tuning_with_our_trainer(pair, data, tmp_path):
 
     # a new force encoding has no bias, so step 0 predicts what the original does
     from dens_ocp.models.checkpoint_states import fit
-    from dens_ocp.tools.export.comparison import example_batch, largest_differences
+    from dens_ocp.tools.export.checkpoint import example_batch, largest_differences
     from dens_ocp.tools.export.source import read_source
 
     start = build_model(model)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from dens_ocp.tools.export.comparison import example_batch, largest_differences
+from dens_ocp.tools.export.checkpoint import example_batch, largest_differences
 from dens_ocp.tools.export.stock_model import (
     STOCK_MODELS,
     constant_embedding,

@@ -11,9 +11,9 @@ from torch_geometric.data import Batch
 from dens_ocp.settings import run_config
 from dens_ocp.tools.config_model import build_model
 from dens_ocp.tools.plan import paper_runs
-from dens_ocp.tools.plan.hardware import GPUS, PAPER
+from dens_ocp.tools.plan.estimate import speed_from_paper
 from dens_ocp.tools.plan.measure import PeakBytes, extended, measure, structure
-from dens_ocp.tools.plan.plan import speed_from_paper
+from dens_ocp.tools.plan.paper_runs import BAND, GPUS, RATE, V100
 from tests.conftest import ROOT, SMALL_EQUIFORMER, SMALL_ESCN
 
 CPU = torch.device("cpu")
@@ -85,23 +85,21 @@ def test_calibration():
     # 1501 h x 3600 / 24 million structures = 0.2252 s; 1.491 TFLOP in that: 6.62 TFLOP/s
     assert twelve.seconds == pytest.approx(0.22515, rel=1e-4)
     assert twelve.rate == pytest.approx(6.622e12, rel=1e-3)
-    assert paper_runs.rate() == pytest.approx((twelve.rate + oc22.rate) / 2)
-    assert paper_runs.rate() / GPUS[PAPER].flops == pytest.approx(0.42, abs=0.01)
+    assert RATE == pytest.approx((twelve.rate + oc22.rate) / 2)
+    assert RATE / V100.flops == pytest.approx(0.42, abs=0.01)
     assert {run.role for run in (twelve, oc22)} == {"calibrates"}
     # the tests, and what docs/planning.md says of them
-    assert paper_runs.paper_over_model(twenty) == pytest.approx(1, abs=0.01)
-    assert paper_runs.paper_over_model(escn) == pytest.approx(1.09, abs=0.01)
-    assert paper_runs.paper_over_model(all_md) == pytest.approx(2.2, abs=0.02)
-    low, high = paper_runs.band()
-    assert low < 1 < high and all(
-        low <= paper_runs.paper_over_model(run) <= high for run in paper_runs.RUNS
-    )
+    assert RATE / twenty.rate == pytest.approx(1, abs=0.01)
+    assert RATE / escn.rate == pytest.approx(1.09, abs=0.01)
+    assert RATE / all_md.rate == pytest.approx(2.2, abs=0.02)
+    low, high = BAND
+    assert low < 1 < high and all(low <= RATE / run.rate <= high for run in paper_runs.RUNS)
 
 
 def test_the_range_holds_the_paper_and_widens_for_other_gpus():
     for run in paper_runs.RUNS:
-        speed = speed_from_paper(run.flops, GPUS[PAPER])
-        assert speed.low <= run.seconds <= speed.high * 1.0001
+        speed = speed_from_paper(run.flops, V100)
+        assert speed["low"] <= run.seconds <= speed["high"] * 1.0001
     here, there = (speed_from_paper(1e12, GPUS[name]) for name in ("v100", "h200"))
-    assert there.expected < here.expected
-    assert there.high / there.low > here.high / here.low
+    assert there["expected"] < here["expected"]
+    assert there["high"] / there["low"] > here["high"] / here["low"]

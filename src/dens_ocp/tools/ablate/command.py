@@ -41,9 +41,13 @@ def command(
 
     PLAN: YAML: base config, variants, seeds, what to score on; see configs/ablations.
     """
-    from dens_ocp.tools.ablate import work
+    from dens_ocp.tools.ablate.plan import read_plan
+    from dens_ocp.tools.ablate.runs import runs_of
+    from dens_ocp.tools.ablate.work import ablate
 
     out = (out or Path("ablations") / plan.stem).resolve()
-    if list_only:
-        return work.print_states(plan, out)
-    return work.ablate(plan, out, only, of_each_run, collect_only)
+    if not list_only:
+        return ablate(plan, out, only, of_each_run, collect_only)
+    for run in runs_of(read_plan(plan), plan.parent, out):
+        print(f"{run.name}: {run.state()}")
+    return 0

@@ -1,4 +1,4 @@
-"""Means, spreads and paired differences, and the comparison as text, LaTeX and JSON."""
+"""Means, spreads and paired differences, and the comparison as text, LaTeX, JSON and picture."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 
+from matplotlib.figure import Figure
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
+from dens_ocp.results.report.figures.drawing import COLOURS, new_figure, plain
+from dens_ocp.results.scores import score_tables
 from dens_ocp.tools.ablate.plan import Plan
 from dens_ocp.tools.ablate.runs import Run
 
@@ -22,13 +25,8 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one metric over seeds.
-
-    Attributes:
-        values: by seed.
-        mean: of them.
-        spread: standard deviation (n - 1); None for a single seed.
-    """
+    """Of one metric over seeds: ``values`` by seed, their ``mean``, and ``spread``: standard
+    deviation (n - 1); None for a single seed."""
 
     values: dict[int, float]
     mean: float
@@ -85,27 +83,22 @@ def paired(variant: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
     >>> paired({0: 8.0, 1: 9.0}, {0: 10.0, 1: 10.0})
     Difference(seeds=2, mean=-1.5, error=0.5, gain_percent=15.0)
     """
-    seeds = [seed for seed in variant if seed in baseline]
-    if not seeds:
+    both = summarise({k: value - baseline[k] for k, value in variant.items() if k in baseline})
+    if both is None:
         return None
-    differences = [variant[seed] - baseline[seed] for seed in seeds]
-    reference = fmean(baseline[seed] for seed in seeds)
-    return Difference(
-        len(seeds),
-        fmean(differences),
-        stdev(differences) / math.sqrt(len(seeds)) if len(seeds) > 1 else None,
-        -100 * fmean(differences) / reference if reference else math.nan,
-    )
+    error = None if both.spread is None else both.spread / math.sqrt(len(both.values))
+    reference = fmean(baseline[seed] for seed in both.values)
+    gain = -100 * both.mean / reference if reference else math.nan
+    return Difference(len(both.values), both.mean, error, gain)
 
 
 def collect(plan: Plan, runs: Sequence[Run]) -> list[Row]:
     """Rows of what is scored, in the plan's order."""
-    scored = {(run.base, run.variant, run.seed): run.read_scores() for run in runs}
-    seconds = {(run.base, run.variant, run.seed): run.read_notes()["seconds"] for run in runs}
+    done = {(run.base, run.variant, run.seed): run for run in runs if run.read_scores()}
 
     def values(base: str, variant: str, metric: str) -> dict[int, float]:
-        found = {seed: scored[base, variant, seed] for seed in plan.seeds}
-        return {seed: scores[metric] for seed, scores in found.items() if scores is not None}
+        found = {seed: done.get((base, variant, seed)) for seed in plan.seeds}
+        return {seed: run.read_scores()[metric] for seed, run in found.items() if run}
 
     rows = []
     for base in plan.bases:
@@ -115,8 +108,8 @@ def collect(plan: Plan, runs: Sequence[Run]) -> list[Row]:
                 own = values(base, name, metric)
                 reference = {} if name == plan.baseline else values(base, plan.baseline, metric)
                 metrics[metric] = (summarise(own), paired(own, reference))
-            times = [seconds[base, name, seed] for seed in own if seconds[base, name, seed]]
-            minutes = fmean(times) / 60 if times else None
+            times = [done[base, name, seed].read_notes()["seconds"] / 60 for seed in own]
+            minutes = fmean(filter(None, times)) if any(times) else None
             rows.append(Row(base, name, variant.title or name, len(own), minutes, metrics))
     return rows
 
@@ -138,11 +131,6 @@ def _cells(row: Row) -> Iterator[str]:
             yield f"{difference.gain_percent:+.1f}"
 
 
-def _table(header: list[str], lines: list[list[str]], style: str, left: int) -> str:
-    align = ["left"] * left + ["right"] * (len(header) - left)
-    return tabulate(lines, header, tablefmt=style, disable_numparse=True, colalign=align)
-
-
 def text_table(plan: Plan, rows: Sequence[Row]) -> str:
     """A table for each base."""
     header = ["variant", "seeds"]
@@ -152,12 +140,11 @@ def text_table(plan: Plan, rows: Sequence[Row]) -> str:
     parts = []
     for base in plan.bases:
         lines = [
-            [row.title, str(row.seeds), *_cells(row), "-" if row.minutes is None else
-             f"{row.minutes:.1f}"]
+            [row.title, str(row.seeds), *_cells(row), f"{row.minutes:.1f}" if row.minutes else "-"]
             for row in rows
             if row.base == base
-        ]  # fmt: skip
-        parts.append((f"{base}\n" if base else "") + _table(header, lines, "simple", 1))
+        ]
+        parts.append((f"{base}\n" if base else "") + score_tables.text_table(header, lines))
     title = f"{plan.title}\n\n" if plan.title else ""
     baseline = plan.variants[plan.baseline].title or plan.baseline
     return (
@@ -182,7 +169,8 @@ def latex_table(plan: Plan, rows: Sequence[Row]) -> str:
     for row in rows:
         cells = [f"${cell}$".replace("+-", r"\pm") if cell != "-" else "--" for cell in _cells(row)]
         lines.append([*([text(row.base)] if named else []), text(row.title), *cells])
-    table = _table(header, lines, "latex_raw", 2 if named else 1)
+    align = ["left"] * (1 + named) + ["right"] * (len(header) - 1 - named)
+    table = tabulate(lines, header, "latex_raw", disable_numparse=True, colalign=align)
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         table = table.replace(r"\hline", rule, 1)
     comment = f"% {plan.title or 'ablation'}: mean and standard deviation over seeds; differences "
@@ -193,3 +181,35 @@ def json_table(plan: Plan, rows: Sequence[Row]) -> str:
     """All numbers, unrounded."""
     content = {"title": plan.title, "baseline": plan.baseline, "rows": [*map(asdict, rows)]}
     return json.dumps(content, indent=2) + "\n"
+
+
+def draw(plan: Plan, rows: Sequence[Row]) -> Figure:
+    """A row of axes for each base, a column for each metric; variants from top to bottom, a point
+    for each seed, a bar at the mean."""
+    bases = list(plan.bases)
+    height = 0.6 + 0.34 * len(plan.variants)
+    figure, axes = new_figure(len(bases), len(METRICS), (8.0, height * len(bases) + 0.4))
+    for line, base in zip(axes, bases, strict=True):
+        own = [row for row in rows if row.base == base]
+        for axis, (metric, (heading, unit, _)) in zip(line, METRICS.items(), strict=True):
+            for place, row in enumerate(own):
+                summary = row.metrics[metric][0]
+                if summary is None:
+                    continue
+                colour = COLOURS[1] if row.variant == plan.baseline else COLOURS[0]
+                axis.plot([summary.mean] * 2, [place - 0.3, place + 0.3], color=colour, lw=2)
+                axis.scatter(
+                    list(summary.values.values()), [place] * len(summary.values),
+                    s=16, color=colour, alpha=0.7, linewidths=0, zorder=3,
+                )  # fmt: skip
+            baseline = next((r.metrics[metric][0] for r in own if r.variant == plan.baseline), None)
+            if baseline is not None:
+                axis.axvline(baseline.mean, color=COLOURS[1], lw=0.8, ls=":")
+            plain(axis)
+            axis.set_ylim(len(own) - 0.5, -0.5)
+            titles = [row.title for row in own] if axis is line[0] else [""] * len(own)
+            axis.set_yticks(range(len(own)), titles)
+            axis.set_xlabel(f"{heading} ({unit.replace('/A', '/Å')})", fontsize=8)
+        if base:
+            line[0].set_title(base, fontsize=9, loc="left")
+    return figure

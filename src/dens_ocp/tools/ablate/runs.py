@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import yaml
 
 from dens_ocp.checkpoints import checkpoint_files, metrics_file
 from dens_ocp.errors import DensError
-from dens_ocp.results.pipeline.conclude import conclude
-from dens_ocp.results.pipeline.folder import EvaluationFolder, difference, sha256
-from dens_ocp.results.pipeline.jobs import prepare, run_jobs, unfinished
+from dens_ocp.results.pipeline.folder import EvaluationFolder, difference
+from dens_ocp.results.pipeline.jobs import run_jobs
 from dens_ocp.results.pipeline.options import load_settings
 from dens_ocp.results.pipeline.process import run_cli
 from dens_ocp.tools.ablate.plan import Plan, Score, config_of, score_of
+from dens_ocp.tools.evaluate import evaluated
 from dens_ocp.whole_files import write_text
 
 _LOOK_EVERY = 2.0  # seconds, at metrics.jsonl
@@ -215,15 +216,7 @@ def evaluate(run: Run, options: list[str] | None, say: Callable[[str], None]) ->
     path = run.config_path.with_suffix(".evaluate.yml")
     write_text(path, yaml.safe_dump(settings, sort_keys=False))
     evaluation = load_settings(path, checkpoint_files.read(checkpoint, torch.device("cpu")), [])
-    folder = run.evaluation
-    with folder.locked(say) as locks:
-        jobs = prepare(evaluation, checkpoint, sha256(checkpoint), folder)
-        if options is not None and unfinished(jobs):
-            words = tuple(word for word in options if word != "--amp")
-            submitted = run_jobs(jobs, checkpoint, locks, lambda line: None, words)
-            if submitted:
-                return submitted
-        if unfinished(jobs):
-            raise DensError(f"{run.name}: predictions are missing; see {folder.output('*').parent}")
-        conclude(evaluation, folder, report=False, say=lambda line: None)
-    return []
+    start = None
+    if options is not None:
+        start = partial(run_jobs, arguments=[word for word in options if word != "--amp"])
+    return evaluated(evaluation, checkpoint, run.evaluation, start, say, show=lambda line: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,24 +12,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dens_ocp.errors import DensError, nearest
-from dens_ocp.launch import processor, ranks
+from dens_ocp.errors import DensError
+from dens_ocp.launch import processor
 from dens_ocp.launch.slurm import submit_array
 from dens_ocp.results.pipeline.process import jobs_bar
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.settings.command_line import changed
-from dens_ocp.tools.ablate.comparison import collect, json_table, latex_table, text_table
-from dens_ocp.tools.ablate.picture import draw
+from dens_ocp.tools.ablate.comparison import collect, draw, json_table, latex_table, text_table
 from dens_ocp.tools.ablate.plan import Plan, read_plan
 from dens_ocp.tools.ablate.runs import Run, arguments_of, evaluate, runs_of, train, write_config
+from dens_ocp.tools.evaluate import refuse_ranks, selected
 from dens_ocp.whole_files import write_text
-
-
-def print_states(plan: Path, out: Path) -> int:
-    """Print where each run stands."""
-    for run in runs_of(read_plan(plan), plan.parent, out):
-        print(f"{run.name}: {run.state()}")
-    return 0
 
 
 def ablate(
@@ -49,14 +41,10 @@ def ablate(
     Raises:
         DensError: a mistake in the plan or in a config.
     """
-    if ranks.of_environment(os.environ) is not None:
-        raise DensError(
-            "dens-ocp ablate starts its runs itself: call it once, without srun or torchrun, and "
-            "give --num-gpus"
-        )
+    refuse_ranks("ablate")
     plan = read_plan(path)
     runs = runs_of(plan, path.parent, out)
-    chosen = _select(runs, only)
+    chosen = selected(runs, only)
     failed: dict[str, str] = {}
     if collect_only:
         _score_what_is_there(chosen)
@@ -74,16 +62,6 @@ def ablate(
     for name, reason in failed.items():
         print(f"error: {name}: {reason}", file=sys.stderr)
     return 2 if failed else 0
-
-
-def _select(runs: Sequence[Run], names: Sequence[str]) -> list[Run]:
-    known = {run.name: run for run in runs}
-    for name in names:
-        if name not in known:
-            raise DensError(
-                f"--only: there is no run {name!r}{nearest(name, known)}; runs: {', '.join(known)}"
-            )
-    return [known[name] for name in names or known]
 
 
 def _run_here(runs: Sequence[Run], words: list[str]) -> dict[str, str]:
@@ -109,11 +87,10 @@ def _finish(run: Run, words: list[str], watch: Callable[[int], None]) -> None:
         train(run, words, lambda epoch: watch(max(1, min(98, int(98 * epoch / run.epochs)))))
     evaluate(run, words, tqdm.write)
     watch(100)
-    scores = run.read_scores() or {}
+    scores, minutes = run.read_scores() or {}, run.read_notes()["seconds"] / 60
     tqdm.write(
         f"{run.name}: forces {scores['force_mae_meV_per_A']:.2f} meV/A, energy "
-        f"{scores['energy_mae_meV']:.1f} meV, trained for "
-        f"{run.read_notes()['seconds'] / 60:.1f} min"
+        f"{scores['energy_mae_meV']:.1f} meV, trained for {minutes:.1f} min"
     )
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import yaml
 
 from dens_ocp.data.dataset_reference import LARGEST_CUTOFF
 from dens_ocp.errors import DensError
 from dens_ocp.settings.command_line import Command
 from dens_ocp.tools import suggest
-from dens_ocp.tools.data import run_config_file
 from dens_ocp.tools.data.units import ENERGY, LENGTH, Units, read_units
 from dens_ocp.whole_files import write_text
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from dens_ocp.tools.data.frames import Frame
 
 _PATH = click.Path(path_type=Path)
+_RECIPE = Path(__file__).with_name("config.yml").read_text()
+
+RECIPE_CUTOFF = float(yaml.safe_load(_RECIPE)["model"]["max_radius"])
+"""Angstrom."""
 
 
 class _Group(click.Group):
@@ -78,7 +83,7 @@ _OUTPUT = [
             "--config-out as large as its model needs, else none)", "SIDE", type=float),
     _option("--cutoff", "how far the model sees, max_radius or cutoff of its config, Angstrom: "
             "images in a box have to be further away", "A",
-            type=click.FloatRange(min=0, min_open=True), default=run_config_file.RECIPE_CUTOFF),
+            type=click.FloatRange(min=0, min_open=True), default=RECIPE_CUTOFF),
     _option("--no-progress", "no progress bars", is_flag=True),
 ]  # fmt: skip
 
@@ -218,11 +223,11 @@ def _write(
     )
     _say(out, described, units, len(frames))
     if config_out is not None:
-        write_text(config_out, run_config_file.config_text(out, described, cutoff))
+        write_text(config_out, config_text(out, described, cutoff))
         print(f"config to train and evaluate with: {config_out}")
         return
     print("\nfor your config (--config-out writes a whole one):\n")
-    print(run_config_file.sections_text(out, described))
+    print(sections_text(out, described))
     needs = f"max_num_elements of {described['largest_atomic_number'] + 1} or more"
     if described[LARGEST_CUTOFF] is not None:
         needs += f", a cutoff of at most {described[LARGEST_CUTOFF]:.1f} Angstrom"
@@ -271,3 +276,40 @@ def _say(out: Path, described: dict[str, Any], units: Units, frames: int) -> Non
             f"warning: {doubt}; the file was read in {read_in}: --energy-unit, --length-unit and "
             "--force-unit say otherwise"
         )
+
+
+def sections_text(root: Path, described: dict[str, Any]) -> str:
+    """The sections ``dataset`` and ``evaluation`` of a config, as YAML.
+
+    Args:
+        root: folder of the data set. described: what its ``dataset.json`` says.
+    """
+    from dens_ocp.settings.defaults import KEY_MAPPING
+
+    folders = {split: str(root / split) for split in described["split"]}
+    dataset: dict[str, Any] = {
+        "train": {
+            "format": "dens_lmdb",
+            "src": folders["train"],
+            "key_mapping": dict(KEY_MAPPING),
+            "transforms": {"normalizer": described["normalizer"]},
+        }
+    }
+    if "val" in folders:
+        dataset["val"] = {"src": folders["val"]}
+    sections = {"dataset": dataset}
+    scored = next((split for split in ("test", "val") if split in folders), None)
+    if scored is not None:
+        sections["evaluation"] = {"s2ef": {scored: folders[scored]}}
+    return yaml.safe_dump(sections, sort_keys=False)
+
+
+def config_text(root: Path, described: dict[str, Any], cutoff: float) -> str:
+    """YAML of a run: the recipe in ``config.yml`` with the model's cutoff (Angstrom) and number of
+    elements (OC20's 90, or more), paths, normalizer and evaluation."""
+    recipe = _RECIPE
+    elements = max(90, described["largest_atomic_number"] + 1)
+    for name, value in (("max_radius", cutoff), ("max_num_elements", elements)):
+        recipe, number = re.subn(rf"(?m)^(  {name}: )[\d.]+", rf"\g<1>{value}", recipe)
+        assert number == 1, name
+    return f"{recipe}\n{sections_text(root, described)}"

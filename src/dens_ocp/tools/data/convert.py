@@ -20,9 +20,8 @@ from dens_ocp.data.records.plausible_units import nearest_neighbour
 from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.folder import sha256
 from dens_ocp.tools.data import energy_reference
-from dens_ocp.tools.data.box import fitted_box
 from dens_ocp.tools.data.energy_reference import EnergyReference
-from dens_ocp.tools.data.frames import Frame, check_frame, free_atoms
+from dens_ocp.tools.data.frames import Frame, check_frame, fitted_box, free_atoms
 from dens_ocp.tools.data.units import Units
 
 _DISTANCES = 32  # frames of a split whose distances are looked at

@@ -14,7 +14,6 @@ chemistry. Folders under the root::
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -36,8 +35,16 @@ from dens_ocp.data.records.oc20_records import (
 from dens_ocp.data.structures import structure
 from dens_ocp.errors import DensError
 from dens_ocp.tools.demo.given import normalizers
-from dens_ocp.tools.demo.splits import VALIDATION_SPLITS, candidates
-from dens_ocp.tools.demo.trajectories import Frame, System, dynamics, relaxation, spread, start
+from dens_ocp.tools.demo.trajectories import (
+    VALIDATION_SPLITS,
+    Frame,
+    System,
+    candidates,
+    dynamics,
+    relaxation,
+    spread,
+    start,
+)
 
 _VERSION = 1  # of what is written for given settings
 
@@ -110,16 +117,12 @@ def make(root: Path, settings: DataSettings | None = None, progress: bool = True
     whole = all((root / name).is_file() for name in found["files"])
     if found.get("settings") != _identity(settings) or not whole:
         root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-        try:
-            found = _write(temporary, settings, progress)
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
+            new = Path(temporary, "new")
+            found = _write(new, settings, progress)
             if root.exists():  # an older version: it goes only now that there is a new one
                 shutil.rmtree(root)
-            os.chmod(temporary, 0o755)
-            temporary.rename(root)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            new.rename(root)
     return DemoData(root, found["normalizers"], found["counts"])
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import yaml
 
 from dens_ocp.checkpoints import checkpoint_files, metrics_file
 from dens_ocp.errors import DensError
-from dens_ocp.results.pipeline.conclude import conclude
-from dens_ocp.results.pipeline.folder import EvaluationFolder, sha256
-from dens_ocp.results.pipeline.jobs import prepare, run_jobs
+from dens_ocp.results.pipeline.folder import EvaluationFolder
+from dens_ocp.results.pipeline.jobs import run_jobs
 from dens_ocp.results.pipeline.options import load_settings
 from dens_ocp.results.pipeline.process import cores, run_cli
 from dens_ocp.settings.defaults import KEY_MAPPING
+from dens_ocp.tools.evaluate import evaluated
 from dens_ocp.training.training_log import summary
+from dens_ocp.whole_files import write_text
 
 PRINT_EVERY = 20
 VALIDATIONS = 5  # during a training run
@@ -33,7 +35,6 @@ def recipe() -> dict[str, Any]:
 
 
 def training_config(
-    *,
     train: Path,
     val: Path,
     normalizers: dict[str, dict[str, float]],
@@ -73,23 +74,13 @@ def evaluation_config(
     board: str | None = None,
 ) -> dict[str, Any]:
     """The config of ``dens-ocp evaluate`` for these splits."""
+    sources = {"s2ef": s2ef, "is2re": is2re or {}}
     section: dict[str, Any] = {
-        "s2ef": {split: str(source) for split, source in s2ef.items()},
-        "is2re": {split: str(source) for split, source in (is2re or {}).items()},
-    }
-    if board is not None:
-        section["board"] = board
-    task = recipe()["task"]
-    if relaxation_steps is not None:
-        task["relaxation_steps"] = relaxation_steps
-    return {"evaluation": section, "task": task}
-
-
-def write_config(path: Path, config: dict[str, Any]) -> Path:
-    """Write a config as YAML; returns ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-    return path
+        task: {split: str(source) for split, source in of_task.items()}
+        for task, of_task in sources.items()
+    } | ({"board": board} if board else {})
+    steps = {"relaxation_steps": relaxation_steps} if relaxation_steps else {}
+    return {"evaluation": section, "task": recipe()["task"] | steps}
 
 
 @dataclass(frozen=True)
@@ -109,8 +100,15 @@ class Trained:
         return min(metrics_file.read(self.folder, "val"), key=lambda line: line["forces_mae"])
 
 
-class TrainingProgress:
-    """Says what is new in ``metrics.jsonl`` of a training run, and which run it is.
+def training_progress(
+    label: str,
+    folder: Path,
+    total_steps: int,
+    every: float = 5.0,
+    write: Callable[[str], None] = print,
+) -> Callable[[str], None]:
+    """A function that says what is new in ``metrics.jsonl`` of a training run, and which run it is;
+    to be called whenever the run has printed something.
 
     Args:
         label: printed in front.
@@ -119,38 +117,30 @@ class TrainingProgress:
         every: seconds between steps that are printed at least.
         write: prints a line.
     """
+    started, last = time.monotonic(), -every
 
-    def __init__(
-        self,
-        label: str,
-        folder: Path,
-        total_steps: int,
-        every: float = 5.0,
-        write: Callable[[str], None] = print,
-    ) -> None:
-        self.label, self.folder, self.total_steps = label, folder, total_steps
-        self.every, self.write = every, write
-        self.started, self._last = time.monotonic(), -every
-        self._known = {self._place(line) for line in metrics_file.read(folder)}
+    def new_lines() -> Iterator[dict[str, Any]]:
+        for line in metrics_file.read(folder):
+            place = line["split"], line["step"], line["time"]
+            if place not in known:
+                known.add(place)
+                yield line
 
-    @staticmethod
-    def _place(line: dict[str, Any]) -> tuple[Any, ...]:
-        return line["split"], line["step"], line["time"]
-
-    def __call__(self, _: str = "") -> None:
-        """Look; called whenever the run has printed something."""
-        now = time.monotonic() - self.started
-        for line in metrics_file.read(self.folder):
-            if self._place(line) in self._known:
-                continue
-            self._known.add(self._place(line))
+    def look(_: str = "") -> None:
+        nonlocal last
+        now = time.monotonic() - started
+        for line in new_lines():
             step = line["step"]
             found = summary({name: math.nan if v is None else v for name, v in line.items()})
             if line["split"] == "val":
-                self.write(f"{self.label}  {now:4.0f} s  validation: {found}")
-            elif now - self._last >= self.every or step >= self.total_steps:
-                self._last = now
-                self.write(f"{self.label}  {now:4.0f} s  step {step}/{self.total_steps}  {found}")
+                write(f"{label}  {now:4.0f} s  validation: {found}")
+            elif now - last >= every or step >= total_steps:
+                last = now
+                write(f"{label}  {now:4.0f} s  step {step}/{total_steps}  {found}")
+
+    known: set[tuple[str, int, float]] = set()
+    list(new_lines())  # of the run before it was interrupted
+    return look
 
 
 def train(
@@ -174,7 +164,8 @@ def train(
         DensError: the run failed.
     """
     word = f"train-{name}".replace(" ", "-")
-    path = write_config(workdir / "configs" / run_id / f"{word}.yml", config)
+    path = workdir / "configs" / run_id / f"{word}.yml"
+    write_text(path, yaml.safe_dump(config, sort_keys=False))
     arguments = [
         "--mode", "train", "--config-yml", str(path), "--run-dir", str(workdir), "--cpu",
         "--timestamp-id", f"{run_id}-{word}", "--identifier", f"demo-{word}",
@@ -183,7 +174,7 @@ def train(
     if ranks > 1:
         arguments += ["--num-gpus", str(ranks)]  # processes, with --cpu
     trained = Trained(name, config, workdir / "checkpoints" / f"{run_id}-{word}")
-    progress = TrainingProgress(name, trained.folder, total_steps, write=say)
+    progress = training_progress(name, trained.folder, total_steps, write=say)
     run_cli(arguments, log=workdir / "output" / run_id / f"{word}.log", on_line=progress,
             cwd=workdir)  # fmt: skip
     if not trained.checkpoint.is_file():
@@ -203,8 +194,7 @@ def evaluate(
     checkpoint = checkpoint_files.read(trained.checkpoint, torch.device("cpu"))
     settings = load_settings(config, checkpoint, [])
     folder = EvaluationFolder(out)
-    with folder.locked(say) as locks:
-        jobs = prepare(settings, trained.checkpoint, sha256(trained.checkpoint), folder)
-        run_jobs(jobs, trained.checkpoint, locks, say, ("--cpu", "--seed", str(seed)), workers, 1)
-        conclude(settings, folder, report=True, say=lambda line: None)
+    words = ("--cpu", "--seed", str(seed))
+    start = partial(run_jobs, arguments=words, at_a_time=workers, threads=1)
+    evaluated(settings, trained.checkpoint, folder, start, say, (), True, lambda line: None)
     return folder

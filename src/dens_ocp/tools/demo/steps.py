@@ -4,12 +4,13 @@ pictures."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import yaml
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
@@ -19,13 +20,23 @@ from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.process import cores, side_by_side
 from dens_ocp.results.report.figures.corruption_gallery import corruption_gallery, most_varied
 from dens_ocp.results.report.figures.drawing import save
+from dens_ocp.results.report.figures.learning_curves import learning_curves
+from dens_ocp.results.report.scalars import read_series
 from dens_ocp.results.scores.prediction_files import positions_of_npz, read_predictions
-from dens_ocp.results.scores.scores import S2EFScores, is2re_scores, is2rs_scores, s2ef_scores
+from dens_ocp.results.scores.score_tables import text_table
+from dens_ocp.results.scores.scores import (
+    IS2REScores,
+    IS2RSScores,
+    S2EFScores,
+    is2re_scores,
+    is2rs_scores,
+    s2ef_scores,
+)
 from dens_ocp.tools.demo import given, runs
 from dens_ocp.tools.demo.dataset import QUICK, DataSettings, make
 from dens_ocp.tools.demo.runs import Trained
-from dens_ocp.tools.demo.splits import BOARD_SPLITS
-from dens_ocp.tools.demo.tables import curves_picture, relaxation_table, s2ef_table
+from dens_ocp.tools.demo.trajectories import BOARD_SPLITS
+from dens_ocp.whole_files import write_text
 
 DENS, PLAIN = "DeNS", "without DeNS"
 EPOCHS, QUICK_EPOCHS = 10, 1
@@ -34,8 +45,21 @@ NOBODY = "nobody, train's mean energy"
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 
 
-def _say(line: str) -> None:
-    tqdm.write(line)
+_S2EF = {
+    ("energy MAE", "meV"): "{0.energy_mae_meV:.0f}",
+    ("force MAE", "meV/A"): "{0.force_mae_meV_per_A:.1f}",
+    ("force cos", ""): "{0.force_cosine:.3f}",
+    ("EFwT", "%"): "{0.efwt_percent:.1f}",
+}
+_RELAXED = {
+    ("energy MAE", "meV"): "{0.energy_mae_meV:.0f}",
+    ("EwT", "%"): "{0.ewt_percent:.0f}",
+    ("distance", "A"): "{1.mean_distance_A:.3f}",
+    ("average DwT", "%"): "{1.average_dwt_percent:.0f}",
+}
+"""Format by heading and unit."""
+
+_say = tqdm.write
 
 
 def _title(text: str) -> None:
@@ -112,8 +136,12 @@ class Demo:
         gallery = corruption_gallery(drawn, seed=self.seed)
         written = [save(gallery, self.folder / "corruption.png")]
         trained = self._train(train, val, learned)
-        written.append(curves_picture(self.folder, trained))
-        config = runs.write_config(self.folder / "evaluate.yml", evaluation)
+        noise_of_zero = trained[0].config["optim"]["dens"]["sigma"] * math.sqrt(2 / math.pi)
+        curves = {run.name: read_series(run.folder) for run in trained}
+        figure = learning_curves(curves, noise_of_zero=noise_of_zero)
+        written.append(save(figure, self.folder / "training.png"))
+        config = self.folder / "evaluate.yml"
+        write_text(config, yaml.safe_dump(evaluation, sort_keys=False))
         _title("evaluation: predict, run-relaxations, scores, leaderboard files, report")
         results = {}
         for run in trained:
@@ -150,16 +178,10 @@ class Demo:
         batch_size = runs.recipe()["optim"]["batch_size"]
         steps = math.ceil(math.ceil(len(learned) / ranks) / batch_size)
         _title(f"training: {epochs} epochs of {steps} steps ({' and '.join(names)})")
+        normalizers = given.normalizers(learned)
         jobs = {}
         for name in names:
-            config = runs.training_config(
-                train=train,
-                val=val,
-                normalizers=given.normalizers(learned),
-                epochs=epochs,
-                steps_per_epoch=steps,
-                dens=name == DENS,
-            )
+            config = runs.training_config(train, val, normalizers, epochs, steps, name == DENS)
             jobs[name] = partial(runs.train, self.workdir, self.run_id, name, config,
                                  epochs * steps, ranks, self.seed, _say)  # fmt: skip
         done = side_by_side(jobs, len(names))
@@ -205,15 +227,38 @@ def _relaxations(
     """The table of IS2RE and IS2RS errors."""
     energies, distances = {}, {}
     for split, systems in splits.items():
-        energy = {NOBODY: {each.sid: mean_energy for each in systems}}
-        place = {NOBODY: {each.sid: each.pos for each in systems}}
         energy = {
             name: relaxed_systems(folder.trajectories(split)).energies
             for name, folder in results.items()
-        } | energy
+        } | {NOBODY: {each.sid: mean_energy for each in systems}}
         place = {
             name: positions_of_npz(folder.positions(split)) for name, folder in results.items()
-        } | place
+        } | {NOBODY: {each.sid: each.pos for each in systems}}
         energies[split] = {name: is2re_scores(each, systems) for name, each in energy.items()}
         distances[split] = {name: is2rs_scores(each, systems) for name, each in place.items()}
     return relaxation_table(energies, distances)
+
+
+def s2ef_table(scores: Mapping[str, Mapping[str, S2EFScores]]) -> str:
+    """Errors by split and predictor."""
+    return _table("predictor", _S2EF, scores)
+
+
+def relaxation_table(
+    energies: Mapping[str, Mapping[str, IS2REScores]],
+    distances: Mapping[str, Mapping[str, IS2RSScores]],
+) -> str:
+    """Errors of relaxed energies, and distances from the relaxed structures, by split and
+    predictor; the same predictors in both."""
+    return _table("relaxed by", _RELAXED, energies, distances)
+
+
+def _table(who: str, columns: dict[tuple[str, str], str], *scores: Mapping[str, Mapping]) -> str:
+    """The split only where it changes."""
+    rows = [("", "", *(unit for _, unit in columns))]
+    for split, by_name in scores[0].items():
+        for number, name in enumerate(by_name):
+            found = [each[split][name] for each in scores]
+            cells = (form.format(*found) for form in columns.values())
+            rows.append(("" if number else split, name, *cells))
+    return text_table(["split", who, *(heading for heading, _ in columns)], rows, left=2)

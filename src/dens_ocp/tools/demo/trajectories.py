@@ -1,8 +1,10 @@
-"""Relaxations and molecular dynamics of adsorbate systems with EMT."""
+"""Adsorbate systems of each split, their relaxations and molecular dynamics with EMT. Catalysts and
+adsorbates of the out-of-domain splits are in no other one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from ase import Atoms, units
@@ -11,8 +13,33 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.optimize import BFGS
 
-from dens_ocp.tools.demo.adsorbates import gas_reference, place
-from dens_ocp.tools.demo.surfaces import ADSORBATE, SURFACE, Catalyst, clean_energy, cut
+from dens_ocp.tools.demo.slabs import (
+    ADSORBATE,
+    FACETS,
+    SURFACE,
+    clean_energy,
+    cut,
+    gas_reference,
+    place,
+)
+
+CATALYSTS = ("Cu4", "Ag4", "Ni4", "Pd4", "Pt4", "Al4", "AuCu3", "Au2Ag2", "AlNi3", "NiPt3")
+OOD_CATALYSTS = ("Au4", "PdCu3", "Pt2Cu2", "PdAg3")
+ADSORBATES = ("H", "O", "C", "CO", "OH", "NH")
+OOD_ADSORBATES = ("N", "NO", "CH")
+
+DOMAINS = {
+    "train": (CATALYSTS, ADSORBATES),
+    "val_id": (CATALYSTS, ADSORBATES),
+    "val_ood_ads": (CATALYSTS, OOD_ADSORBATES),
+    "val_ood_cat": (OOD_CATALYSTS, ADSORBATES),
+    "val_ood_both": (OOD_CATALYSTS, OOD_ADSORBATES),
+}
+"""Catalysts and adsorbates of each split. Every element of an out-of-domain split is in train."""
+
+VALIDATION_SPLITS = tuple(name for name in DOMAINS if name != "train")
+BOARD_SPLITS = {name.removeprefix("val_"): name for name in VALIDATION_SPLITS}
+"""Validation splits by the names of the leaderboard's."""
 
 RELAXED_FMAX = 0.05  # eV/Angstrom
 _MAX_STEPS = 120
@@ -25,7 +52,7 @@ class System:
     """An adsorbate on a surface, with OC20's system id."""
 
     sid: int
-    catalyst: Catalyst
+    catalyst: str
     facet: tuple[int, int, int]
     adsorbate: str
 
@@ -44,6 +71,22 @@ class Frame:
     energy: float
     forces: np.ndarray
     fid: int
+
+
+def candidates(split: str, seed: int) -> list[System]:
+    """1000 systems of a split, or a few more, in the order in which they are tried; each pair of
+    catalyst and adsorbate comes before any comes twice."""
+    pairs = list(product(*DOMAINS[split]))
+    number = list(DOMAINS).index(split)
+    rng = np.random.default_rng([seed, number])
+    systems: list[System] = []
+    while len(systems) < 1000:
+        for index in rng.permutation(len(pairs)):
+            facet = FACETS[rng.integers(len(FACETS))]
+            catalyst, adsorbate = pairs[index]
+            sid = (number + 1) * 100_000 + len(systems)
+            systems.append(System(sid, catalyst, facet, adsorbate))
+    return systems
 
 
 def start(system: System, rng: np.random.Generator, rattle: float = 0.0) -> Atoms:
@@ -66,9 +109,11 @@ def relaxation(system: System, atoms: Atoms) -> list[Frame] | None:
     frames: list[Frame] = []
     run = BFGS(atoms, logfile=None)
     run.attach(lambda: frames.append(_label(system, atoms, run.nsteps)))
-    if not run.run(fmax=RELAXED_FMAX, steps=_MAX_STEPS) or not _adsorbed(atoms):
-        return None
-    return frames
+    ended = run.run(fmax=RELAXED_FMAX, steps=_MAX_STEPS)
+    tags, heights = atoms.get_tags(), atoms.positions[:, 2]
+    lowest, surface = heights[tags == ADSORBATE].min(), heights[tags == SURFACE]
+    adsorbed = surface.min() - 0.5 < lowest < surface.max() + 3.0
+    return frames if ended and adsorbed else None
 
 
 def dynamics(system: System, atoms: Atoms, steps: int, every: int, seed: int) -> list[Frame]:
@@ -95,13 +140,6 @@ def dynamics(system: System, atoms: Atoms, steps: int, every: int, seed: int) ->
 def _label(system: System, atoms: Atoms, fid: int) -> Frame:
     energy = atoms.get_potential_energy() - system.reference
     return Frame(atoms.copy(), float(energy), atoms.get_forces(apply_constraint=False), fid)
-
-
-def _adsorbed(atoms: Atoms) -> bool:
-    tags = atoms.get_tags()
-    height = atoms.positions[tags == ADSORBATE, 2]
-    surface = atoms.positions[tags == SURFACE, 2]
-    return height.min() > surface.min() - 0.5 and height.min() < surface.max() + 3.0
 
 
 def spread(frames: list[Frame], number: int) -> list[Frame]:

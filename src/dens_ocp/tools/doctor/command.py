@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from dens_ocp.settings.command_line import Command
-from dens_ocp.tools.doctor import packages
-from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded
+from dens_ocp.tools.doctor import machine, packages
+from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded, refused
 from dens_ocp.tools.quiet import quiet
 
 _PATH = click.Path(path_type=Path)
@@ -71,39 +71,31 @@ def all_findings(
     """Every check in order; those that need what is broken say that they were left out."""
     yield from guarded("packages", packages.check_packages)
     found = packages.try_imports()
-    yield from guarded("imports", lambda: packages.check_imports(found))
-    yield from _machine({name: not result.error for name, result in found.items()})
-    broken = any(each.error for each in found.values())
+    yield from guarded("imports", partial(packages.check_imports, found))
+    broken = {name for name, result in found.items() if result.error}
+    if "torch" in broken:
+        yield Finding(WARNING, "GPU", "GPUs, gloo and NCCL are not checked: torch is broken")
+    else:
+        yield from guarded("GPU", machine.check_gpus)
+        if not broken & {"torch_scatter", "torch_sparse"}:
+            yield from guarded("torch-scatter", machine.check_extensions)
+        yield from guarded("gloo", machine.check_collectives)
+    yield from guarded("commands", machine.check_scripts)
     if path is not None and not broken:
         yield from config_findings(path, run_dir, everything, overrides)
         return
     if path is not None:
         text = f"{path} and its data are not checked while imports fail (above)"
         yield Finding(WARNING, "config", text)
-    yield from _folder_and_logger({}, run_dir, None)
+    yield from _surroundings({}, run_dir, None)
 
 
-def _machine(works: Mapping[str, bool]) -> Iterator[Finding]:
-    from dens_ocp.tools.doctor import machine
-
-    if works.get("torch"):
-        yield from guarded("GPU", machine.check_gpus)
-        if works.get("torch_scatter") and works.get("torch_sparse"):
-            yield from guarded("torch-scatter", machine.check_extensions)
-        yield from guarded("gloo", machine.check_collectives)
-    else:
-        yield Finding(WARNING, "GPU", "GPUs, gloo and NCCL are not checked: torch is broken")
-    yield from guarded("commands", machine.check_scripts)
-
-
-def _folder_and_logger(
+def _surroundings(
     config: Mapping[str, Any], run_dir: Path, parameters: int | None
 ) -> Iterator[Finding]:
-    from dens_ocp.tools.doctor import machine, run_folder
-
     logger = config.get("logger", "wandb")
-    yield from guarded("logger", partial(run_folder.check_logger, logger, bool(config)))
-    yield from guarded("run-dir", partial(run_folder.check_run_folder, run_dir, parameters))
+    yield from guarded("logger", partial(machine.check_logger, logger, bool(config)))
+    yield from guarded("run-dir", partial(machine.check_run_folder, run_dir, parameters))
     yield from guarded("SLURM", partial(machine.check_slurm, bool(config.get("slurm"))))
 
 
@@ -117,7 +109,6 @@ def config_findings(
     from dens_ocp.settings.sections.optim import needed_for_training
     from dens_ocp.tools.config_model import build_model
     from dens_ocp.tools.doctor import data, training
-    from dens_ocp.tools.doctor.finding import refused
 
     register()
     try:
@@ -136,18 +127,13 @@ def config_findings(
         parameters = sum(each.numel() for each in model.parameters())
         yield Finding(OK, "model", f"{config['model']['name']}, {parameters:,} parameters")
 
-    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-        ("optim.dens", partial(training.check_dens, config)),
-        ("normalizer", partial(training.check_normalizers, config)),
-        ("model", check_model),
-    ]
+    yield from guarded("optim.dens", partial(training.check_dens, config))
+    yield from guarded("normalizer", partial(training.check_normalizers, config))
+    yield from guarded("model", check_model)
     if "train" not in sections:
-        yield Finding(
-            PROBLEM, "dataset.train", "no src: nothing to train on", "--dataset.train.src=PATH"
-        )
-    for name, check in checks:
-        yield from guarded(name, check)
+        text = "no src: nothing to train on"
+        yield Finding(PROBLEM, "dataset.train", text, "--dataset.train.src=PATH")
     for split, section in sections.items():
         check = partial(data.check_data_set, config, split, section, everything, model)
         yield from guarded(f"dataset.{split}", check)
-    yield from _folder_and_logger(config, run_dir, parameters)
+    yield from _surroundings(config, run_dir, parameters)

@@ -1,4 +1,5 @@
-"""The machine: GPUs, whether processes reach each other, programs on PATH."""
+"""The machine: GPUs, whether processes reach each other, programs on PATH; and where a run writes:
+logger, folder, space."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from dens_ocp.errors import DensError
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 _GIB = 2**30
@@ -41,46 +44,34 @@ def check_gpus() -> Iterator[Finding]:
     import torch
     from torch.utils import collect_env
 
-    built = torch.version.cuda
-    seen = collect_env.get_gpu_info(collect_env.run) if shutil.which("nvidia-smi") else None
+    built, cpus = torch.version.cuda, f"torch {torch.__version__} (built for CPUs)"
     if torch.cuda.is_available():
         known = torch.cuda.get_arch_list()
         driver = collect_env.get_nvidia_driver_version(collect_env.run)
         for index in range(torch.cuda.device_count()):
             each = torch.cuda.get_device_properties(index)
-            text = (
+            status, fix, text = OK, "", (
                 f"{each.name}, {each.total_memory / _GIB:.0f} GiB, compute capability "
                 f"{each.major}.{each.minor}, CUDA {built} of torch, driver {driver}"
-            )
-            if any(arch[:4] == f"sm_{each.major}" for arch in known):
-                yield Finding(OK, f"GPU {index}", text)
-                continue
-            yield Finding(
-                PROBLEM,
-                f"GPU {index}",
-                f"{text}: torch is built for {', '.join(known)} only",
-                "install torch 2.4 built for this GPU (make distclean; make setup TORCH_SPEC=... "
-                "PYG_WHEELS=...)",
-            )
-    elif seen and built is None:
-        yield Finding(
-            PROBLEM,
-            "GPU",
-            f"the driver sees {seen}, but torch {torch.__version__} is built for CPUs",
-            "make distclean && make setup PYG_WHEELS=$PYG_WHEELS (README, Two commands)",
-        )
-    elif seen:
-        yield Finding(
-            PROBLEM,
-            "GPU",
-            f"the driver sees {seen}, but torch with CUDA {built} cannot use it: "
-            "CUDA_VISIBLE_DEVICES hides it, or the driver is too old",
-            "env | grep CUDA_VISIBLE_DEVICES; nvidia-smi (its CUDA version has to be "
-            f"{built} or newer)",
-        )
-    else:
-        cuda = f"built for CUDA {built}" if built else "built for CPUs"
-        yield Finding(WARNING, "GPU", f"none; torch {torch.__version__} ({cuda}) runs with --cpu")
+            )  # fmt: skip
+            if not any(arch[:4] == f"sm_{each.major}" for arch in known):
+                status, text = PROBLEM, f"{text}: torch is built for {', '.join(known)} only"
+                fix = ("install torch 2.4 built for this GPU (make distclean; make setup "
+                       "TORCH_SPEC=... PYG_WHEELS=...)")  # fmt: skip
+            yield Finding(status, f"GPU {index}", text, fix)
+        return
+    if not shutil.which("nvidia-smi") or not (seen := collect_env.get_gpu_info(collect_env.run)):
+        have = f"torch {torch.__version__} (built for CUDA {built})" if built else cpus
+        yield Finding(WARNING, "GPU", f"none; {have} runs with --cpu")
+        return
+    text = f"{cpus} cannot use it"
+    fix = "make distclean && make setup PYG_WHEELS=$PYG_WHEELS (README, Two commands)"
+    if built:
+        text = (f"torch with CUDA {built} cannot use it: CUDA_VISIBLE_DEVICES hides it, or the "
+                "driver is too old")  # fmt: skip
+        fix = ("env | grep CUDA_VISIBLE_DEVICES; nvidia-smi (its CUDA version has to be "
+               f"{built} or newer)")  # fmt: skip
+    yield Finding(PROBLEM, "GPU", f"the driver sees {seen}, but {text}", fix)
 
 
 def check_extensions() -> Iterator[Finding]:
@@ -97,13 +88,10 @@ def check_extensions() -> Iterator[Finding]:
 def judged_extension(name: str, cuda_version: int, has_gpu: bool) -> Finding:
     """Finding on one extension; ``cuda_version`` is -1 for a CPU build, else 12010 for 12.1."""
     if cuda_version < 0 and has_gpu:
-        return Finding(
-            PROBLEM,
-            name,
-            "built without CUDA, and this machine has a GPU: training on it fails",
-            "python -m pip install --force-reinstall --no-deps --only-binary :all: "
-            "-f $PYG_WHEELS torch-scatter torch-sparse (README, Install with pip)",
-        )
+        text = "built without CUDA, and this machine has a GPU: training on it fails"
+        fix = ("python -m pip install --force-reinstall --no-deps --only-binary :all: "
+               "-f $PYG_WHEELS torch-scatter torch-sparse (README, Install with pip)")  # fmt: skip
+        return Finding(PROBLEM, name, text, fix)
     cuda = f"CUDA {cuda_version // 1000}.{cuda_version % 1000 // 10}"
     built = f"built for {'CPUs' if cuda_version < 0 else cuda}"
     return Finding(OK, name, built + ("" if has_gpu else " (no GPU here)"))
@@ -157,23 +145,18 @@ def check_scripts() -> Iterator[Finding]:
     here = Path(sys.executable).parent
     export = f'export PATH="{here}:$PATH"'
     for name in ("fairchem", "dens-ocp"):
-        check, found = f"command {name}", shutil.which(name)
+        found, status, fix = shutil.which(name), WARNING, export
         if found is None:
-            fix = export if (here / name).exists() else _RESTORE
-            yield Finding(WARNING, check, "is not on PATH", fix)
+            text, fix = "is not on PATH", export if (here / name).exists() else _RESTORE
         elif not _is_ours(Path(found)):
-            yield Finding(
-                WARNING,
-                check,
-                f"{found} is not dens-ocp's: it dies on the word main and knows no trainer: dens; "
-                "dens-ocp main and dotted names work",
-                export if _is_ours(here / name) else _RESTORE,
-            )
+            text = (f"{found} is not dens-ocp's: it dies on the word main and knows no trainer: "
+                    "dens; dens-ocp main and dotted names work")  # fmt: skip
+            fix = export if _is_ours(here / name) else _RESTORE
         elif Path(found).resolve().parent != here.resolve():
             text = f"{found} belongs to another environment than this Python ({sys.executable})"
-            yield Finding(WARNING, check, text, export)
         else:
-            yield Finding(OK, check, f"{found} (dens-ocp's)")
+            status, text, fix = OK, f"{found} (dens-ocp's)", ""
+        yield Finding(status, f"command {name}", text, fix)
 
 
 def _is_ours(script: Path) -> bool:
@@ -188,12 +171,10 @@ def check_slurm(wanted: bool) -> Iterator[Finding]:
     """
     sbatch = shutil.which("sbatch")
     if sbatch is None:
-        yield Finding(
-            WARNING if wanted or "SLURM_JOB_ID" in os.environ else OK,
-            "SLURM",
-            "no sbatch on PATH: --submit does not work here, everything else does",
-            "run dens-ocp doctor on a login node, or: module load slurm" if wanted else "",
-        )
+        status = WARNING if wanted or "SLURM_JOB_ID" in os.environ else OK
+        text = "no sbatch on PATH: --submit does not work here, everything else does"
+        fix = "run dens-ocp doctor on a login node, or: module load slurm" if wanted else ""
+        yield Finding(status, "SLURM", text, fix)
         return
     try:
         done = subprocess.run(
@@ -205,3 +186,66 @@ def check_slurm(wanted: bool) -> Iterator[Finding]:
     said = (done.stdout or done.stderr).strip().partition("\n")[0] or f"exit {done.returncode}"
     status, fix = (WARNING, "sinfo") if done.returncode else (OK, "")
     yield Finding(status, "SLURM", f"{said} ({sbatch})", fix)
+
+
+def check_logger(logger: object, from_config: bool) -> Iterator[Finding]:
+    """Whether the logger can start.
+
+    Args:
+        logger: the config's ``logger``; ``wandb`` is what fairchem takes without one.
+        from_config: whether a config said so; without one a missing key is a warning.
+    """
+    from dens_ocp.launch import wandb_login
+
+    try:
+        wandb_login.check(logger)
+    except DensError as error:
+        status, text = PROBLEM if from_config else WARNING, str(error).partition(". ")[0]
+        fix = "wandb login; or export WANDB_MODE=offline; or --logger=tensorboard"
+        yield Finding(status, "logger", text, fix)
+        return
+    text = str(logger.get("name") if isinstance(logger, dict) else logger)
+    if text.startswith("wandb"):
+        mode = os.environ.get("WANDB_MODE")
+        text += f", WANDB_MODE={mode}" if mode else ", with a key or a terminal to ask for it"
+    yield Finding(OK, "logger", text)
+
+
+def checkpoint_bytes(parameters: int) -> int:
+    """Size of ``checkpoint.pt``: weights, two moments of Adam, EMA, all float32.
+
+    >>> checkpoint_bytes(1_000_000)
+    16000000
+    """
+    return 4 * parameters * 4
+
+
+def check_run_folder(folder: Path, parameters: int | None = None) -> Iterator[Finding]:
+    """Write access and free space.
+
+    Args:
+        folder: ``--run-dir``; created by a run, so its first folder that exists is looked at.
+        parameters: of the model, to say what two checkpoints and a temporary one take.
+    """
+    above = (folder.absolute(), *folder.absolute().parents)
+    existing = next(each for each in above if each.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".dens-ocp-doctor-") as file:
+            file.write(b"x" * 4096)
+    except OSError as error:
+        text = f"{existing} cannot be written to: {error.strerror}"
+        yield Finding(PROBLEM, "run-dir", text, "--run-dir FOLDER with a folder of yours")
+        return
+    free, needed = shutil.disk_usage(existing).free, _GIB
+    text = f"{existing} is writable, {free / _GIB:.1f} GiB free"
+    if parameters:
+        needed = 3 * checkpoint_bytes(parameters)
+        text += f"; a checkpoint takes {needed / 3 / _GIB:.2f} GiB"
+    if free < needed:
+        text += f"; a run needs {needed / _GIB:.1f} GiB for checkpoints"
+        fix = f"free space on that file system (df -h {existing}), or --run-dir FOLDER elsewhere"
+        yield Finding(PROBLEM, "run-dir", text, fix)
+    elif free < 5 * needed:
+        yield Finding(WARNING, "run-dir", f"{text}: little", f"df -h {existing}")
+    else:
+        yield Finding(OK, "run-dir", text)

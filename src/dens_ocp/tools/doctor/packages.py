@@ -68,49 +68,41 @@ def required(name: str) -> str:
 
 def check_packages() -> Iterator[Finding]:
     """What ``pip check`` says: lines on what dens-ocp and fairchem-core ask for are problems."""
-    versions = defaultdict(list)
+    versions = defaultdict(dict)  # as a set that keeps its order
     for each in metadata.distributions():
         name = re.sub(r"[-_.]+", "-", each.metadata["Name"] or "").lower()
-        if each.version not in versions[name]:
-            versions[name].append(each.version)
+        versions[name][each.version] = None
     yield Finding(OK, "python", f"Python {platform.python_version()} at {sys.executable}")
     if OURS not in versions:
-        yield Finding(
-            PROBLEM,
-            OURS,
-            "is not installed in this environment (its files are imported from elsewhere)",
-            f"{sys.executable} -m pip install --no-build-isolation -e . (in the project's folder)",
-        )
+        text = "is not installed in this environment (its files are imported from elsewhere)"
+        fix = "-m pip install --no-build-isolation -e . (in the project's folder)"
+        yield Finding(PROBLEM, OURS, text, f"{sys.executable} {fix}")
     command = [sys.executable, "-m", "pip", "check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found: dict[str, Finding] = {}
     for line in done.stdout.splitlines():
-        wrong, missing = _WRONG.match(line), _MISSING.match(line)
         asker, name, wanted = "", line, ""
-        if wrong:
+        if wrong := _WRONG.match(line):
             asker, wanted, name = wrong.group(1, 2, 3)
-        elif missing:
+        elif missing := _MISSING.match(line):
             asker, name = missing.groups()
             wanted = required(name)
         if asker == OURS or (asker == HOST and name not in found):
             found[name] = Finding(PROBLEM, name, line, pip_install(wanted))
-        elif asker not in (OURS, HOST, "") and name not in found:
-            found[name] = Finding(WARNING, name, line)
+        elif asker not in (OURS, HOST, ""):
+            found.setdefault(name, Finding(WARNING, name, line))
     yield from found.values()
     if not done.stdout:
         yield Finding(WARNING, "packages", "pip check says nothing", "python -m ensurepip")
     elif not found:
-        shown = ", ".join(f"{name} {versions[name][0]}" for name in _SHOWN if name in versions)
+        shown = ", ".join(f"{name} {next(iter(versions[name]))}" for name in _SHOWN
+                          if name in versions)  # fmt: skip
         yield Finding(OK, "packages", f"pip check finds nothing wrong: {shown}")
-    for name in sorted(versions):
-        if len(versions[name]) > 1:
-            several = ", ".join(versions[name])
-            yield Finding(
-                WARNING,
-                name,
-                f"is on sys.path in several versions: {several}; the first is used",
-                "look at PYTHONPATH and the user's site-packages: python -m site",
-            )
+    for name, several in sorted(versions.items()):
+        if len(several) > 1:
+            text = f"is on sys.path in several versions: {', '.join(several)}; the first is used"
+            fix = "look at PYTHONPATH and the user's site-packages: python -m site"
+            yield Finding(WARNING, name, text, fix)
 
 
 class Imported(NamedTuple):
@@ -164,12 +156,12 @@ def check_imports(found: Mapping[str, Imported]) -> Iterator[Finding]:
     for name, result in found.items():
         if not result.error:
             continue
-        reason = " ".join(result.error.split())
-        shown = "fairchem's models" if ":" in name else name
+        reason, package = " ".join(result.error.split()), name.partition(".")[0]
         missing = (result.missing or "").partition(".")[0]
         cause = next((each for each in blamed if each in reason or each == missing), None)
-        fix = blamed[cause] if cause else _repair(name.partition(".")[0], missing, reason)
-        blamed[missing or name.partition(".")[0]] = fix
+        fix = blamed[cause] if cause else _repair(package, missing, reason)
+        blamed[missing or package] = fix
+        shown = "fairchem's models" if ":" in name else name
         yield Finding(PROBLEM, f"import {shown}", reason[:300], fix)
     good = [name for name, result in found.items() if not result.error and ":" not in name]
     if good:

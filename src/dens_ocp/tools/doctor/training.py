@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dens_ocp.errors import DensError
-from dens_ocp.tools.config_model import model_class
+from dens_ocp.tools.config_model import has_gradient_forces
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 
@@ -45,12 +44,9 @@ def check_dens(config: Mapping[str, Any]) -> Iterator[Finding]:
         sigma = options.sigma
         if not isinstance(sigma, float):
             sigma = f"{sigma.low} to {sigma.high}"
-        yield Finding(
-            OK,
-            check,
-            f"p {options.p}, r {options.r}, sigma {sigma} Angstrom, coefficient "
-            f"{options.coefficient:g}, choice {options.choice}, encode {options.encode}",
-        )
+        text = f"p {options.p}, r {options.r}, sigma {sigma} Angstrom, coefficient "
+        text += f"{options.coefficient:g}, choice {options.choice}, encode {options.encode}"
+        yield Finding(OK, check, text)
 
 
 def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -64,7 +60,7 @@ def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
         option = f"--dataset.train.transforms.normalizer.{target}"
         fix = f"{option}.mean=0.0 {option}.stdev=VALUE"
         own = given.get("file") if isinstance(given, Mapping) else None
-        if target == "forces" and "energy" in targets and _gradient_forces(config["model"]):
+        if target == "forces" and "energy" in targets and has_gradient_forces(config["model"]):
             yield Finding(OK, name, "the scale of the energy, whose gradients the forces are")
         elif own and not Path(own).is_file():
             yield _file(name, own, fix)
@@ -91,13 +87,6 @@ def _file(check: str, path: str, fix: str) -> Finding:
     if Path(path).is_file():
         return Finding(OK, check, f"from {path}")
     return Finding(PROBLEM, check, f"there is no file {path}", fix)
-
-
-def _gradient_forces(model: Mapping[str, Any]) -> bool:
-    try:
-        return bool(getattr(model_class(model["name"]), "gradient_forces", False))
-    except DensError:
-        return False  # reported where the model is built
 
 
 def check_step(model: Any, records: list[Any], where: str) -> Iterator[Finding]:
@@ -132,11 +121,11 @@ def check_step(model: Any, records: list[Any], where: str) -> Iterator[Finding]:
         bad = [name for name, value in values.items()
                if value is not None and not torch.isfinite(value).all()]  # fmt: skip
         if bad:
-            yield Finding(
-                PROBLEM, "step", f"{atoms}: {what} {', '.join(bad[:3])} are not finite",
-                "two atoms at one place, or options of the model; compare with a recipe in "
-                "configs/",
-            )  # fmt: skip
+            text = f"{atoms}: {what} {', '.join(bad[:3])} are not finite"
+            fix = (
+                "two atoms at one place, or options of the model; compare with a recipe in configs/"
+            )
+            yield Finding(PROBLEM, "step", text, fix)
             return
     text = f"{atoms} on {device}: {', '.join(outputs)}, {seconds:.1f} s"
     missing = [name for name in ("energy", "forces") if not any(name in each for each in outputs)]

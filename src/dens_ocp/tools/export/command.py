@@ -54,7 +54,7 @@ def command(checkpoint: Path, out: Path, config_yml: Path | None, raw: bool, for
     with quiet():
         from dens_ocp.tools.export.checkpoint import write_exported
         from dens_ocp.tools.export.source import read_source
-        from dens_ocp.tools.export.stock_config import training_section
+        from dens_ocp.tools.export.stock_model import training_section
 
         source = read_source(checkpoint, config_yml, raw)
         stock, name, differences = write_exported(source, out, yml, checkpoint.name)

@@ -24,8 +24,7 @@ from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.parameter_names import is_dens, translated
 from dens_ocp.settings import config_file, oc22_references
-from dens_ocp.tools.export.stock_config import training_section
-from dens_ocp.tools.export.stock_model import STOCK_MODELS
+from dens_ocp.tools.export.stock_model import STOCK_MODELS, training_section
 
 _OLD_TARGETS = {"target": "energy", "grad_target": "forces"}
 """Names of normalizers in old checkpoints (fairchem's ``load_checkpoint`` reads them as well)."""

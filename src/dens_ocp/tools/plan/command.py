@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dens_ocp.errors import DensError
 from dens_ocp.settings.command_line import Command
-from dens_ocp.tools.plan.hardware import CPU, GPUS, PAPER, Gpu
+from dens_ocp.tools.plan.paper_runs import GPUS, Gpu, matching
 from dens_ocp.tools.quiet import quiet
 
 
@@ -29,7 +30,7 @@ from dens_ocp.tools.quiet import quiet
 @click.option("--nodes", type=int, help="number of nodes they are in (default: 8 GPUs a node)")
 @click.option(
     "--gpu",
-    type=click.Choice([*GPUS, "cpu", "here"]),
+    type=click.Choice([*GPUS, "here"]),
     help="kind of GPU; here: the one of this machine, with its measured time; cpu: processes like "
     "this machine's (default: here if there is a GPU, else v100)",
 )
@@ -83,12 +84,7 @@ from dens_ocp.tools.quiet import quiet
 @quiet()
 def command(
     config: Path,
-    gpus: int,
-    nodes: int | None,
     gpu: str | None,
-    structures: int | None,
-    atoms: float | None,
-    neighbors: float | None,
     intra_node_gb_s: float | None,
     inter_node_gb_s: float | None,
     overlap: float,
@@ -96,27 +92,28 @@ def command(
     measures: bool,
     as_json: bool,
     overrides: list[str],
+    **size: Any,
 ) -> None:
     import torch
 
     from dens_ocp.settings import run_config
     from dens_ocp.tools.config_model import build_model
-    from dens_ocp.tools.plan.job import job_of
+    from dens_ocp.tools.plan import estimate
     from dens_ocp.tools.plan.measure import extended, measure
-    from dens_ocp.tools.plan.plan import make_plan, speed_from_paper, speed_measured
     from dens_ocp.tools.plan.text import text_of
 
     settings = run_config.read(config, overrides)
     if not 0 <= overlap <= 1:
         raise DensError(f"--overlap: {overlap} is no share; give 0 to 1")
-    job = job_of(settings, gpus, nodes, structures, atoms, neighbors)
+    paper = matching(settings)
+    job = estimate.job_of(settings, paper, **size)
     cuda = torch.cuda.is_available()
-    kind = gpu or ("here" if cuda else PAPER)
+    kind = gpu or ("here" if cuda else "v100")
     if kind == "here" and not cuda:
         raise DensError("--gpu here: torch sees no GPU on this machine; name one, or --gpu cpu")
     if kind in ("here", "cpu") and not measures:
         raise DensError(f"--no-measure: the time of --gpu {kind} is measured; name a GPU instead")
-    of_kind = {**GPUS, "cpu": CPU}[kind] if kind != "here" else _gpu_here()
+    of_kind = GPUS[kind] if kind != "here" else _gpu_here()
     of_kind = of_kind._replace(
         intra_node=1e9 * intra_node_gb_s if intra_node_gb_s else of_kind.intra_node,
         inter_node=1e9 * inter_node_gb_s if inter_node_gb_s else of_kind.inter_node,
@@ -125,23 +122,23 @@ def command(
     model = settings["model"]
     parameters = sum(each.numel() for each in build_model(model, stock=True).parameters())
     measured = activations = speed = None
-    flops = job.paper.flops if job.paper else None
+    flops = paper.flops if paper else None
     if measures:
         device = torch.device("cuda" if cuda and kind != "cpu" else "cpu")
         larger = {}
         if device.type == "cuda":  # one structure of the job's size and a batch of a few
-            size = max(8, int(job.atoms))
-            larger = {"sizes": (size, 3 * size), "depths": (2, 4), "repeats": 5}
-        degree = max(1, round(job.degree))
+            natoms = max(8, int(job["atoms"]))
+            larger = {"sizes": (natoms, 3 * natoms), "depths": (2, 4), "repeats": 5}
+        degree = max(1, round(job["degree"]))
         measured = measure(model, degree, device, amp=amp, progress=not as_json, **larger)
-        flops = extended(measured.flops, model["num_layers"], job.atoms)
-        activations = extended(measured.peak_bytes, model["num_layers"], job.atoms)
+        flops = extended(measured.flops, model["num_layers"], job["atoms"])
+        activations = extended(measured.peak_bytes, model["num_layers"], job["atoms"])
     if kind in ("here", "cpu"):
-        speed = speed_measured(flops, job.batch, measured)
+        speed = estimate.speed_measured(flops, job["batch"], measured)
     elif flops is not None:
-        speed = speed_from_paper(flops, of_kind, amp)
-    plan = make_plan(job, parameters, of_kind, overlap, speed, flops, activations)
-    plan["amp"] = amp
+        speed = estimate.speed_from_paper(flops, of_kind, amp)
+    plan = estimate.make_plan(job, parameters, of_kind, overlap, speed, flops, activations)
+    plan |= {"paper_gpu_hours": paper.hours if paper else None, "amp": amp}
     click.echo(json.dumps(plan, indent=2) if as_json else text_of(plan, measured))
 
 

@@ -3,14 +3,14 @@ path: what a GPU takes, and what torch's counter of operations knows."""
 
 from __future__ import annotations
 
-import time
+import timeit
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ase import Atoms
 from scipy.optimize import nnls
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
+from dens_ocp.data.records.oc20_records import geometry
 from dens_ocp.errors import DensError
 from dens_ocp.tools.config_model import build_model
 
@@ -97,8 +98,7 @@ def fit_line(x: Any, y: Any) -> tuple[float, float, float]:
     return float(offset), float(slope / xs.max()), float(residual / len(ys) ** 0.5)
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """Forward and backward of a model at two depths and two sizes.
 
     Attributes:
@@ -123,14 +123,8 @@ def structure(atoms: int, seed: int = 0) -> Data:
     many atoms and edges, and nothing else in common with one."""
     random = np.random.default_rng(seed)
     side = (atoms * _VOLUME) ** (1 / 3)
-    return Data(
-        pos=torch.tensor(random.random((atoms, 3)) * side, dtype=torch.float32),
-        cell=(torch.eye(3) * side)[None],
-        atomic_numbers=torch.tensor(random.integers(1, 80, atoms)),
-        natoms=atoms,
-        tags=torch.ones(atoms, dtype=torch.long),
-        fixed=torch.zeros(atoms, dtype=torch.long),
-    )
+    positions = random.random((atoms, 3)) * side
+    return geometry(Atoms(random.integers(1, 80, atoms), positions, cell=[side] * 3, pbc=True), 0)
 
 
 def measure(
@@ -167,17 +161,19 @@ def measure(
     if "enforce_max_neighbors_strictly" in model:
         # in small boxes images of an atom are equally far: with ties edges could not be told
         model = {**model, "enforce_max_neighbors_strictly": True}
-    found: dict[Point, tuple[float, float, float]] = {}
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
+    found = Measured(f"{name}, {'mixed precision' if amp else 'float32'}", {}, {}, {})
     cases = [(layers, atoms) for layers in depths for atoms in sizes]
     for layers, atoms in tqdm(cases, desc="measuring", unit="run", disable=not progress):
         built = build_model({**model, "num_layers": layers}, stock=True).to(device).train()
         built.max_neighbors = neighbors
         batch = Batch.from_data_list([structure(atoms)]).to(device)
-        found[layers, atoms] = _one(built, batch, device, repeats, amp)
-    cuda = device.type == "cuda"
-    name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
-    columns = ({case: each[i] for case, each in found.items()} for i in range(3))
-    return Measured(f"{name}, {'mixed precision' if amp else 'float32'}", *columns)
+        case = layers, atoms
+        found.flops[case], found.peak_bytes[case], found.seconds[case] = _one(
+            built, batch, device, repeats, amp
+        )
+    return found
 
 
 def _one(
@@ -196,23 +192,16 @@ def _one(
 
     with FlopCounterMode(display=False) as counter:
         step()  # warm-up too: it makes the gradients
-    peak = _peak_bytes(model, step, cuda)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return float(counter.get_total_flops()), float(peak), min(seconds)
-
-
-def _peak_bytes(model: torch.nn.Module, step: Callable[[], None], cuda: bool) -> int:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
-        return torch.cuda.max_memory_allocated() - before
-    with PeakBytes() as counter:
-        counter.ignore([*model.parameters(), *model.buffers()])
-        counter.ignore(each.grad for each in model.parameters() if each.grad is not None)
-        step()
-    return counter.peak
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        with PeakBytes() as allocated:
+            allocated.ignore([*model.parameters(), *model.buffers()])
+            allocated.ignore(each.grad for each in model.parameters() if each.grad is not None)
+            step()
+        peak = allocated.peak
+    seconds = timeit.repeat(step, number=1, repeat=repeats)
+    return float(counter.get_total_flops()), float(peak), min(seconds)
