@@ -17,7 +17,7 @@ PROJECT = (ROOT / "pyproject.toml").read_text()
 
 def block(name: str) -> list[Requirement]:
     """A list of requirements of pyproject.toml."""
-    text = re.search(rf"^{name} = \\[\n(.*?)^\\]", PROJECT, re.DOTALL | re.MULTILINE)[1]
+    text = re.search(rf"^{name} = \[\n(.*?)^\]", PROJECT, re.DOTALL | re.MULTILINE)[1]
     return [Requirement(each) for each in re.findall(r'^ *"([^"]+)"', text, re.MULTILINE)]
 
 

@@ -47,18 +47,16 @@ def problems(done: subprocess.CompletedProcess) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_torch_scatter_is_missing(tmp_path):
+def test_torch_scatter_is_built_for_another_torch(tmp_path):
     stub = module(
-        tmp_path / "stub", "torch_scatter",
-        "raise ModuleNotFoundError(\"No module named 'torch_scatter'\", name='torch_scatter')",
-    )  # fmt: skip
+        tmp_path / "stub", "torch_scatter", "raise OSError('undefined symbol: _ZNK5torch')"
+    )
     done = broken(stub, "doctor")
     found = problems(done)
     assert done.returncode == 2
     assert "import torch_scatter" in found and "import fairchem.core" in found
-    for problem in ("import torch_scatter", "import fairchem.core"):
-        assert "pip install" in found[problem] and '"torch-scatter>=2.1.2"' in found[problem]
-        assert "--no-build-isolation" in found[problem]
+    assert "pip uninstall torch-scatter" in found["import torch_scatter"]
+    assert "--no-build-isolation" in found["import torch_scatter"]
     # the others say where to look, in one line
     for command in (
         ["main", "--mode", "train", "--config-yml", __file__],
@@ -67,7 +65,7 @@ def test_torch_scatter_is_missing(tmp_path):
     ):
         other = broken(stub, *command)
         assert other.returncode == 2 and other.stderr.count("\n") == 1
-        assert "torch_scatter" in other.stderr and "dens-ocp doctor" in other.stderr
+        assert "undefined symbol" in other.stderr and "dens-ocp doctor" in other.stderr
 
 
 @pytest.mark.slow
@@ -82,13 +80,13 @@ def test_an_extension_that_kills_the_process(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "version"), [("scipy", "1.17.0"), ("ase", "3.26.0")])
+@pytest.mark.parametrize(("name", "version"), [("ase", "3.22.1"), ("e3nn", "0.4.4")])
 def test_versions_that_break_fairchem(tmp_path, name, version):
     done = broken(distribution(tmp_path / "other", name, version), "doctor")
     found = problems(done)
     assert done.returncode == 2 and list(found) == [name], done.stdout + done.stderr
     assert version in found[name]
-    specifier = {"scipy": "<1.17", "ase": "<3.26"}[name]
+    specifier = {"ase": ">=3.25", "e3nn": ">=0.5"}[name]
     assert f'pip install "{name}{specifier}' in found[name].splitlines()[1]
     assert f"warning  {name}" in done.stdout  # two versions on sys.path
 

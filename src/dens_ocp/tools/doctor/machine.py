@@ -3,6 +3,7 @@ logger, folder, space."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from dens_ocp.errors import DensError
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
+from dens_ocp.tools.doctor.packages import EXTENSIONS
 
 _GIB = 2**30
 _RESTORE = f"{sys.executable} -m pip install --force-reinstall --no-deps -e . (project's folder)"
@@ -56,8 +58,8 @@ def check_gpus() -> Iterator[Finding]:
             )  # fmt: skip
             if not any(arch[:4] == f"sm_{each.major}" for arch in known):
                 status, text = PROBLEM, f"{text}: torch is built for {', '.join(known)} only"
-                fix = ("install torch 2.4 built for this GPU (make distclean; make setup "
-                       "TORCH_SPEC=... PYG_WHEELS=...)")  # fmt: skip
+                fix = ("install a torch that is built for this GPU: make distclean; make setup "
+                       "TORCH=2.13.0 (docs/installation.md)")  # fmt: skip
             yield Finding(status, f"GPU {index}", text, fix)
         return
     if not shutil.which("nvidia-smi") or not (seen := collect_env.get_gpu_info(collect_env.run)):
@@ -65,7 +67,7 @@ def check_gpus() -> Iterator[Finding]:
         yield Finding(WARNING, "GPU", f"none; {have} runs with --cpu")
         return
     text = f"{cpus} cannot use it"
-    fix = "make distclean && make setup PYG_WHEELS=$PYG_WHEELS (README, Two commands)"
+    fix = "make distclean && make setup (docs/installation.md)"
     if built:
         text = (f"torch with CUDA {built} cannot use it: CUDA_VISIBLE_DEVICES hides it, or the "
                 "driver is too old")  # fmt: skip
@@ -75,12 +77,11 @@ def check_gpus() -> Iterator[Finding]:
 
 
 def check_extensions() -> Iterator[Finding]:
-    """CUDA builds of torch-scatter and torch-sparse where there is CUDA; both were imported."""
+    """CUDA builds of torch-scatter and torch-sparse, where they are installed and there is CUDA."""
     import torch
-    import torch_scatter  # noqa: F401 (its operators)
-    import torch_sparse  # noqa: F401
 
-    for name in ("torch_scatter", "torch_sparse"):
+    for name in EXTENSIONS:
+        importlib.import_module(name)  # its operators
         version = int(getattr(torch.ops, name).cuda_version())
         yield judged_extension(name.replace("_", "-"), version, torch.cuda.is_available())
 
@@ -90,7 +91,7 @@ def judged_extension(name: str, cuda_version: int, has_gpu: bool) -> Finding:
     if cuda_version < 0 and has_gpu:
         text = "built without CUDA, and this machine has a GPU: training on it fails"
         fix = ("python -m pip install --force-reinstall --no-deps --only-binary :all: "
-               "-f $PYG_WHEELS torch-scatter torch-sparse (README, Install with pip)")  # fmt: skip
+               "-f $PYG_WHEELS torch-scatter torch-sparse (docs/installation.md)")  # fmt: skip
         return Finding(PROBLEM, name, text, fix)
     cuda = f"CUDA {cuda_version // 1000}.{cuda_version % 1000 // 10}"
     built = f"built for {'CPUs' if cuda_version < 0 else cuda}"

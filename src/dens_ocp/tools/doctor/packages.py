@@ -13,18 +13,27 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
+from importlib.machinery import PathFinder
 from typing import NamedTuple
 
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 OURS, HOST = "dens-ocp", "fairchem-core"
-_BUILT_AGAINST_TORCH = ("torch-scatter", "torch-sparse", "torch-cluster")
+BUILT_AGAINST_TORCH = ("torch-scatter", "torch-sparse", "torch-cluster")
 _SHOWN = (HOST, "torch", "numpy", "scipy", "ase", "lmdb", "torch-geometric")
 _WRONG = re.compile(r"(\S+) \S+ has requirement (.+), but you have (\S+) (\S+)\.$")
 _MISSING = re.compile(r"(\S+) \S+ requires (\S+), which is not installed\.$")
 
+_LEFT_OUT = ("torch", "numpy")
+"""Newer ones than fairchem-core asks for will do (docs/installation.md)."""
+
+EXTENSIONS = tuple(
+    name for name in ("torch_scatter", "torch_sparse") if PathFinder.find_spec(name) is not None
+)
+"""Those that are installed; of others :mod:`dens_ocp.gaps` serves what fairchem asks for."""
+
 MODULES = (
-    "numpy", "scipy.special", "torch", "torch_geometric", "torch_scatter", "torch_sparse",
+    "numpy", "scipy.special", "torch", "torch_geometric", *EXTENSIONS,
     "ase", "lmdb", "e3nn", "fairchem.core", "fairchem.core.common.utils:setup_imports",
     "dens_ocp.training.trainer",
 )  # fmt: skip
@@ -33,6 +42,7 @@ MODULES = (
 _MARK = "dens-ocp-doctor "
 _PROGRAM = f"""
 import importlib, json, sys, warnings
+import dens_ocp
 warnings.simplefilter("ignore")
 for name in sys.argv[1:]:
     result = dict(error="", missing=None)
@@ -51,7 +61,7 @@ for name in sys.argv[1:]:
 
 def pip_install(requirement: str) -> str:
     """The command that installs ``requirement`` into this environment."""
-    built = requirement.startswith(_BUILT_AGAINST_TORCH)
+    built = requirement.startswith(BUILT_AGAINST_TORCH)
     options = "--force-reinstall --no-build-isolation --no-deps " if built else ""
     return f'{sys.executable} -m pip install {options}"{requirement}"'
 
@@ -87,6 +97,8 @@ def check_packages() -> Iterator[Finding]:
         elif missing := _MISSING.match(line):
             asker, name = missing.groups()
             wanted = required(name)
+        if asker == HOST and name in _LEFT_OUT:
+            continue
         if asker == OURS or (asker == HOST and name not in found):
             found[name] = Finding(PROBLEM, name, line, pip_install(wanted))
         elif asker not in (OURS, HOST, ""):
@@ -170,14 +182,13 @@ def check_imports(found: Mapping[str, Imported]) -> Iterator[Finding]:
 
 def _repair(package: str, missing: str, reason: str) -> str:
     if not missing and package in ("fairchem", "dens_ocp"):
-        if "scipy" in reason or "sph_harm" in reason:
-            return pip_install(required("scipy"))
         return "repair the packages above, then run dens-ocp doctor again"
-    names = {"yaml": "pyyaml", "fairchem": "fairchem-core", "pkg_resources": "setuptools"}
+    names = {"yaml": "pyyaml", "fairchem": "fairchem-core"}
     module = missing or package
     command = pip_install(required(names.get(module, module.replace("_", "-"))))
     if missing:
         return command
-    if package in ("torch_scatter", "torch_sparse"):
-        return f"{command} --no-cache-dir (it has to be built for this torch)"
+    if package in EXTENSIONS:
+        remove = f"{sys.executable} -m pip uninstall {package.replace('_', '-')}"
+        return f"{remove} (it is not needed), or build it for this torch: {command} --no-cache-dir"
     return f"{command} --force-reinstall --no-deps"
