@@ -118,9 +118,9 @@ def _status(pid: int, end: float) -> int:
 
 
 def _serve() -> None:
-    import fairchem.core.common.utils as fairchem_utils
-
     from dens_ocp.tools.cli import main
+
+    import fairchem.core.common.utils as fairchem_utils  # isort: skip
 
     fairchem_utils.setup_imports()
     import fairchem.core._cli  # noqa: F401

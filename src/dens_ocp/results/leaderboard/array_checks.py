@@ -75,10 +75,10 @@ def check_chunks(chunk_idx: np.ndarray, structures: int, rows: int) -> list[str]
     if chunk_idx.ndim != 1:
         return [f"has shape {chunk_idx.shape}, expected (structures - 1,)"]
     if len(chunk_idx) != structures - 1:
-        return [
-            f"has {len(chunk_idx)} entries for {structures} structures, not one less; it must be "
-            "the cumulative sum of the numbers of atoms, without the last"
-        ]
+        hint = "it must be the cumulative sum of the numbers of atoms, without the last"
+        if len(chunk_idx) == structures and chunk_idx[-1] == rows:
+            hint = "the end of the last structure must be left out"
+        return [f"has {len(chunk_idx)} entries for {structures} structures, not one less; {hint}"]
     bounds = chunk_bounds(chunk_idx, rows)
     falls = np.flatnonzero(np.diff(bounds) < 0)
     if not len(falls):
