@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dens_ocp.tools.cli import COMMANDS, main
-from tests.runs import dens_ocp, environment, logged, run, small_config, write_config
+from tests.runs import dens_ocp, environment, fairchem_alone, logged, run, small_config, write_config
 
 
 def error_of(done) -> str:
@@ -172,7 +172,8 @@ assert "dens_ocp" not in Registry.get_class.__func__.__module__
 assert registry.get_model_class("equiformer_v2_dens").__name__ == "EquiformerV2DeNS"
 assert registry.get_trainer_class("dens").__name__ == "DeNSTrainer"
 """
-    subprocess.run([sys.executable, "-c", program], env=environment(), cwd=tmp_path, check=True)
+    alone = fairchem_alone() if "fairchem" in first else environment()
+    subprocess.run([sys.executable, "-c", program], env=alone, cwd=tmp_path, check=True)
 
 
 def test_did_you_mean(capsys):
