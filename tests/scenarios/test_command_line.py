@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from dens_ocp.tools.cli import COMMANDS, main
-from tests.runs import dens_ocp, environment, fairchem_alone, logged, run, small_config, write_config
+from tests.runs import (
+    dens_ocp,
+    environment,
+    fairchem_alone,
+    logged,
+    run,
+    small_config,
+    write_config,
+)
 
 
 def error_of(done) -> str:
