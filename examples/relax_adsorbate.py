@@ -2,8 +2,8 @@
 
     python examples/relax_adsorbate.py checkpoints/RUN/best_checkpoint.pt --metal Pt --adsorbate CO
 
-The checkpoint is one of a DeNS run (this package has to be installed; nothing of it is imported
-here, the checkpoint names what it needs) or an exported one (`dens-ocp export`; fairchem alone).
+The checkpoint is one of a DeNS run (this package has to be installed) or an exported one (`dens-ocp
+export`; fairchem alone).
 
 The structure is one that OC20's models know: the close-packed surface of the metal, four layers, at
 least 8 Angstrom wide, vacuum of 20 Angstrom, tags 0 (below the surface), 1 (surface), 2
@@ -21,6 +21,7 @@ What the energy is depends on what the model was trained on.
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--out {out} should end in .traj")
 
     os.environ.setdefault("LOGLEVEL", "ERROR")  # fairchem prints its whole config otherwise
+    with suppress(ImportError):
+        # before fairchem: it stands in for torch-scatter, where that is not installed
+        import dens_ocp  # noqa: F401
     import torch
     from fairchem.core import OCPCalculator
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -124,6 +125,8 @@ def _serve() -> None:
 
     fairchem_utils.setup_imports()
     import fairchem.core._cli  # noqa: F401
+
+    logging.root.handlers.clear()  # of what was imported; fairchem's main sets up its own
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
