@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def describe(device: torch.device) -> dict[str, Any]:
         or "the system's, without settings",
     }
     for name in ("torch", "fairchem-core", "numpy", "torch-scatter", "torch-geometric", "e3nn"):
-        found[name] = importlib.metadata.version(name)
+        with suppress(importlib.metadata.PackageNotFoundError):  # torch-scatter is not needed
+            found[name] = importlib.metadata.version(name)
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         found["gpu"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
