@@ -37,7 +37,7 @@ class Life:
         """Signal the process and its data workers, as SLURM and a terminal do it."""
         os.killpg(self.pid, number)
 
-    def wait_for(self, text: str, seconds: float = 120) -> None:
+    def wait_for(self, text: str, seconds: float = 300) -> None:
         """Wait until the log has ``text``."""
         end = time.monotonic() + seconds
         while text not in self.log:

@@ -86,9 +86,9 @@ class Jobs:
                     assert not self.slurm.ended(job_id), self._told(job_id)
             return not waiting
 
-        self._wait(none_is_left, 120, *job_ids)
+        self._wait(none_is_left, 300, *job_ids)
 
-    def wait_until_ended(self, *job_ids: str, seconds: float = 120) -> None:
+    def wait_until_ended(self, *job_ids: str, seconds: float = 300) -> None:
         """Until the jobs have ended."""
         self._wait(lambda: self.slurm.ended(*job_ids), seconds, *job_ids)
 
