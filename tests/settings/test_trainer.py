@@ -163,11 +163,14 @@ def test_without_training_data_no_schedule_is_asked_for(data, tmp_path):
 
 @pytest.mark.parametrize("mode", ["atoms", True, False, None])
 @pytest.mark.parametrize("form", ["lmdb", "ase_db"])
-def test_one_rank_needs_no_sizes(data, tmp_path, mode, form):
+def test_one_rank_needs_no_sizes(tmp_path, mode, form):
     import ase.db
     from ase.build import bulk
     from ase.calculators.emt import EMT
 
+    data = write_data(tmp_path / "data")
+    for split in ("train", "val"):
+        (data / split / "metadata.npz").unlink()
     config = small_config(data, load_balancing=mode)
     if form == "ase_db":
         with ase.db.connect(tmp_path / "x.db") as database:
@@ -183,14 +186,11 @@ def test_one_rank_needs_no_sizes(data, tmp_path, mode, form):
         }  # fmt: skip
         config["dataset"]["train"].pop("key_mapping")
         config["dataset"]["val"] = {"src": str(tmp_path / "x.db")}
-    else:
-        for split in ("train", "val"):
-            (data / split / "metadata.npz").unlink(missing_ok=True)
     trainer = make_trainer(config, tmp_path)
     assert sum(batch.num_graphs for batch in trainer.train_loader) == (
         6 if form == "ase_db" else 12
     )
-    assert not (data / "train/metadata.npz").exists()
+    assert not list(tmp_path.rglob("metadata.npz"))
 
 
 @pytest.mark.parametrize("wrong", [np.arange(1, 9), np.ones(12)])
