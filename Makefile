@@ -103,10 +103,10 @@ $(DONE)/venv:
 
 # fairchem-core's own metadata asks for torch 2.4, NumPy 1 and Python below 3.13. With TORCH it comes
 # without its requirements, which are in requirements/current.txt with ours.
-$(DONE)/project: pyproject.toml requirements/current.txt | $(DONE)/venv
+$(DONE)/project: pyproject.toml $(wildcard requirements/*.txt) | $(DONE)/venv
 	$(STEP) 2 'installing torch, fairchem-core and the project (up to 3 GB to download on Linux)'
 ifeq ($(TORCH),)
-	@$(TIMED) $(PIP) -e '.$(if $(EXTRAS),[$(EXTRAS)])'
+	@$(TIMED) $(PIP) -c requirements/tested.txt -e '.$(if $(EXTRAS),[$(EXTRAS)])'
 else
 	@$(TIMED) $(PIP) 'torch$(if $(filter <% >% =% ~%,$(TORCH)),,==)$(TORCH)'; \
 	$(BIN)/python -c 'import torch; print("torch==" + torch.__version__)' > $(DONE)/torch.txt; \
