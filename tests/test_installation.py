@@ -68,7 +68,9 @@ def test_another_torch(tmp_path, given, wanted):
     # the other one keeps to fairchem's metadata
     del command[3]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "pip install -c requirements/tested.txt -e '.[dev]'" in shown and "--no-deps" not in shown
+    assert (
+        "pip install -c requirements/tested.txt -e '.[dev]'" in shown and "--no-deps" not in shown
+    )
 
 
 def test_files_and_packages_of_the_documents_exist():
