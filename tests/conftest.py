@@ -11,6 +11,8 @@ from torch_geometric.data import Batch, Data
 
 import dens_ocp  # noqa: F401 (registers)
 
+import fairchem.core.datasets.oc22_lmdb_dataset  # noqa: F401  # isort: skip (registers it)
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
