@@ -94,11 +94,12 @@ def paired(variant: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
 
 def collect(plan: Plan, runs: Sequence[Run]) -> list[Row]:
     """Rows of what is scored, in the plan's order."""
-    done = {(run.base, run.variant, run.seed): run for run in runs if run.read_scores()}
+    scored = {(run.base, run.variant, run.seed): run.read_scores() for run in runs}
+    seconds = {(run.base, run.variant, run.seed): run.read_notes()["seconds"] for run in runs}
 
     def values(base: str, variant: str, metric: str) -> dict[int, float]:
-        found = {seed: done.get((base, variant, seed)) for seed in plan.seeds}
-        return {seed: run.read_scores()[metric] for seed, run in found.items() if run}
+        found = {seed: scored[base, variant, seed] for seed in plan.seeds}
+        return {seed: scores[metric] for seed, scores in found.items() if scores}
 
     rows = []
     for base in plan.bases:
@@ -108,8 +109,8 @@ def collect(plan: Plan, runs: Sequence[Run]) -> list[Row]:
                 own = values(base, name, metric)
                 reference = {} if name == plan.baseline else values(base, plan.baseline, metric)
                 metrics[metric] = (summarise(own), paired(own, reference))
-            times = [done[base, name, seed].read_notes()["seconds"] / 60 for seed in own]
-            minutes = fmean(filter(None, times)) if any(times) else None
+            times = [seconds[base, name, seed] / 60 for seed in own if seconds[base, name, seed]]
+            minutes = fmean(times) if times else None
             rows.append(Row(base, name, variant.title or name, len(own), minutes, metrics))
     return rows
 
