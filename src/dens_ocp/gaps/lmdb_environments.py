@@ -35,19 +35,27 @@ class SharedEnvironment:
     """One user's ``lmdb.Environment``, with all that it has."""
 
     def __init__(self, path: str, opened: _Opened) -> None:
-        self._path, self._shared = path, opened
+        self._path = path
+        self._shared: _Opened | None = opened
         opened.users += 1
 
     def close(self) -> None:
         """Close it, if nobody else uses it."""
+        opened = self._given_up()
+        if opened is not None:
+            opened.environment.close()
+
+    def _given_up(self) -> _Opened | None:
+        """What nobody of this process uses any more."""
         opened, self._shared = self._shared, None
         if opened is None:
-            return
+            return None
         opened.users -= 1
-        if not opened.users and opened.process == os.getpid():
-            opened.environment.close()
-            if _opened.get(self._path) is opened:
-                del _opened[self._path]
+        if opened.users or opened.process != os.getpid():
+            return None
+        if _opened.get(self._path) is opened:
+            del _opened[self._path]
+        return opened
 
     def __getattr__(self, name: str) -> Any:
         if self.__dict__.get("_shared") is None:
@@ -61,8 +69,7 @@ class SharedEnvironment:
         self.close()
 
     def __del__(self) -> None:
-        if self.__dict__.get("_shared") is not None:
-            self.close()
+        self._given_up()  # a transaction may go on: lmdb closes it after the last one
 
 
 def open_shared(path: str, *args: Any, **options: Any) -> Any:
