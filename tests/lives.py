@@ -7,7 +7,6 @@ and killed like any other process.
 from __future__ import annotations
 
 import atexit
-import functools
 import json
 import logging
 import os
@@ -98,12 +97,23 @@ class Lives:
         self.process.wait()
 
 
-@functools.cache
+_shared: dict[tuple[tuple[str, str], ...], Lives] = {}
+_MOST_SHARED = 2
+
+
 def shared(environment: tuple[tuple[str, str], ...]) -> Lives:
-    """The one of this process; it ends with it."""
-    server = Lives(dict(environment))
-    atexit.register(server.close)
-    return server
+    """The one of this process for an environment; each takes 0.7 GiB, so the oldest ones end."""
+    if environment not in _shared:
+        while len(_shared) >= _MOST_SHARED:
+            _shared.pop(next(iter(_shared))).close()
+        _shared[environment] = Lives(dict(environment))
+    return _shared[environment]
+
+
+@atexit.register
+def _close_shared() -> None:
+    for server in _shared.values():
+        server.close()
 
 
 def _status(pid: int, end: float) -> int:

@@ -130,7 +130,9 @@ def environment(**variables: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("WANDB", "SLURM", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER"))
+        if not name.startswith(
+            ("WANDB", "SLURM", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER", "PYTEST_")
+        )
         and name != "PYTHONDONTWRITEBYTECODE"  # else each process compiles the package again
     }
     path = os.pathsep.join([str(root / "src"), kept.get("PYTHONPATH", "")])
