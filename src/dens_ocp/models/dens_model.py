@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dens_ocp.dens import force_encoding
 from dens_ocp.dens.force_encoding import ForceEncoding, checked_scale
 from dens_ocp.dens.step_plan import read, read_plan
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.models import lone_atoms
 from dens_ocp.models.denoising_model import DenoisingModel
+from dens_ocp.models.fast import choice, switch
 from dens_ocp.models.fast.rotation import spherical_harmonics
-from dens_ocp.models.fast.switch import make_fast
 from dens_ocp.models.parameter_names import translate
 
 if TYPE_CHECKING:
@@ -35,8 +38,8 @@ class DeNSModel(DenoisingModel):
     In training all three heads are computed, in evaluation the noise head is not.
     """
 
-    fast_on_gpu = False
-    """Whether ``fast: auto`` is on where there is a GPU: it was measured to pay (docs/gpu/)."""
+    form_is_open: bool
+    """``fast: auto``, and nobody has chosen the form for the device at hand yet."""
 
     def __init__(
         self,
@@ -59,8 +62,8 @@ class DeNSModel(DenoisingModel):
                 structures (the authors' model option; ``optim.dens.energy`` says the same).
             fast: evaluate the backbone in another order (:mod:`dens_ocp.models.fast`): the same
                 numbers to rounding, less time and memory; False: fairchem's own path. ``auto``:
-                True, but for models that nobody has measured on a GPU (eSCN), on a machine with
-                one.
+                True on a CPU; on a GPU the first batch is computed in both forms, and the faster
+                one is kept (:mod:`dens_ocp.models.fast.choice`).
             backbone_options: the fairchem backbone's own options.
 
         Raises:
@@ -84,10 +87,16 @@ class DeNSModel(DenoisingModel):
         )
         self.build_noise_head()
         self._register_load_state_dict_pre_hook(translate)
-        measured = self.fast_on_gpu or not torch.cuda.is_available()
-        if measured if fast == "auto" else fast:
-            make_fast(self)
-            self.force_embedding.harmonics = spherical_harmonics
+        self.form_is_open = fast == "auto"
+        if fast:
+            self.take_form(True)
+
+    def take_form(self, fast: bool) -> None:
+        """Evaluate the backbone in the fast form or in fairchem's, from the next batch on."""
+        (switch.make_fast if fast else switch.make_stock)(self)
+        self.force_embedding.harmonics = (
+            spherical_harmonics if fast else force_encoding.spherical_harmonics
+        )
 
     @abstractmethod
     def build_heads(self) -> None:
@@ -107,12 +116,25 @@ class DeNSModel(DenoisingModel):
         """
 
     def forward(self, data: Batch) -> dict[str, torch.Tensor]:
-        """As :class:`DenoisingModel`; also of a batch in which no atom has a neighbour."""
+        """As :class:`DenoisingModel`; also of a batch in which no atom has a neighbour.
+
+        In evaluation the first batch on a GPU settles ``fast: auto`` (in training
+        :mod:`dens_ocp.training.form_choice` does, whose choice this model then keeps).
+        """
+        if not self.training and choice.is_timed(self, data.pos.device):
+            self._choose_form(data)
         try:
             return super().forward(data)
         except lone_atoms.NoEdgesError:
             outputs = super().forward(lone_atoms.with_pair(data))
         return lone_atoms.without_pair(outputs, data)
+
+    @torch.no_grad()
+    def _choose_form(self, data: Batch) -> None:
+        self.form_is_open = False
+        fast, stock = choice.seconds(self, lambda: self(copy.copy(data)), data.pos.device)
+        self.take_form(fast <= stock)
+        logging.info(choice.said(fast, stock))
 
     def generate_graph(self, data: Batch, *args: Any, **options: Any) -> Any:
         """fairchem's, in the precision of the positions.

@@ -38,8 +38,6 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
           use_force_encoding: True
     """
 
-    fast_on_gpu = True
-
     def __init__(self, *, use_tp_reparam: bool = False, **options: Any) -> None:
         """
         Args:

@@ -24,7 +24,7 @@ from dens_ocp.launch import signals
 from dens_ocp.launch.agreement import on_master
 from dens_ocp.launch.steps import AgreedStop, StopTraining
 from dens_ocp.relaxation import relaxation_options
-from dens_ocp.training import preconditions, step_randomness
+from dens_ocp.training import form_choice, preconditions, step_randomness
 from dens_ocp.training.checkpoints import resuming
 from dens_ocp.training.metric_errors import Sums
 from dens_ocp.training.training_log import TrainingLog
@@ -186,6 +186,7 @@ def _take_steps(trainer: HostTrainer, log: TrainingLog, disable_eval_tqdm: bool)
     after_step()
     for batch in _batches(trainer):
         trainer.model.train()
+        form_choice.settle(trainer, batch)
         step_randomness.seed_step(trainer.seed, distutils.get_rank(), trainer.step)
         loaded = copy.copy(batch)
         with torch.autocast("cuda", enabled=trainer.scaler is not None):

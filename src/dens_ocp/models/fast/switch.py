@@ -80,6 +80,13 @@ def make_fast(model: torch.nn.Module) -> None:
         raise RuntimeError(f"left as they are by models/fast/switch.py: {'; '.join(left)}")
 
 
+def make_stock(model: torch.nn.Module) -> None:
+    """Take :func:`make_fast` back."""
+    for module in model.modules():
+        if isinstance(module, FastForm):
+            module.__class__ = type(module).stock()  # type: ignore[assignment]
+
+
 def forms(base: type[FastForm] = FastForm) -> Iterator[type[FastForm]]:
     """All fast classes that were imported, whether the table has them or not."""
     for each in base.__subclasses__():

@@ -144,6 +144,7 @@ def _go_on(trainer: HostTrainer, checkpoint: dict[str, Any]) -> None:
     checkpoints.best_of_resume = trainer.best_val_metric
     notes = checkpoint.get("resume", {})
     checkpoints.restored_metrics = notes.get("metrics")
+    checkpoints.restored_form = notes.get("form")
     # fairchem's own checkpoints do not tell: taken for done
     checkpoints.validated_step = notes.get("validated_step", trainer.step)
     checkpoints.relaxed_step = notes.get("relaxed_step", trainer.step)

@@ -36,6 +36,8 @@ class Checkpoints:
         restored_metrics: errors since the last printed line of the run that this one goes on from.
         replaces_after: step of the checkpoint that this run goes on from, if the folder has later
             ones; -1: it goes on from elsewhere. best_of_resume: its best metric.
+        form: what ``model.fast: auto`` has chosen, and on which device; restored_form: what the run
+            had chosen that this one goes on from.
     """
 
     def __init__(self, trainer: HostTrainer) -> None:
@@ -48,6 +50,8 @@ class Checkpoints:
         self.newest_step: int | None = None
         self.replaces_after: int | None = None
         self.best_of_resume: float | None = None
+        self.form: dict[str, Any] | None = None
+        self.restored_form: dict[str, Any] | None = None
         self._write_error: str | None = None
         self._best_failed = False
         self._lock: Any = None
@@ -145,6 +149,7 @@ class Checkpoints:
                 "validated_step": self.validated_step,
                 "relaxed_step": self.relaxed_step,
                 "metrics": trainer.sums.fetch(),
+                "form": self.form or self.restored_form,
             },
         }
 
