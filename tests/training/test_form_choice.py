@@ -8,6 +8,7 @@ import torch
 
 from dens_ocp.models.fast import choice
 from dens_ocp.models.fast.form import FastForm
+from dens_ocp.models.fast.operations import matrix_products
 from dens_ocp.training import form_choice
 from tests.conftest import SMALL_EQUIFORMER
 from tests.lmdbs import write_s2ef
@@ -68,7 +69,7 @@ def test_a_resumed_run_keeps_the_form(tmp_path, monkeypatch, caplog):
     whole = trained(tmp_path, "whole", epochs=2)
     half = tmp_path / "checkpoints" / "whole" / "checkpoint.4.pt"
     kept = torch.load(half, weights_only=False)["resume"]["form"]
-    assert kept == {"device": "cpu", "fast": False}
+    assert kept["device"] == "cpu" and kept["fast"] is False
     clock_of(monkeypatch, 1.0, 2.0)  # measured anew it would be the other one
     caplog.set_level(logging.INFO)
     caplog.clear()
@@ -89,7 +90,21 @@ def test_another_device_is_measured_again(tmp_path, monkeypatch):
     torch.save(state, half)
     clock_of(monkeypatch, 1.0, 2.0)
     resumed = trained(tmp_path, "resumed", epochs=2, load=half)
-    assert resumed.checkpoints.form == {"device": "cpu", "fast": True}
+    assert resumed.checkpoints.form["device"] == "cpu" and form(resumed) is True
+
+
+def test_a_resumed_run_multiplies_as_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(matrix_products, "_taken", None)
+    monkeypatch.setattr(matrix_products, "_share", lambda: 2.0)
+    trained(tmp_path, "whole", epochs=2)
+    half = tmp_path / "checkpoints" / "whole" / "checkpoint.4.pt"
+    assert torch.load(half, weights_only=False)["resume"]["form"]["onednn"] is False
+    monkeypatch.setattr(matrix_products, "_taken", None)
+    monkeypatch.setattr(matrix_products, "_share", lambda: 0.5)
+    trained(tmp_path, "resumed", epochs=2, load=half)
+    assert matrix_products.takes_onednn() is False
+    trained(tmp_path, "another", epochs=1)  # in this process the choice is made
+    assert matrix_products.takes_onednn() is False
 
 
 def _settled(folder):

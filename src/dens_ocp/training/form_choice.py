@@ -1,4 +1,4 @@
-"""``model.fast: auto`` in training: one choice for all ranks, and for the run's resumes."""
+"""What is chosen by measurement at the start of a run: one choice for all ranks, and for resumes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from fairchem.core.common import distutils, gp_utils
 
 from dens_ocp.models.fast import choice
+from dens_ocp.models.fast.operations import matrix_products
 from dens_ocp.patched import swapped
 from dens_ocp.training import step_randomness
 
@@ -20,29 +21,38 @@ if TYPE_CHECKING:
 
 
 def settle(trainer: HostTrainer, batch: Any) -> None:
-    """Before the first step: time the forward and backward of its batch in both forms.
+    """Before the first step of a run: on a GPU time the forward and backward of its batch in both
+    forms; on a CPU see which library multiplies its matrices faster.
 
-    Ranks add up their seconds, so all take the same form. A run that goes on takes the form of the
-    run that wrote the checkpoint, if that was on the same kind of device: a resumed run repeats the
-    uninterrupted one. Ranks of a graph-parallel group, which wait for each other within a forward,
-    take the fast form without a trial.
+    Ranks add up their seconds, so all take the same form. A run that goes on takes the choice of
+    the run that wrote the checkpoint, if that was on the same kind of device: a resumed run repeats
+    the uninterrupted one. Ranks of a graph-parallel group, which wait for each other within a
+    forward, take the fast form without a trial.
 
     Args:
         trainer: ready for the step. batch: on the CPU; it stays as it is.
     """
-    model = trainer._unwrapped_model
-    if not choice.is_timed(model, trainer.device):
+    checkpoints, device = trainer.checkpoints, trainer.device
+    if checkpoints.form is not None:
         return
-    model.form_is_open = False
-    kept = trainer.checkpoints.restored_form
-    if kept is not None and kept["device"] == _device_name(trainer.device):
-        fast = kept["fast"]
-    elif gp_utils.initialized():
-        fast = True
-    else:
-        fast = _measured(trainer, model, batch)
-    model.take_form(fast)
-    trainer.checkpoints.form = {"device": _device_name(trainer.device), "fast": fast}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    kept = checkpoints.restored_form or {}
+    if kept.get("device") != name:
+        kept = {}
+    checkpoints.form = {"device": name}
+    if device.type == "cpu":
+        if "onednn" in kept:
+            matrix_products.take_onednn(kept["onednn"])
+        checkpoints.form["onednn"] = matrix_products.takes_onednn()
+    model = trainer._unwrapped_model
+    if choice.is_timed(model, device):
+        model.form_is_open = False
+        if "fast" in kept:
+            fast = kept["fast"]
+        else:
+            fast = gp_utils.initialized() or _measured(trainer, model, batch)
+        model.take_form(fast)
+        checkpoints.form["fast"] = fast
 
 
 def _measured(trainer: HostTrainer, model: Any, batch: Any) -> bool:
@@ -76,7 +86,3 @@ def _outputs_noted(trainer: HostTrainer, model: torch.nn.Module) -> Iterator[Non
         yield
     finally:
         hook.remove()
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -12,6 +12,12 @@ from dens_ocp.models.fast.operations.matrix_products import (
 )
 
 
+@pytest.fixture(autouse=True)
+def through_onednn(monkeypatch):
+    """Whatever is faster on this machine."""
+    monkeypatch.setattr(matrix_products, "_taken", True)
+
+
 def tensors(rows, inputs, outputs, dtype=torch.float32):
     generator = torch.Generator().manual_seed(rows + inputs + outputs)
     x, weight, bias = (
@@ -83,3 +89,18 @@ def test_without_onednn(monkeypatch):
     monkeypatch.setattr(matrix_products, "_ONEDNN", None)
     x, weight, bias = tensors(6, 5, 4)
     assert torch.equal(linear(x, weight, bias), torch.nn.functional.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.45, True), (0.9, True), (0.95, False), (2, False)])
+def test_the_faster_library_is_taken_once(share, taken, monkeypatch):
+    shares = iter([share])
+    monkeypatch.setattr(matrix_products, "_taken", None)
+    monkeypatch.setattr(matrix_products, "_share", lambda: next(shares))
+    x, weight, bias = tensors(6, 5, 4)
+    assert [uses_onednn(x, weight, bias) for _ in range(3)] == [taken] * 3
+
+
+def test_shares_are_of_the_least_seconds(monkeypatch):
+    times = iter([0, 9, 9, 10, 20, 23, 30, 32, 40, 42, 50, 54])  # warm-up, then two rounds
+    monkeypatch.setattr(matrix_products.time, "perf_counter", lambda: next(times))
+    assert matrix_products._share(rounds=2) == 2 / 2

@@ -36,8 +36,8 @@ class Checkpoints:
         restored_metrics: errors since the last printed line of the run that this one goes on from.
         replaces_after: step of the checkpoint that this run goes on from, if the folder has later
             ones; -1: it goes on from elsewhere. best_of_resume: its best metric.
-        form: what ``model.fast: auto`` has chosen, and on which device; restored_form: what the run
-            had chosen that this one goes on from.
+        form: what :mod:`dens_ocp.training.form_choice` has chosen, and on which device;
+            restored_form: what the run had chosen that this one goes on from.
     """
 
     def __init__(self, trainer: HostTrainer) -> None:
