@@ -1,4 +1,4 @@
-"""What is chosen by measurement at the start of a run: one choice for all ranks, and for resumes."""
+"""What is chosen by measurement at the start of a run, for all ranks and for resumes."""
 
 from __future__ import annotations
 
