@@ -193,3 +193,21 @@ def test_graph_and_frames_are_not_rounded_under_autocast(config, batch):
     assert torch.equal(ours, exact)
     assert rotations.dtype == torch.float32
     assert theirs.shape != exact.shape or (theirs - exact).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("config", [SMALL_EQUIFORMER, SMALL_ESCN], ids=lambda each: each["name"])
+def test_energies_of_atoms_are_added_up_in_float32_under_autocast(config, fast, batch):
+    model, atoms = build_model({**config, "fast": fast}).eval(), []
+    model.energy_head.energy_block.register_forward_hook(
+        lambda _module, _inputs, output: atoms.append(getattr(output, "embedding", output))
+    )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        energy = model(batch)["energy"]
+    (each,) = atoms
+    each = each[:, 0] if each.dim() == 3 else each
+    total = torch.zeros(len(energy), dtype=torch.float64)
+    total.index_add_(0, batch.batch, each.double().view(-1))
+    assert energy.dtype == torch.float32
+    scale = energy.double() / total
+    assert torch.allclose(scale, scale[:1].expand_as(scale), rtol=1e-5)

@@ -86,7 +86,11 @@ class EqV2ChosenAtomsHead(EqV2VectorHead):
 
 
 class eSCNChosenAtomsHead(eSCNForceHead):  # noqa: N801 (fairchem's spelling)
-    """fairchem's ``eSCNForceHead``, for all atoms or for chosen ones."""
+    """fairchem's ``eSCNForceHead``, for all atoms or for chosen ones.
+
+    A vector is the difference of values that hardly differ from point to point of the sphere; in
+    half precision nothing is left of it. It is computed outside autocast.
+    """
 
     def forward(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None = None
@@ -100,11 +104,15 @@ class eSCNChosenAtomsHead(eSCNForceHead):  # noqa: N801 (fairchem's spelling)
         Returns:
             ``forces`` (N, 3); zero for other atoms.
         """
+        values = emb["sphere_values"].to(data.pos.dtype)
         if atoms is None:
-            return super().forward(data, emb)
+            return self._vectors(data, {**emb, "sphere_values": values})
         chosen = torch.nonzero(atoms)[:, 0]
-        values = emb["sphere_values"].view(atoms.shape[0], -1, emb["sphere_values"].shape[-1])
-        values = values[chosen].flatten(0, 1)
-        vectors = super().forward(data, {**emb, "sphere_values": values})["forces"]
+        values = values.view(atoms.shape[0], -1, values.shape[-1])[chosen].flatten(0, 1)
+        vectors = self._vectors(data, {**emb, "sphere_values": values})["forces"]
         whole = vectors.new_zeros(atoms.shape[0], 3)
         return {"forces": whole.index_put((chosen,), vectors)}
+
+    def _vectors(self, data: Batch, emb: dict[str, Any]) -> dict[str, torch.Tensor]:
+        with torch.autocast(data.pos.device.type, enabled=False):
+            return super().forward(data, emb)

@@ -114,8 +114,7 @@ def validate(trainer: HostTrainer, split: str, disable_tqdm: bool) -> dict[str, 
         tqdm(total=len(loader), position=rank, desc=f"device {rank}", disable=disable_tqdm) as bar,
     ):
         for batch in Stepwise(loader, trainer.may_stop):
-            with torch.autocast("cuda", enabled=trainer.scaler is not None):
-                outputs = trainer._forward(batch)
+            outputs = trainer._forward(batch)
             terms = trainer.loss_terms(outputs, batch)
             sums.add(trainer.step_errors(outputs, batch, terms, total(terms.values()), evaluator))
             bar.update()

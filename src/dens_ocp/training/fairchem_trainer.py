@@ -78,6 +78,8 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     loss_functions: Any = ()  # a calculator has none
     _relax_dataset: Any = None
     _model_outputs: Any = None
+    half: torch.dtype | None = None
+    """Of autocast (``--amp``, ``optim.amp_dtype``): float16 with a scaler, or bfloat16 without."""
 
     @staticmethod
     def _get_timestamp(device: torch.device, suffix: str | None) -> str:
@@ -105,6 +107,14 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         self.seed = self.config["cmd"]["seed"] or 0
         self.checkpoints = Checkpoints(self)
         non_finite.action_of(self.config["optim"])
+        self.half = None
+        if self.config["amp"]:
+            name = self.config["optim"].get("amp_dtype", "float16")
+            self.half = torch.bfloat16 if name == "bfloat16" else torch.float16
+        if self.half is torch.float16 and self.cpu:
+            self.half = None  # fairchem's mixed precision is of GPUs
+        if self.half is torch.bfloat16:
+            self.scaler = None  # its range is that of float32: nothing overflows
         if self.config["dataset"].get("src") and not inference_only and not self.is_debug:
             on_master(self.checkpoints.claim, self.device)
         super().load(inference_only)
@@ -201,7 +211,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
             )
 
     def _note_outputs(self, model: torch.nn.Module, inputs: Any, outputs: Any) -> None:
-        self._model_outputs = outputs if model.training else None
+        self._model_outputs = _in_float32(outputs) if model.training else None
 
     # ---- a step ----------------------------------------------------------------------------
 
@@ -220,12 +230,14 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         return outputs
 
     def _outputs(self, batch: Any) -> dict[str, torch.Tensor]:
-        """By output target, a row for each atom or structure; fairchem asks the device for the
-        number of atoms."""
+        """By output target, a row for each atom or structure, in float32 also under autocast:
+        losses, references and metrics are not rounded. (fairchem asks the device for the number of
+        atoms.)"""
         targets = self.output_targets
-        if any("decomposition" in each or "property" in each for each in targets.values()):
-            return super()._forward(batch)
-        outputs = self.model(batch.to(self.device))
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
+            if any("decomposition" in each or "property" in each for each in targets.values()):
+                return _in_float32(super()._forward(batch))
+            outputs = _in_float32(self.model(batch.to(self.device)))
         missing = [name for name in targets if name not in outputs]
         if missing:
             raise DensError(
@@ -343,3 +355,11 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     ) -> dict[str, Any]:
         """The checkpoint in the form of this trainer's model."""
         return checkpoint
+
+
+def _in_float32(outputs: Any) -> Any:
+    """Outputs of a model, also nested ones (of heads)."""
+    if isinstance(outputs, dict):
+        return {name: _in_float32(each) for name, each in outputs.items()}
+    half = isinstance(outputs, torch.Tensor) and outputs.dtype in (torch.float16, torch.bfloat16)
+    return outputs.float() if half else outputs

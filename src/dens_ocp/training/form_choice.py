@@ -61,9 +61,8 @@ def _measured(trainer: HostTrainer, model: Any, batch: Any) -> bool:
     def forward_and_backward() -> None:
         step_randomness.seed_step(trainer.seed, distutils.get_rank(), trainer.step)
         own = copy.copy(batch)
-        with torch.autocast("cuda", enabled=trainer.scaler is not None):
-            outputs = trainer._forward(own)
-            loss = trainer.whole_loss(trainer.loss_terms(outputs, own))
+        outputs = trainer._forward(own)
+        loss = trainer.whole_loss(trainer.loss_terms(outputs, own))
         torch.autograd.grad(loss, parameters, allow_unused=True)
 
     # without DDP, whose ranks would wait for each other

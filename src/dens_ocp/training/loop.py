@@ -189,10 +189,9 @@ def _take_steps(trainer: HostTrainer, log: TrainingLog, disable_eval_tqdm: bool)
         form_choice.settle(trainer, batch)
         step_randomness.seed_step(trainer.seed, distutils.get_rank(), trainer.step)
         loaded = copy.copy(batch)
-        with torch.autocast("cuda", enabled=trainer.scaler is not None):
-            outputs = trainer._forward(batch)
-            terms = trainer.loss_terms(outputs, batch)
-            loss = trainer.whole_loss(terms)
+        outputs = trainer._forward(batch)
+        terms = trainer.loss_terms(outputs, batch)
+        loss = trainer.whole_loss(terms)
         errors = trainer.step_errors(outputs, batch, terms, loss)
         guard.take(loss, loaded, batch, errors)
         del outputs, terms, loss, errors  # the graph of the step

@@ -84,6 +84,7 @@ class Optim(Section):
     denoising_pos_coefficient: Number = Field(10, ge=0, examples=[10])
     keep_checkpoints: Whole = Field(2, ge=1, examples=[2])
     non_finite: one_of("stop", "skip") = "stop"
+    amp_dtype: one_of("float16", "bfloat16") = "float16"
     worker_start_method: str = "fork"
     eval_each_epoch: Flag = False
     ddp_find_unused_parameters: Flag = False
