@@ -2,6 +2,7 @@
 #
 #   make demo                   set up, then train, validate, predict, relax on embedded data
 #   make test                   set up, then run the tests
+#   make test-current           the core of them with current releases, in .venv-current
 #   make lint                   set up, then ruff and mypy
 #   make benchmark              set up, then measure steps and predictions (takes long on a CPU)
 #   make setup TORCH=2.13.0     another torch, with current releases of everything else
@@ -20,6 +21,7 @@ PYTHON ?=
 # Empty: what pip takes, which is torch 2.4 and NumPy 1.26, because fairchem-core 1.10.0 asks for
 # them. Else the version of torch (2.13.0 or '>=2.10,<2.11'); NumPy and the rest are the newest then.
 TORCH ?=
+CURRENT := 2.13.0
 EXTRAS ?= dev
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -42,15 +44,19 @@ $(error $(VENV) was set up in $(SET_UP_IN); remove it with make distclean)
 endif
 endif
 
-.PHONY: help setup demo test benchmark lint clean distclean
+# What is tested with current releases too: method, models, training, and the whole program.
+CORE := tests/dens tests/gaps tests/models tests/training tests/scenarios/test_training.py
+
+.PHONY: help setup demo test test-current benchmark lint clean distclean
 
 help:
 	@echo 'make demo       train, validate, predict and relax on embedded data (DEMO_ARGS=...)'
 	@echo 'make test       run the tests (TEST_ARGS=..., TEST_WORKERS=$(TEST_WORKERS))'
+	@echo 'make test-current  the core of the tests with torch $(CURRENT) and current releases'
 	@echo 'make benchmark  training steps and predictions beside stock fairchem (BENCHMARK_ARGS=--help)'
-	@echo 'make setup      only the environment in $(VENV) (PYTHON=..., PYG_WHEELS=..., EXTRAS=$(EXTRAS))'
+	@echo 'make setup      only the environment in $(VENV) (PYTHON=..., TORCH=..., EXTRAS=$(EXTRAS))'
 	@echo 'make lint       ruff (mistakes, layout) and mypy (types)'
-	@echo 'make clean      remove caches; make distclean removes $(VENV) too'
+	@echo 'make clean      remove caches; make distclean removes the environments too'
 
 setup: $(DONE)/project
 	@echo 'put fairchem and dens-ocp on your PATH:  source $(VENV)/bin/activate'
@@ -61,6 +67,10 @@ demo: $(DONE)/project
 # One thread per worker: with two, torch and the workers fight over the cores.
 test: $(DONE)/project
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) $(TEST_ARGS)
+
+test-current:
+	$(MAKE) --no-print-directory test TORCH='$(or $(TORCH),$(CURRENT))' VENV=.venv-current \
+		TEST_ARGS='$(or $(TEST_ARGS),$(CORE))'
 
 benchmark: $(DONE)/project
 	$(BIN)/python -W ignore -m benchmarks $(BENCHMARK_ARGS)
@@ -75,7 +85,7 @@ clean:
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-current
 
 # ---- set-up: a stamp is written only after its step has been seen to work --------------------
 

@@ -3,31 +3,39 @@
 import re
 import subprocess
 
+import pytest
 import yaml
 
 from dens_ocp import __version__
 from tests.conftest import ROOT
 
 
-def steps(text: str) -> list[str]:
-    lines = (line.strip() for line in text.splitlines())
-    return [line.split()[1] for line in lines if line.startswith("make ")]
+STEPS = ("lint", "test", "test-current")
 
 
-def test_continuous_integration_lints_before_it_tests():
-    assert steps((ROOT / ".ci" / "run").read_text()) == ["lint", "test"]
-
-
-def test_continuous_integration_fails_where_lint_fails(tmp_path):
+@pytest.mark.parametrize("broken", [None, *STEPS])
+def test_continuous_integration_takes_its_steps_in_order_and_stops_at_a_failure(tmp_path, broken):
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".ci" / "run").write_text((ROOT / ".ci" / "run").read_text())
-    (tmp_path / "Makefile").write_text("lint:\n\t@exit $(LINT)\ntest:\n\t@echo tested\n")
-    for lint in (0, 1):
-        done = subprocess.run(
-            ["bash", ".ci/run"], cwd=tmp_path, env={"LINT": str(lint), "PATH": "/usr/bin:/bin"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert (done.returncode == 0) == ("tested" in done.stdout) == (lint == 0)
+    recipes = (f"{step}:\n\t@echo {step}; {'exit 3' if step == broken else ':'}" for step in STEPS)
+    (tmp_path / "Makefile").write_text("\n".join(recipes) + "\n")
+    done = subprocess.run(
+        ["bash", ".ci/run"], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    ran = STEPS if broken is None else STEPS[: STEPS.index(broken) + 1]
+    assert tuple(line for line in done.stdout.splitlines() if line in STEPS) == ran
+    assert (done.returncode == 0) == (broken is None)
+    assert f"make {ran[-1]} ended with status" in done.stdout
+
+
+def test_the_core_is_tested_with_current_releases():
+    done = subprocess.run(
+        ["make", "-n", "test-current"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "TORCH='2." in done.stdout and "VENV=.venv-current" in done.stdout
+    for room in ("tests/dens", "tests/gaps", "tests/models", "tests/training", "tests/scenarios"):
+        assert room in done.stdout
 
 
 def test_lint_checks_mistakes_layout_and_types():
