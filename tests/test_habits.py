@@ -9,7 +9,6 @@ import yaml
 from dens_ocp import __version__
 from tests.conftest import ROOT
 
-
 STEPS = ("lint", "test", "test-current")
 
 
