@@ -8,8 +8,9 @@ import torch
 from fairchem.core.trainers import OCPTrainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dens_ocp.training import metric_errors
-from dens_ocp.training.fairchem_trainer import HostTrainer
+from dens_ocp.dens.step_plan import attach
+from dens_ocp.training import fairchem_trainer, metric_errors
+from dens_ocp.training.fairchem_trainer import HostTrainer, on_device
 from dens_ocp.training.metric_errors import Sums
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
 from tests.lmdbs import s2ef_records, write_lmdb
@@ -266,3 +267,67 @@ def test_metrics_of_all_atoms(data, tmp_path):
     assert found["forces_mae"]["numel"] == 3 * batch.pos.shape[0]
     assert found["forces_mae"]["total"] == pytest.approx(3 * 1.7 * int((batch.batch == 1).sum()))
     assert found["energy_forces_within_threshold"]["total"] == 1
+
+
+class Device:
+    """Of a GPU that is not there: its kind, and where tensors without values are."""
+
+    type = "cuda"
+
+
+def test_a_batch_moves_from_pinned_memory_without_a_wait(data, tmp_path, monkeypatch):
+    """Every tensor that travels, those of the plan too, is pinned first and copied without a wait:
+    a copy from other memory, or a blocking one, lets the host wait for the step before."""
+    trainer = trainer_of(data, tmp_path)
+    trainer.model.train()
+    trainer.step = 1
+    batch = next(iter(trainer.train_loader))
+    attach(batch, trainer.step_plan(batch))
+    pinned, copied = [], []
+
+    def pin_memory(tensor):
+        pinned.append(tensor.data_ptr())
+        return tensor
+
+    def to(tensor, device=None, *, non_blocking=False, **_):
+        assert isinstance(device, Device) and non_blocking
+        copied.append(tensor.data_ptr())
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    on_device(batch, Device())
+    monkeypatch.undo()
+    assert sorted(pinned) == sorted(copied)
+    plan = batch.step_plan
+    for tensor in (batch.pos, batch.noise_vec, plan.loss_rows, plan.metric_rows.free,
+                   plan.corruption.noise_mask, *plan.dens_rows.values()):  # fmt: skip
+        assert tensor.data_ptr() in copied
+
+
+def test_order_of_events_in_a_step(data, tmp_path, monkeypatch):
+    """All that is decided on the CPU is decided before the batch leaves it, and while the device
+    may still work on the step before: nothing between two batches asks the device."""
+    events = []
+
+    def noted(owner, name, event):
+        plain = getattr(owner, name)
+
+        def call(*args, **options):
+            events.append(event)
+            return plain(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    trainer = trainer_of(data, tmp_path)
+    trainer.config["optim"]["max_epochs"] = 1
+    noted(trainer, "step_plan", "corruption")
+    noted(fairchem_trainer, "on_device", "copy")
+    noted(trainer._unwrapped_model, "denoise", "forward")
+    noted(trainer, "loss_terms", "loss")
+    noted(trainer.guard, "_gradient", "backward")
+    noted(trainer.optimizer, "step", "optimizer")
+    monkeypatch.setattr(trainer, "val_loader", None)
+    trainer.train(disable_eval_tqdm=True)
+    step = ["corruption", "copy", "forward", "loss", "backward", "optimizer"]
+    assert events == step * len(trainer.train_loader)

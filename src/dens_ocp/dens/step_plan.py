@@ -20,6 +20,7 @@ are not moved, and ``sigmas`` is set for every atom of a DeNS structure, as in t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,11 @@ class StepPlan:
 
     def to(self, *args: Any, **options: Any) -> StepPlan:
         """On another device; arguments of ``torch.Tensor.to``. Called by the batch's own ``to``."""
-        return _to(self, *args, **options)
+        return _each(self, lambda tensor: tensor.to(*args, **options))
+
+    def pin_memory(self) -> StepPlan:
+        """In memory that a GPU copies from by itself. Called by the batch's own ``pin_memory``."""
+        return _each(self, torch.Tensor.pin_memory)
 
 
 def attach(batch: Batch, plan: StepPlan) -> None:
@@ -199,13 +204,13 @@ def any_in_structure(
     return count.index_add_(0, structure_of_atom, atom_mask.long()) > 0
 
 
-def _to(value: Any, *args: Any, **options: Any) -> Any:
+def _each(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """``value`` with ``function`` applied to its tensors."""
     if isinstance(value, torch.Tensor):
-        return value.to(*args, **options)
+        return function(value)
     if isinstance(value, dict):
-        return {name: _to(each, *args, **options) for name, each in value.items()}
+        return {name: _each(each, function) for name, each in value.items()}
     if isinstance(value, StepPlan | Corruption | MetricRows):
-        moved = {each.name: getattr(value, each.name) for each in fields(value)}
-        moved = {name: _to(each, *args, **options) for name, each in moved.items()}
-        return replace(value, **moved)
+        parts = {each.name: getattr(value, each.name) for each in fields(value)}
+        return replace(value, **{name: _each(each, function) for name, each in parts.items()})
     return value
