@@ -1,0 +1,54 @@
+"""The precisions in which a step is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.steps import Runner
+
+
+@dataclass(frozen=True)
+class Precision:
+    """
+    Attributes:
+        name: of the report. autocast: its dtype; None: none.
+        tf32: matrix products that stay in float32 are TF32 on a GPU.
+        loss_scale: of the loss in a backward pass without GradScaler: in float16 gradients
+            underflow.
+        on_cpu: a CPU has it.
+    """
+
+    name: str
+    autocast: torch.dtype | None = None
+    tf32: bool = False
+    loss_scale: float = 1.0
+    on_cpu: bool = True
+
+    @contextmanager
+    def of(self, *runners: Runner) -> Iterator[None]:
+        """Steps of ``runners`` are taken in it inside the context."""
+        products = torch.backends.cuda.matmul
+        before = products.allow_tf32
+        products.allow_tf32 = self.tf32
+        for runner in runners:
+            runner.autocast = self.autocast
+        try:
+            yield
+        finally:
+            products.allow_tf32 = before
+            for runner in runners:
+                runner.autocast = None
+
+    def there(self, device: torch.device) -> bool:
+        return self.on_cpu or device.type == "cuda"
+
+
+FLOAT32 = Precision("float32")
+TF32 = Precision("TF32", tf32=True, on_cpu=False)
+BFLOAT16 = Precision("bfloat16", torch.bfloat16, tf32=True)
+FLOAT16 = Precision("float16", torch.float16, tf32=True, loss_scale=1024.0, on_cpu=False)
+ALL = (FLOAT32, TF32, BFLOAT16, FLOAT16)
