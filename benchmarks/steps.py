@@ -70,6 +70,11 @@ class Runner:
         """A fresh copy on the CPU, as the loader hands it on."""
         return copy.copy(self._batch).clone()
 
+    def learn_at(self, rate: float) -> None:
+        """Give the optimizer another learning rate than the schedule's first one."""
+        for group in self.trainer.optimizer.param_groups:
+            group["lr"] = rate
+
     def _autocast(self) -> torch.autocast:
         if self.autocast is None:
             return torch.autocast("cuda", enabled=self.trainer.scaler is not None)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.cases import Case
 from benchmarks.gpu import precision, scenes
 from benchmarks.gpu.findings import NOT_ON_A_CPU, Finding, Limit, judged, not_judged
 from benchmarks.gpu.parts import Setting
@@ -39,10 +38,22 @@ _LIMITS = {
 """Precision -> limits of the energy's relative difference and of that of the three others."""
 
 
-def limit(quantity: str, name: str) -> Limit:
+TINY = 5.0
+"""By so much limits of half precisions are wider for tiny models: their rounding averages over 8
+channels instead of 128. In bfloat16 on a CPU gradients of tiny models are off by up to 0.14."""
+
+ESCN_STEPS, ESCN_LR = 60, 3e-3
+"""Before it is compared, eSCN is trained so long on the batch: a new one's forces are 1e-6, the
+difference of numbers that are nearly equal, and noise in half precision. (EquiformerV2's are not.)"""
+
+
+def limit(quantity: str, name: str, quick: bool = False) -> Limit:
     """Of the relative difference of a quantity in the precision ``name``."""
     energy, others = _LIMITS[name]
-    return energy if quantity == "energy" else others
+    found = energy if quantity == "energy" else others
+    if quick and name in ("bfloat16", "float16"):
+        return Limit(TINY * found.most, f"{found.why}; {TINY:g} times wider for tiny models")
+    return found
 
 
 def relative(found: torch.Tensor, reference: torch.Tensor) -> float:
@@ -58,16 +69,21 @@ def relative(found: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def judge(
-    row: str, name: str, found: dict[str, torch.Tensor], reference: dict[str, torch.Tensor]
+    row: str,
+    name: str,
+    found: dict[str, torch.Tensor],
+    reference: dict[str, torch.Tensor],
+    quick: bool = False,
 ) -> list[Finding]:
     """A finding for each of :data:`QUANTITIES`.
 
     Args:
         row: of the report. name: of the precision.
         found, reference: of :meth:`~benchmarks.steps.Runner.answers`.
+        quick: the model is a tiny one.
     """
     return [
-        judged(row, each, relative(found[each], reference[each]), limit(each, name))
+        judged(row, each, relative(found[each], reference[each]), limit(each, name, quick))
         for each in QUANTITIES
     ]
 
@@ -81,16 +97,32 @@ def answers(runner: Runner, how: Precision) -> dict[str, torch.Tensor]:
 
 def run(setting: Setting, family: str) -> Iterator[Finding]:
     """Rows of the models of a family, heads alone and ``fast``, in all precisions."""
-    some: Case = scenes.without_dropout(scenes.case(family, "3", 2, setting.quick))
+    some = scenes.without_dropout(scenes.case(family, "3", 2, setting.quick))
+    some = dataclasses.replace(some, batch="free")  # more atoms are corrupted
     if not setting.quick:
         some = dataclasses.replace(some, slab=scenes.SMALL_SLAB)
-    with scenes.runners(some, ["ours"], torch.device("cpu")) as (runner,):
-        reference = answers(runner, precision.FLOAT32)
-    with scenes.runners(some, ["ours", "fast"], setting.device) as both:
+    with (
+        scenes.runners(some, ["ours"], torch.device("cpu")) as (on_cpu,),
+        scenes.runners(some, ["ours", "fast"], setting.device) as both,
+    ):
+        if family == "escn":
+            train(both[-1])
+            for runner in (on_cpu, both[0]):
+                runner.trainer.model.load_state_dict(both[-1].trainer.model.state_dict())
+        reference = answers(on_cpu, precision.FLOAT32)
         for runner in both:
             for how in precision.ALL:
                 row = f"{family}, {runner.variant.label}, {how.name}"
-                if not how.there(setting.device):
+                if how.there(setting.device):
+                    found = answers(runner, how)
+                    yield from judge(row, how.name, found, reference, setting.quick)
+                else:
                     yield not_judged(row, ", ".join(QUANTITIES), NOT_ON_A_CPU)
-                    continue
-                yield from judge(row, how.name, answers(runner, how), reference)
+
+
+def train(runner: Runner) -> None:
+    """:data:`ESCN_STEPS` steps on the runner's batch."""
+    runner.learn_at(ESCN_LR)
+    for _ in range(ESCN_STEPS):
+        runner.step()
+    runner.trainer.guard.settle()

@@ -92,7 +92,7 @@ def run(parts: Sequence[Part], setting: Setting, record: Record) -> None:
     """The parts in their order; what is red or broken in one does not keep the next from running."""
     worker = Worker()
     try:
-        with tqdm(total=len(parts), unit="part", desc="GPU check") as bar:
+        with tqdm(total=len(parts), unit="part", desc="GPU check", disable=None) as bar:
             for part in parts:
                 bar.set_postfix_str(part.name)
                 if not setting.allows(part.seconds):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
+import torch
+
 from benchmarks.gpu import scenes, speed
 from benchmarks.gpu.findings import Finding
 from benchmarks.gpu.parts import Setting
@@ -28,6 +30,7 @@ def run(setting: Setting, name: str) -> Iterator[Finding]:
         for _ in range(speed.WARM_UP):
             speed.step(runner)
         plain = _median(runner)
+        torch._dynamo.reset()
         runner.trainer.model.compile(backend=backend)
         try:
             first = speed.seconds(speed.step, runner)

@@ -65,8 +65,14 @@ def failed(what: str, error: str) -> Finding:
 
 
 def problems(findings: list[Finding]) -> list[Finding]:
-    """Red rows, bars that are missed, and parts that failed."""
-    return [f for f in findings if f["kind"] == "failed" or f.get("verdict") == RED]
+    """Red rows, bars that are missed, parts that failed, and models of ours that do not run for
+    another reason than too little memory."""
+
+    def is_one(f: Finding) -> bool:
+        broken = f.get("ours", False) and f.get("error") != "out of memory"
+        return f["kind"] == "failed" or f.get("verdict") == RED or broken
+
+    return list(filter(is_one, findings))
 
 
 @dataclass

@@ -156,8 +156,7 @@ def _resumed(command: Sequence[str], folder: Path, setting: Setting) -> Iterator
     row = "program, resume"
     yield holds(row, "exit code 0", code == 0, f"{code}" + ("" if code == 0 else f" {tail(log)}"))
     at = int(said[1]) if said else None
-    # the step that it goes on at may be the one that was taken last or the one after it
-    yield holds(row, "goes on where the checkpoint is", at in (before, before + 1),
+    yield holds(row, "goes on where the checkpoint is", at == before,
                 f"at step {at}; the checkpoint is of step {before}")  # fmt: skip
     yield holds(row, "all steps were taken", numbers == list(range(1, STEPS + 1)),
                 f"{len(numbers)}, the last one {max(numbers, default=0)}")  # fmt: skip

@@ -91,8 +91,8 @@ def _speed(rows: Sequence[Finding]) -> list[str]:
 
 def _speed_row(f: Finding) -> tuple[str, ...]:
     about = f"{f['case']}, {f['structures']} structures, {f['precision']}, {f['task']}"
-    if f.get("out_of_memory"):
-        return (about, f["label"], "out of memory", *[""] * 6)
+    if "error" in f:
+        return (about, f["label"], _cell(f["error"]), *[""] * 6)
     ratio = f.get("ratio")
     return (
         about, f["label"], f"{f['ms']['median']:.1f}", f"{f['ms']['low']:.1f}-{f['ms']['high']:.1f}",
