@@ -89,7 +89,7 @@ def chosen(only: str | None) -> tuple[Part, ...]:
 
 
 def run(parts: Sequence[Part], setting: Setting, record: Record) -> None:
-    """The parts in their order; what is red or broken in one does not keep the next from running."""
+    """The parts in their order; what is red or broken in one keeps no other from running."""
     worker = Worker()
     try:
         with tqdm(total=len(parts), unit="part", desc="GPU check", disable=None) as bar:
@@ -137,6 +137,8 @@ def main(words: list[str] | None = None) -> int:
         (out / REPORT).write_text(report.markdown(record.findings, PICTURE))
     red = problems(record.findings)
     for each in red:
-        print(f"red: {each.get('row', each.get('what'))}, {each.get('quantity', each.get('error'))}")
+        print(
+            f"red: {each.get('row', each.get('what'))}, {each.get('quantity', each.get('error'))}"
+        )
     print(f"{arguments.out / REPORT}, {FINDINGS}, {PICTURE}; {len(red)} red or failed")
     return 1 if red else 0

@@ -62,8 +62,6 @@ def run(setting: Setting) -> Iterator[Finding]:
                 found = sphere_kernel.value_and_gradient(sphere_kernel.fused_silu, *given)
             finally:
                 products.allow_tf32 = before
-            for quantity, ours, theirs in zip(
-                ("value", "gradient"), found, reference, strict=True
-            ):
+            for quantity, ours, theirs in zip(("value", "gradient"), found, reference, strict=True):
                 off = difference(ours, theirs)
                 yield judged(f"{row}, {shape_name}", quantity, off, most)

@@ -1,6 +1,7 @@
 """The real command line: training in a process group, a kill, the resume, predictions.
 
-On GPUs: NCCL, ``--amp`` with GradScaler, two ranks where there are two GPUs. On a CPU: gloo, no AMP.
+On GPUs: NCCL, ``--amp`` with GradScaler, two ranks where there are two GPUs. On a CPU: gloo, no
+AMP.
 """
 
 from __future__ import annotations
@@ -156,13 +157,13 @@ def _resumed(command: Sequence[str], folder: Path, setting: Setting) -> Iterator
     row = "program, resume"
     yield holds(row, "exit code 0", code == 0, f"{code}" + ("" if code == 0 else f" {tail(log)}"))
     at = int(said[1]) if said else None
-    yield holds(row, "goes on where the checkpoint is", at == before,
-                f"at step {at}; the checkpoint is of step {before}")  # fmt: skip
-    yield holds(row, "all steps were taken", numbers == list(range(1, STEPS + 1)),
-                f"{len(numbers)}, the last one {max(numbers, default=0)}")  # fmt: skip
+    detail = f"at step {at}; the checkpoint is of step {before}"
+    yield holds(row, "goes on where the checkpoint is", at == before, detail)
+    detail = f"{len(numbers)}, the last one {max(numbers, default=0)}"
+    yield holds(row, "all steps were taken", numbers == list(range(1, STEPS + 1)), detail)
     losses = [line["loss"] for line in lines]
-    yield holds(row, "losses are finite", all(map(math.isfinite, losses)),
-                f"first {losses[0]:.4g}, last {losses[-1]:.4g}" if losses else "none")  # fmt: skip
+    detail = f"first {losses[0]:.4g}, last {losses[-1]:.4g}" if losses else "none"
+    yield holds(row, "losses are finite", all(map(math.isfinite, losses)), detail)
     times = [line["time"] for line in lines if line["step"] > STEPS // 2]
     gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
     if gaps:
@@ -196,8 +197,8 @@ def _predicted(
     with np.load(files[-1], allow_pickle=False) as written:
         energy, forces = written["energy"], written["forces"]
     finite = bool(np.isfinite(energy).all() and np.isfinite(forces).all())
-    yield holds(row, "predictions are finite", finite and len(energy) == structures,
-                f"{len(energy)} of {structures} structures, {len(forces)} forces")  # fmt: skip
+    detail = f"{len(energy)} of {structures} structures, {len(forces)} forces"
+    yield holds(row, "predictions are finite", finite and len(energy) == structures, detail)
 
 
 def finished(command: Sequence[str], folder: Path, log: Path, setting: Setting) -> int | None:

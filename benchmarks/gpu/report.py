@@ -22,7 +22,9 @@ def markdown(findings: Sequence[Finding], picture: str) -> str:
     Args:
         picture: the file name of the plot beside it.
     """
-    of = {kind: [f for f in findings if f["kind"] == kind] for kind in {f["kind"] for f in findings}}
+    of = {
+        kind: [f for f in findings if f["kind"] == kind] for kind in {f["kind"] for f in findings}
+    }
     (about,) = of["machine"]
     lines = ["# GPU check", ""]
     if about["quick"]:
@@ -93,9 +95,9 @@ def _speed_row(f: Finding) -> tuple[str, ...]:
     about = f"{f['case']}, {f['structures']} structures, {f['precision']}, {f['task']}"
     if "error" in f:
         return (about, f["label"], _cell(f["error"]), *[""] * 6)
-    ratio = f.get("ratio")
+    ratio, ms = f.get("ratio"), f["ms"]
     return (
-        about, f["label"], f"{f['ms']['median']:.1f}", f"{f['ms']['low']:.1f}-{f['ms']['high']:.1f}",
+        about, f["label"], f"{ms['median']:.1f}", f"{ms['low']:.1f}-{ms['high']:.1f}",
         "" if ratio is None else f"{ratio['median']:.3f}",
         "" if ratio is None else f"{ratio['low']:.3f}-{ratio['high']:.3f}",
         *("" if name not in f else f"{f[name]:.2f}"

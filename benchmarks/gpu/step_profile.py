@@ -109,4 +109,3 @@ def _profiled(runner: Runner, how: Precision) -> dict[str, Any]:
         "wall_ms": wall, "busy_ms": None, "gap_share": None, "launches": None, "waits": None,
         "why": NOT_ON_A_CPU, "kernels": largest(operators),
     }  # fmt: skip
-

@@ -46,7 +46,9 @@ class Worker:
             self._pipe.send((part, setting))
             while True:
                 if not self._pipe.poll(max(0.0, end - time.time())):
-                    raise PartFailed(f"broken off after {part.most:.0f} s or at the end of --seconds")
+                    raise PartFailed(
+                        f"broken off after {part.most:.0f} s or at the end of --seconds"
+                    )
                 kind, content = self._pipe.recv()
                 if kind == "end":
                     return
