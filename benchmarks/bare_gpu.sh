@@ -63,13 +63,13 @@ tracked_mib() {
 }
 
 run() {
-  local out=${OUT:-gpu-report} site status=0
+  local out=${OUT:-gpu-report} status=0
   if ! compgen -G "$wheels/*.whl" >/dev/null; then
     echo "error: no wheels in $wheels; run 'bash benchmarks/bare_gpu.sh prepare' where there is a" \
       "network, and copy .gpu with the project" >&2
     exit 2
   fi
-  site=$(mktemp -d)
+  site=$(mktemp -d)  # not local: the trap runs after this function
   trap 'rm -rf "$site"' EXIT
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" \
     "$wheels"/*.whl

@@ -49,8 +49,8 @@ PARTS = (
     Part("small model", speed.of_case, 20, options={
         "family": "eqv2", "size": "3", "structures": 16, "names": _ALL,
         "tasks": ("step", "predict")}),
-    Part("compile, fast", compiled.run, 30, most=90, options={"name": "fast"}),
-    Part("compile, stock", compiled.run, 30, most=90, options={"name": "flat"}),
+    Part("compile, fast", compiled.run, 30, most=90, options={"name": "fast"}, may_fail=True),
+    Part("compile, stock", compiled.run, 30, most=90, options={"name": "flat"}, may_fail=True),
 )  # fmt: skip
 """Most important first. Seconds are those of an H100, about, most of them for making trainers."""
 
@@ -111,7 +111,8 @@ def _run_part(worker: Worker, part: Part, setting: Setting, record: Record) -> N
         for finding in worker.run(part, setting):
             record.add(part.name, finding)
     except PartFailed as error:
-        record.add(part.name, failed(part.name, str(error)))
+        kind = skipped if part.may_fail else failed
+        record.add(part.name, kind(part.name, str(error)))
     seconds = round(time.monotonic() - started, 1)
     record.add(part.name, {"kind": "time", "what": part.name, "seconds": seconds})
 

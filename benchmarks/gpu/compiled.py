@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.gpu import scenes, speed
-from benchmarks.gpu.findings import Finding
+from benchmarks.gpu.findings import Finding, skipped
 from benchmarks.gpu.parts import Setting
 from benchmarks.steps import Runner
 
@@ -20,6 +20,9 @@ CPU_BACKEND = "eager"
 def run(setting: Setting, name: str) -> Iterator[Finding]:
     """A step of a variant with its model compiled beside the same without; a failure is a
     finding."""
+    if setting.quick and name != "fast":
+        yield skipped(f"compile, {name}", "a rehearsal compiles one model: it takes long")
+        return
     some = scenes.case("eqv2", "3", 16, setting.quick)
     backend = "inductor" if setting.cuda else CPU_BACKEND
     with scenes.runners(some, [name], setting.device) as (runner,):

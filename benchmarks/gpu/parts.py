@@ -59,6 +59,7 @@ class Part:
         name: of findings. function: of a setting and ``options``, yields findings.
         seconds: that it takes on an H100, about; it is skipped where fewer are left.
         most: seconds after which it is broken off.
+        may_fail: that it cannot be done is no fault of ours.
     """
 
     name: str
@@ -66,3 +67,4 @@ class Part:
     seconds: float
     most: float = 300.0
     options: dict[str, Any] = field(default_factory=dict)
+    may_fail: bool = False

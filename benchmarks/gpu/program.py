@@ -167,10 +167,8 @@ def _resumed(command: Sequence[str], folder: Path, setting: Setting) -> Iterator
     times = [line["time"] for line in lines if line["step"] > STEPS // 2]
     gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
     if gaps:
-        yield {
-            "kind": "note", "what": "seconds of a step in the training loop, a line printed at each",
-            "value": statistics.median(gaps),
-        }  # fmt: skip
+        what = "seconds of a step in the training loop, with a printed line"
+        yield {"kind": "note", "what": what, "value": statistics.median(gaps)}
 
 
 def _gpu_rows(folder: Path, ranks: int) -> Iterator[Finding]:

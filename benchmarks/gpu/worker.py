@@ -39,37 +39,45 @@ class Worker:
         Raises:
             PartFailed: it raised, its process died, or it took too long.
         """
-        if self._process is None:
-            self._start()
-        end = min(setting.deadline, time.time() + part.most)
         try:
+            if self._process is None:
+                self._start(setting.deadline)
             self._pipe.send((part, setting))
+            self._answer(setting.deadline, "its modules were not imported in time")
+            end = min(setting.deadline, time.time() + part.most)
             while True:
-                if not self._pipe.poll(max(0.0, end - time.time())):
-                    raise PartFailed(
-                        f"broken off after {part.most:.0f} s or at the end of --seconds"
-                    )
-                kind, content = self._pipe.recv()
+                kind, content = self._answer(end, f"broken off after {part.most:g} s or at the end")
                 if kind == "end":
                     return
                 if kind == "failed":
                     raise PartFailed(content)
                 yield content
-        except (EOFError, OSError):
-            self._process.join(5)
-            raise PartFailed(
-                f"its process ended with {self._process.exitcode} (-9: out of memory)"
-            ) from None
-        finally:
-            if sys.exc_info()[0] is not None:
-                self.close()
+        except BaseException:
+            self.close()
+            raise
 
-    def _start(self) -> None:
+    def _start(self, deadline: float) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other,))
         self._process.start()
         other.close()
+        self._answer(deadline, "its process did not start in time")
+
+    def _answer(self, end: float, too_late: str) -> tuple[str, Any]:
+        """The next thing that the process says.
+
+        Raises:
+            PartFailed: it says nothing until ``end``, or has died.
+        """
+        try:
+            if self._pipe.poll(max(0.0, end - time.time())):
+                return self._pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(5)
+            code = self._process.exitcode
+            raise PartFailed(f"its process ended with {code} (-9: out of memory)") from None
+        raise PartFailed(too_late)
 
     def close(self) -> None:
         """End the process and what it has started."""
@@ -86,12 +94,14 @@ class Worker:
 
 def _serve(pipe: Any) -> None:
     os.setsid()
+    pipe.send(("ready", None))
     with redirect_stdout(sys.stderr), quiet():
         while True:
             try:
                 part, setting = pipe.recv()
             except EOFError:
                 return
+            pipe.send(("begun", None))
             try:
                 for finding in part.function(setting, **part.options):
                     pipe.send(("finding", finding))
