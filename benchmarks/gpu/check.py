@@ -34,15 +34,15 @@ _ALL = ("flat", "fairchem-dens", "ours", "fast")
 PARTS = (
     Part("agreement, EquiformerV2", agreement.run, 30, options={"family": "eqv2"}),
     Part("agreement, eSCN", agreement.run, 20, options={"family": "escn"}),
-    Part("kernels", kernels.run, 15, most=90),
+    Part("kernels", kernels.run, 20, most=120),
     Part("training with AMP", amp_training.run, 15),
-    Part("bars", speed.of_bars, 40),
+    Part("bars", speed.of_bars, 60),
     Part("program", program.run, 60, most=150),
     Part("profile", step_profile.run, 20, most=90),
     Part("eSCN", speed.of_case, 25, options={
         "family": "escn", "size": "paper", "structures": 4, "names": _ALL,
         "tasks": ("step", "predict")}),
-    Part("batches", speed.of_batches, 25),
+    Part("batches", speed.of_batches, 25, options={"seconds": 100.0}),
     Part("prediction", speed.of_case, 25, options={
         "family": "eqv2", "size": "paper", "structures": 4, "names": ("flat", "ours", "fast"),
         "tasks": ("predict",)}),

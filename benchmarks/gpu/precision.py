@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from benchmarks.steps import Runner
+from dens_ocp.patched import swapped
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,11 @@ class Precision:
     @contextmanager
     def of(self, *runners: Runner) -> Iterator[None]:
         """Steps of ``runners`` are taken in it inside the context."""
-        products = torch.backends.cuda.matmul
-        before = products.allow_tf32
-        products.allow_tf32 = self.tf32
-        for runner in runners:
-            runner.autocast = self.autocast
-        try:
-            yield
-        finally:
-            products.allow_tf32 = before
+        with ExitStack() as stack:
+            stack.enter_context(swapped(torch.backends.cuda.matmul, "allow_tf32", self.tf32))
             for runner in runners:
-                runner.autocast = None
+                stack.enter_context(swapped(runner, "autocast", self.autocast))
+            yield
 
     def there(self, device: torch.device) -> bool:
         return self.on_cpu or device.type == "cuda"

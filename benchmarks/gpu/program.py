@@ -176,7 +176,7 @@ def _gpu_rows(folder: Path, ranks: int) -> Iterator[Finding]:
     row = f"program, {ranks} rank{'s' if ranks > 1 else ''}"
     found = "NCCL INFO" in log or "ProcessGroupNCCL" in log
     yield holds(row, "NCCL", found, "named in the log" if found else "not named in the log")
-    amp = checkpoint(folder)["amp"] or {}
+    amp = checkpoint(folder).get("amp") or {}
     scale = float(amp.get("scale", math.nan))
     yield holds(row, "AMP and GradScaler", 64 <= scale < math.inf, f"scale {scale:g}")
 

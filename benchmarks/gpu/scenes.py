@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ def runners(
     Args:
         amp: as the trainer's ``--amp``, which is without effect on a CPU.
     """
+    gc.collect()  # trainers of earlier parts: they have references in circles
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     with tempfile.TemporaryDirectory() as folder:
         structures = batches.records(some.batch, some.structures, some.slab)
         data = batches.write(Path(folder) / "data", structures)

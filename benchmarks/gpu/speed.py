@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -82,7 +82,7 @@ def hindrance(run: Run, runner: Runner) -> str | None:
         return None
     except torch.cuda.OutOfMemoryError:
         found = OUT_OF_MEMORY
-    except RuntimeError as error:
+    except Exception as error:  # of a model under autocast, of a compiler, of a driver
         found = f"{type(error).__name__}: {error}"[:200]
     # only now, when the traceback is gone, are the tensors of the step too
     runner.trainer.optimizer.zero_grad()
@@ -189,8 +189,10 @@ def of_case(
     yield from measured(setting, some, names, how, tasks)
 
 
-def of_batches(setting: Setting) -> Iterator[Finding]:
-    """The paper's model with more and more structures, until ``fast`` does not fit the memory."""
+def of_batches(setting: Setting, seconds: float) -> Iterator[Finding]:
+    """The paper's model with more and more structures, until ``fast`` does not fit the memory, or
+    for ``seconds``: there is more to measure."""
+    setting = replace(setting, deadline=min(setting.deadline, time.time() + seconds))
     for structures in (2,) if setting.quick else (8, 16, 32, 64, 128):
         some = scenes.case("eqv2", "paper", structures, setting.quick)
         how = (precision.BFLOAT16, precision.TF32)

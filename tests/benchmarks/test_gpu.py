@@ -20,6 +20,7 @@ from benchmarks.gpu import (
     bars,
     check,
     findings,
+    kernels,
     precision,
     report,
     scenes,
@@ -27,6 +28,8 @@ from benchmarks.gpu import (
 )
 from benchmarks.gpu.findings import GREEN, NOT_JUDGED, RED, Limit, Record
 from benchmarks.gpu.parts import Part, Setting
+from dens_ocp.models.fast.operations import sphere_kernel
+from tests.benchmarks import failing_parts
 from tests.runs import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +101,18 @@ def test_a_loss_that_does_not_fall_is_red():
     assert findings.verdict(amp_training.fall([2.0] * 30), amp_training.FALL.most) == RED
     falling = [2.0 - 0.01 * step for step in range(30)]
     assert findings.verdict(amp_training.fall(falling), amp_training.FALL.most) == GREEN
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_a_kernel_that_computes_something_else_is_red(name):
+    def wrong(*inputs: torch.Tensor) -> torch.Tensor:
+        return 1.1 * sphere_kernel.plain_silu(*inputs)
+
+    for function, verdict in ((sphere_kernel.plain_silu, GREEN), (wrong, RED)):
+        rows = kernels.judge(function, name, "Lmax 4, mmax 2", torch.device("cpu"))
+        assert [(row["quantity"], row["verdict"]) for row in rows] == [
+            ("value", verdict), ("gradient", verdict),
+        ]  # fmt: skip
 
 
 def row_of_speed(**changes) -> dict:
@@ -196,31 +211,14 @@ def test_a_rehearsal_needs_less_time_than_a_gpu(tmp_path):
     assert setting(tmp_path, seconds=70, quick=False).allows(60)
 
 
-def raising(_: Setting):
-    yield findings.holds("before", "it raised", True, "said")
-    raise ValueError("this part is broken")
-
-
-def hanging(_: Setting):
-    yield findings.holds("before", "it hung", True, "said")
-    time.sleep(1000)
-
-
-def dying(_: Setting):
-    os.kill(os.getpid(), 9)
-    yield {}
-
-
-def working(_: Setting, word: str):
-    yield findings.holds("all", word, True, "well")
-
-
 @pytest.mark.slow
 def test_a_part_that_breaks_hangs_or_dies_does_not_keep_the_next_from_running(tmp_path):
     parts = [
-        Part("broken", raising, 0), Part("hanging", hanging, 0, most=1.0), Part("dying", dying, 0),
-        Part("working", working, 0, options={"word": "works"}),
-    ]  # fmt: skip
+        Part("broken", failing_parts.raising, 0),
+        Part("hanging", failing_parts.hanging, 0, most=1.0),
+        Part("dying", failing_parts.dying, 0),
+        Part("working", failing_parts.working, 0, options={"word": "works"}),
+    ]
     kept = record(tmp_path)
     check.run(parts, setting(tmp_path, seconds=300), kept)
     said = [(f["part"], f["kind"]) for f in kept.findings if f["kind"] != "time"]
