@@ -18,15 +18,15 @@ _COLOURS = {
 def speed(findings: Sequence[Finding], path: Path) -> None:
     """Milliseconds of a step by variant, a group of bars for each case and precision."""
     rows = [f for f in findings if f["kind"] == "speed" and f["task"] == "step" and "ms" in f]
-    groups: dict[str, list[Finding]] = {}
+    groups: dict[tuple[str, str], list[Finding]] = {}
     for row in rows:
         name = f"{row['case']}, {row['structures']} structures, {row['precision']}"
-        groups.setdefault(name, []).append(row)
+        groups.setdefault((row["part"], name), []).append(row)
     height = 0.8 + sum(0.25 + 0.2 * len(each) for each in groups.values())
     figure = Figure(figsize=(8, max(2.0, height)))
     axes = figure.subplots()
     place, ticks = 0.0, []
-    for name, group in groups.items():
+    for (_, name), group in groups.items():
         first = place
         for row in group:
             axes.barh(place, row["ms"]["median"], color=_COLOURS[row["variant"]], height=0.9)
@@ -38,6 +38,8 @@ def speed(findings: Sequence[Finding], path: Path) -> None:
         place += 1.2
     axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks], fontsize=7)
     axes.invert_yaxis()
+    if any(f.get("quick") for f in findings):
+        axes.set_title("tiny models: not figures of anything", fontsize=9, loc="left")
     axes.margins(x=0.25)
     axes.set_xlabel("ms of a training step; beside it the ratio to stock without DeNS")
     for side in ("top", "right"):

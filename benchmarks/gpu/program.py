@@ -13,6 +13,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,7 +40,7 @@ DOTTED_TRAINER = "dens_ocp.trainer.DeNSTrainer"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def config(some: Case, data: Path, ranks: int) -> dict[str, Any]:
+def config(some: Case, data: Path) -> dict[str, Any]:
     """A config of :data:`STEPS` steps.
 
     Args:
@@ -96,10 +97,11 @@ def started(command: Sequence[str], folder: Path, log: Path) -> Iterator[subproc
 
 
 def kill(process: subprocess.Popen) -> None:
-    """``kill -9`` to the process and all of its ranks."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    """``kill -9`` to the process and all of its ranks, if it has not ended."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def steps_in(folder: Path) -> list[dict[str, Any]]:
@@ -108,21 +110,24 @@ def steps_in(folder: Path) -> list[dict[str, Any]]:
 
 
 def run(setting: Setting) -> Iterator[Finding]:
-    """Train until the kill, resume, predict; each a row or more."""
-    folder = setting.folder / "program"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Train until the kill, resume, predict; each a row or more. Logs stay, all else goes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _run(Path(folder), setting)
+
+
+def _run(folder: Path, setting: Setting) -> Iterator[Finding]:
     ranks = max(1, min(2, torch.cuda.device_count())) if setting.cuda else 1
     some = scenes.case("eqv2", "3", 4, setting.quick)
     records = batches.records(some.batch, some.structures * BATCHES * ranks, some.slab)
     data = batches.write(folder / "data", records)
     config_file = folder / "config.yml"
-    config_file.write_text(yaml.safe_dump(config(some, data, ranks)))
+    config_file.write_text(yaml.safe_dump(config(some, data)))
     train = words("train", config_file, folder, setting.cuda, ranks)
 
     yield from _killed(train, folder, setting)
     yield from _resumed(train, folder, setting)
     if setting.cuda:
-        yield from _gpu_rows(folder, ranks)
+        yield from _gpu_rows(folder, _log(setting, "resumed"), ranks)
     else:
         yield not_judged("program", "NCCL", f"{NOT_ON_A_CPU}: the process group is gloo's")
         yield not_judged("program", "AMP and GradScaler", NOT_ON_A_CPU)
@@ -130,8 +135,12 @@ def run(setting: Setting) -> Iterator[Finding]:
     yield from _predicted(predict, folder, len(records), setting)
 
 
+def _log(setting: Setting, name: str) -> Path:
+    return setting.folder / f"program-{name}.log"
+
+
 def _killed(command: Sequence[str], folder: Path, setting: Setting) -> Iterator[Finding]:
-    log = folder / "killed.log"
+    log = _log(setting, "killed")
     with started(command, folder, log) as process:
         while process.poll() is None and setting.left() > 0:
             if len(steps_in(folder)) >= KILL_AFTER:
@@ -149,7 +158,7 @@ def _killed(command: Sequence[str], folder: Path, setting: Setting) -> Iterator[
 
 def _resumed(command: Sequence[str], folder: Path, setting: Setting) -> Iterator[Finding]:
     before = step_of(folder)
-    log = folder / "resumed.log"
+    log = _log(setting, "resumed")
     code = finished(command, folder, log, setting)
     lines = steps_in(folder)
     numbers = sorted(line["step"] for line in lines)
@@ -171,10 +180,10 @@ def _resumed(command: Sequence[str], folder: Path, setting: Setting) -> Iterator
         yield {"kind": "note", "what": what, "value": statistics.median(gaps)}
 
 
-def _gpu_rows(folder: Path, ranks: int) -> Iterator[Finding]:
-    log = (folder / "resumed.log").read_text()
+def _gpu_rows(folder: Path, log: Path, ranks: int) -> Iterator[Finding]:
+    said = log.read_text()
     row = f"program, {ranks} rank{'s' if ranks > 1 else ''}"
-    found = "NCCL INFO" in log or "ProcessGroupNCCL" in log
+    found = "NCCL INFO" in said or "ProcessGroupNCCL" in said
     yield holds(row, "NCCL", found, "named in the log" if found else "not named in the log")
     amp = checkpoint(folder).get("amp") or {}
     scale = float(amp.get("scale", math.nan))
@@ -184,7 +193,7 @@ def _gpu_rows(folder: Path, ranks: int) -> Iterator[Finding]:
 def _predicted(
     command: Sequence[str], folder: Path, structures: int, setting: Setting
 ) -> Iterator[Finding]:
-    log = folder / "predict.log"
+    log = _log(setting, "predict")
     code = finished(command, folder, log, setting)
     row = "program, predict"
     yield holds(row, "exit code 0", code == 0, f"{code}" + ("" if code == 0 else f" {tail(log)}"))
