@@ -25,7 +25,7 @@ from benchmarks.gpu import (
 )
 from benchmarks.gpu.findings import Record, failed, problems, skipped
 from benchmarks.gpu.parts import Part, Setting
-from benchmarks.gpu.worker import PartFailed, Worker
+from benchmarks.gpu.worker import PartFailed, TimeIsOver, Worker
 
 FINDINGS, REPORT, PICTURE = "findings.jsonl", "report.md", "speed.svg"
 _RESERVE = 5.0  # seconds for report and picture
@@ -110,6 +110,8 @@ def _run_part(worker: Worker, part: Part, setting: Setting, record: Record) -> N
     try:
         for finding in worker.run(part, setting):
             record.add(part.name, finding)
+    except TimeIsOver:
+        record.add(part.name, skipped(f"the rest of {part.name}", "the time of the check is over"))
     except PartFailed as error:
         kind = skipped if part.may_fail else failed
         record.add(part.name, kind(part.name, str(error)))

@@ -14,6 +14,7 @@ from benchmarks.gpu.findings import Finding
 
 QUICK_SECONDS = 5.0
 """A part of a rehearsal begins if so much time is left."""
+QUICK_MOST = 30.0
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,7 @@ class Part:
     most: float = 300.0
     options: dict[str, Any] = field(default_factory=dict)
     may_fail: bool = False
+
+    def limit(self, quick: bool) -> float:
+        """Seconds that it may take; a rehearsal does not wait for what may fail."""
+        return min(self.most, QUICK_MOST) if quick and self.may_fail else self.most

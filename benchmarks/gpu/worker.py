@@ -26,6 +26,10 @@ class PartFailed(Exception):
     """A part ended without its end; the message says why."""
 
 
+class TimeIsOver(Exception):
+    """A part was broken off at the end of the check's time."""
+
+
 class Worker:
     """Starts its process with the first part."""
 
@@ -37,16 +41,18 @@ class Worker:
         """The findings of a part, each as soon as it is known.
 
         Raises:
-            PartFailed: it raised, its process died, or it took too long.
+            PartFailed: it raised, its process died, or it took longer than a part may.
+            TimeIsOver: the check did.
         """
         try:
             if self._process is None:
-                self._start(setting.deadline)
+                self._start()
+                self._answer(setting, setting.left())
             self._pipe.send((part, setting))
-            self._answer(setting.deadline, "its modules were not imported in time")
-            end = min(setting.deadline, time.time() + part.most)
+            self._answer(setting, setting.left())  # it has imported what the part needs
+            end = time.time() + part.limit(setting.quick)
             while True:
-                kind, content = self._answer(end, f"broken off after {part.most:g} s or at the end")
+                kind, content = self._answer(setting, end - time.time())
                 if kind == "end":
                     return
                 if kind == "failed":
@@ -56,28 +62,29 @@ class Worker:
             self.close()
             raise
 
-    def _start(self, deadline: float) -> None:
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other,))
         self._process.start()
         other.close()
-        self._answer(deadline, "its process did not start in time")
 
-    def _answer(self, end: float, too_late: str) -> tuple[str, Any]:
-        """The next thing that the process says.
+    def _answer(self, setting: Setting, seconds: float) -> tuple[str, Any]:
+        """The next thing that the process says, within ``seconds`` and the check's time.
 
         Raises:
-            PartFailed: it says nothing until ``end``, or has died.
+            PartFailed, TimeIsOver: as :meth:`run`.
         """
         try:
-            if self._pipe.poll(max(0.0, end - time.time())):
+            if self._pipe.poll(max(0.0, min(seconds, setting.left()))):
                 return self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(5)
             code = self._process.exitcode
             raise PartFailed(f"its process ended with {code} (-9: out of memory)") from None
-        raise PartFailed(too_late)
+        if setting.left() <= 0:
+            raise TimeIsOver
+        raise PartFailed("it took too long and was broken off")
 
     def close(self) -> None:
         """End the process and what it has started."""

@@ -228,7 +228,18 @@ def test_a_part_that_breaks_hangs_or_dies_does_not_keep_the_next_from_running(tm
     ]  # fmt: skip
     errors = {f["part"]: f["error"] for f in kept.findings if f["kind"] == "failed"}
     assert errors["broken"] == "ValueError: this part is broken"
-    assert "after 1 s" in errors["hanging"] and "-9" in errors["dying"]
+    assert "took too long" in errors["hanging"] and "-9" in errors["dying"]
+
+
+@pytest.mark.slow
+def test_a_part_is_broken_off_at_the_end_of_the_time_and_is_no_failure(tmp_path):
+    kept = record(tmp_path)
+    parts = [Part(name, failing_parts.hanging, 0) for name in ("hanging", "late")]
+    check.run(parts, setting(tmp_path, seconds=20), kept)
+    assert [(f["part"], f["kind"]) for f in kept.findings] == [
+        ("hanging", "verdict"), ("hanging", "skipped"), ("hanging", "time"), ("late", "skipped"),
+    ]  # fmt: skip
+    assert not findings.problems(kept.findings)
 
 
 # ---- the command -------------------------------------------------------------------------------
