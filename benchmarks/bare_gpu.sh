@@ -41,10 +41,10 @@ prepare() {
   "$python" -m pip wheel -q --no-deps -w "$wheels" "${without_wheel[@]}"
   echo "wheels: $(ls "$wheels" | wc -l), $(mib "$wheels") MiB"
   local project all
-  project=$(tracked_mib); all=$((project + $(mib "$wheels")))
-  echo "project: $project MiB; in all: $all MiB of at most $most_mib"
+  project=$(tracked_mib); all=$((project + $(mib .gpu)))
+  echo "project: $project MiB; with all of .gpu: $all MiB of at most $most_mib"
   if ((all > most_mib)); then
-    echo "error: $all MiB are more than $most_mib; see which wheels in $wheels are large" >&2
+    echo "error: $all MiB are more than $most_mib; see what in .gpu is large (du -a .gpu)" >&2
     exit 1
   fi
 }

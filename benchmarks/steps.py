@@ -131,11 +131,8 @@ class Runner:
             trainer.guard.take(loss, loaded, batch, errors)
         return clock
 
-    def answers(self, scale: float = 1.0) -> dict[str, torch.Tensor]:
+    def answers(self) -> dict[str, torch.Tensor]:
         """What a step of ours computes, without a change of weights.
-
-        Args:
-            scale: of the loss in the backward pass, against underflow in float16.
 
         Returns:
             On the CPU in float32: ``energy`` (B, 1), ``forces`` and ``noise`` (N, 3), normalised,
@@ -148,9 +145,9 @@ class Runner:
         with self._autocast():
             outputs = trainer._forward(batch)
             loss = trainer.whole_loss(trainer.loss_terms(outputs, batch))
-        (scale * loss).backward()
+        loss.backward()
         gradients = [
-            torch.zeros_like(each) if each.grad is None else each.grad / scale
+            torch.zeros_like(each) if each.grad is None else each.grad
             for each in trainer.model.parameters()
         ]
         trainer.optimizer.zero_grad()

@@ -100,7 +100,7 @@ def answers(runner: Runner, how: Precision) -> dict[str, torch.Tensor]:
     """What a step computes in a precision; edge frames follow from the geometry, because devices
     draw different random numbers."""
     with how.of(runner), FromGeometry():
-        return runner.answers(how.loss_scale)
+        return runner.answers()
 
 
 def run(setting: Setting, family: str) -> Iterator[Finding]:

@@ -79,7 +79,7 @@ def chosen(only: str | None) -> tuple[Part, ...]:
     """The parts that ``--only`` names.
 
     Raises:
-        SystemExit: none.
+        SystemExit: there is no such part.
     """
     found = tuple(part for part in PARTS if only is None or only in part.name)
     if not found:

@@ -18,15 +18,12 @@ class Precision:
     Attributes:
         name: of the report. autocast: its dtype; None: none.
         tf32: matrix products that stay in float32 are TF32 on a GPU.
-        loss_scale: of the loss in a backward pass without GradScaler: in float16 gradients
-            underflow.
         on_cpu: a CPU has it.
     """
 
     name: str
     autocast: torch.dtype | None = None
     tf32: bool = False
-    loss_scale: float = 1.0
     on_cpu: bool = True
 
     @contextmanager
@@ -45,5 +42,5 @@ class Precision:
 FLOAT32 = Precision("float32")
 TF32 = Precision("TF32", tf32=True, on_cpu=False)
 BFLOAT16 = Precision("bfloat16", torch.bfloat16, tf32=True)
-FLOAT16 = Precision("float16", torch.float16, tf32=True, loss_scale=1024.0, on_cpu=False)
+FLOAT16 = Precision("float16", torch.float16, tf32=True, on_cpu=False)
 ALL = (FLOAT32, TF32, BFLOAT16, FLOAT16)
