@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
         description="Training steps and predictions of stock fairchem, fairchem's DeNS, and ours, "
         "in turn in one process. Cases are family-size/batch: eqv2-3/oc20, eqv2-12/oc20, "
         "eqv2-12/free (all atoms free), escn-3/oc20, escn-12/oc20; variants: flat and hydra "
-        "(stock fairchem without DeNS), fairchem-dens, ours, fast.",
+        "(stock fairchem without DeNS), fairchem-dens, ours, fast. "
+        "python -m benchmarks gpu --help: is it right and fast on the GPU that is here?",
     )
     add = found.add_argument
     add("--out", type=Path, default=Path("benchmark-report"),
@@ -171,6 +172,11 @@ def _more(arguments: argparse.Namespace) -> bool:
 
 @quiet()
 def main(words: list[str] | None = None) -> int:
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["gpu"]:
+        from benchmarks.gpu import check
+
+        return check.main(words[1:])
     arguments = parser().parse_args(words)
     found = run(arguments)
     out = arguments.out

@@ -23,8 +23,13 @@ class Clock:
         user: phase -> the rest of processor time.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, waits: bool = True) -> None:
+        """
+        Args:
+            waits: for a GPU at both ends of each phase. Without it phases are the host's seconds,
+                and a step runs as in training.
+        """
+        self._device, self._waits = device, waits and device.type == "cuda"
         self._running: list[str] = []
         self.wall: dict[str, float] = defaultdict(float)
         self.process: dict[str, float] = defaultdict(float)
@@ -34,7 +39,7 @@ class Clock:
 
     def _pass(self) -> None:
         """Give the time since the last call to the phase that runs."""
-        if self._device.type == "cuda":
+        if self._waits:
             torch.cuda.synchronize(self._device)
         process = time.process_time()
         kernel = resource.getrusage(resource.RUSAGE_SELF).ru_stime

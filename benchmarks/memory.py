@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,11 @@ def _measured(case: Case, name: str, device_name: str, amp: bool, threads: int) 
         runner.step()
         allocated = torch.cuda.max_memory_allocated(device) if cuda else None
         held = torch.cuda.max_memory_reserved(device) if cuda else _peak_resident() - before
-        tensors = _state(runner.trainer)
+        tensors = state_of(runner.trainer)
         with PeakBytes() as counter:
             counter.ignore(tensors)
             runner.step()
-        storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in tensors}
-        state = sum(each.nbytes() for each in storages.values())
+        state = bytes_of(tensors)
         return {
             "peak": allocated or state + counter.peak,
             "held": held,
@@ -72,12 +72,19 @@ def _measured(case: Case, name: str, device_name: str, amp: bool, threads: int) 
         }
 
 
-def _state(trainer: Any) -> list[torch.Tensor]:
+def state_of(trainer: Any) -> list[torch.Tensor]:
+    """What is alive between two steps: weights, gradients, optimizer, EMA."""
     tensors = [*trainer.model.parameters(), *trainer.model.buffers()]
     tensors += [each.grad for each in trainer.model.parameters() if each.grad is not None]
     for state in trainer.optimizer.state.values():
         tensors += [each for each in state.values() if isinstance(each, torch.Tensor)]
     return [*tensors, *(trainer.ema.shadow_params if trainer.ema else [])]
+
+
+def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
+    """Of their storages, each once."""
+    storages = {each.untyped_storage()._cdata: each.untyped_storage() for each in tensors}
+    return sum(each.nbytes() for each in storages.values())
 
 
 def _resident() -> int:

@@ -32,7 +32,13 @@ class Runner:
     Attributes:
         trainer: fairchem's or ours.
         variant: which.
+        autocast: the dtype of autocast, without a scaler of the loss; None: what the trainer does,
+            float16 with a scaler if it was made with ``amp``, else nothing.
+        loss: of the last step, a scalar.
     """
+
+    autocast: torch.dtype | None = None
+    loss: torch.Tensor
 
     def __init__(
         self,
@@ -64,9 +70,23 @@ class Runner:
         """A fresh copy on the CPU, as the loader hands it on."""
         return copy.copy(self._batch).clone()
 
-    def step(self) -> Clock:
-        """What fairchem's ``train`` does for a batch, without logging and checkpoints."""
-        trainer, clock = self.trainer, Clock(self.device)
+    def learn_at(self, rate: float) -> None:
+        """Give the optimizer another learning rate than the schedule's first one."""
+        for group in self.trainer.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _autocast(self) -> torch.autocast:
+        if self.autocast is None:
+            return torch.autocast("cuda", enabled=self.trainer.scaler is not None)
+        return torch.autocast(self.device.type, dtype=self.autocast)
+
+    def step(self, clock: Clock | None = None) -> Clock:
+        """What fairchem's ``train`` does for a batch, without logging and checkpoints.
+
+        Args:
+            clock: gets the seconds of phases; None: a new one.
+        """
+        trainer, clock = self.trainer, clock or Clock(self.device)
         batch = self.batch()
         trainer.model.train()
         torch.manual_seed(0)
@@ -76,7 +96,7 @@ class Runner:
                 batch = add_gaussian_noise_to_position(batch, std=0.1, corrupt_ratio=0.5)
         if self.variant.ours:
             return self._own_step(batch, clock)
-        with torch.autocast("cuda", enabled=trainer.scaler is not None):
+        with self._autocast():
             with clock.phase("forward"):
                 outputs = trainer._forward(batch)
             with clock.phase("loss"):
@@ -84,6 +104,7 @@ class Runner:
         with clock.phase("metrics"):
             metrics = trainer._compute_metrics(outputs, batch, trainer.evaluator, trainer.metrics)
             trainer.metrics = trainer.evaluator.update("loss", loss.item(), metrics)
+        self.loss = loss.detach()
         loss = trainer.scaler.scale(loss) if trainer.scaler else loss
         loss.backward = clock.timed("backward", loss.backward)
         with clock.phase("optimizer"):
@@ -96,7 +117,7 @@ class Runner:
         # an attribute of the instance hides the method
         plan = type(trainer).step_plan.__get__(trainer)
         trainer.step_plan = clock.timed("corruption", plan)
-        with torch.autocast("cuda", enabled=trainer.scaler is not None):
+        with self._autocast():
             with clock.phase("forward"):
                 outputs = trainer._forward(batch)
             with clock.phase("loss"):
@@ -104,22 +125,47 @@ class Runner:
                 loss = trainer.whole_loss(terms)
         with clock.phase("metrics"):
             errors = trainer.step_errors(outputs, batch, terms, loss)
+        self.loss = loss.detach()
         loss.backward = clock.timed("backward", loss.backward)
         with clock.phase("optimizer"):
             trainer.guard.take(loss, loaded, batch, errors)
         return clock
 
+    def answers(self) -> dict[str, torch.Tensor]:
+        """What a step of ours computes, without a change of weights.
+
+        Returns:
+            On the CPU in float32: ``energy`` (B, 1), ``forces`` and ``noise`` (N, 3), normalised,
+            and ``gradient`` (P,) of the loss with respect to all parameters.
+        """
+        trainer, batch = self.trainer, self.batch()
+        trainer.model.train()
+        trainer.optimizer.zero_grad()
+        torch.manual_seed(0)
+        with self._autocast():
+            outputs = trainer._forward(batch)
+            loss = trainer.whole_loss(trainer.loss_terms(outputs, batch))
+        loss.backward()
+        gradients = [
+            torch.zeros_like(each) if each.grad is None else each.grad
+            for each in trainer.model.parameters()
+        ]
+        trainer.optimizer.zero_grad()
+        found = {**outputs, "gradient": torch.cat([each.flatten() for each in gradients])}
+        return {name: each.detach().float().cpu() for name, each in found.items()}
+
     @torch.no_grad()
-    def predict(self, free_only: bool = False) -> Clock:
+    def predict(self, free_only: bool = False, clock: Clock | None = None) -> Clock:
         """Energies and forces of the batch, as in ``predict`` of the trainer.
 
         Args:
             free_only: only forces of free atoms are asked for, as for a prediction file; fairchem
                 computes all the same.
+            clock: gets the seconds; None: a new one.
         """
-        trainer, clock, batch = self.trainer, Clock(self.device), self.batch()
+        trainer, clock, batch = self.trainer, clock or Clock(self.device), self.batch()
         trainer.model.eval()
-        with clock.phase("predict"):
+        with clock.phase("predict"), self._autocast():
             if self.variant.ours:
                 with swapped(trainer, "_free_atoms_suffice", free_only):
                     outputs = trainer._forward(batch)

@@ -1,0 +1,1 @@
+"""Is DeNS right and fast on the GPU that is here? ``python -m benchmarks gpu --help``."""
