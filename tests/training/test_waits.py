@@ -9,8 +9,9 @@ from fairchem.core.trainers import OCPTrainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dens_ocp.dens.step_plan import attach
-from dens_ocp.training import fairchem_trainer, metric_errors
-from dens_ocp.training.fairchem_trainer import HostTrainer, on_device
+from dens_ocp.launch import processor
+from dens_ocp.training import metric_errors
+from dens_ocp.training.fairchem_trainer import HostTrainer
 from dens_ocp.training.metric_errors import Sums
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
 from tests.lmdbs import s2ef_records, write_lmdb
@@ -296,7 +297,7 @@ def test_a_batch_moves_from_pinned_memory_without_a_wait(data, tmp_path, monkeyp
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
     monkeypatch.setattr(torch.Tensor, "to", to)
-    on_device(batch, Device())
+    processor.on_device(batch, Device())
     monkeypatch.undo()
     assert sorted(pinned) == sorted(copied)
     plan = batch.step_plan
@@ -322,7 +323,7 @@ def test_order_of_events_in_a_step(data, tmp_path, monkeypatch):
     trainer = trainer_of(data, tmp_path)
     trainer.config["optim"]["max_epochs"] = 1
     noted(trainer, "step_plan", "corruption")
-    noted(fairchem_trainer, "on_device", "copy")
+    noted(processor, "on_device", "copy")
     noted(trainer._unwrapped_model, "denoise", "forward")
     noted(trainer, "loss_terms", "loss")
     noted(trainer.guard, "_gradient", "backward")

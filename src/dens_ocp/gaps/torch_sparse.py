@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-MODELS = "GemNet-OC, GemNet-T, GemNet-GP and DimeNet++"
+USERS = ("gemnet", "gp_gemnet", "dimenetplusplus")
+"""How the names of models start that use it."""
+
 MESSAGE = (
-    f"{MODELS} need torch-sparse and torch-scatter, which are not installed: "
-    "pip install --no-build-isolation torch-scatter torch-sparse (both are compiled for the torch "
-    "that is installed)"
+    "GemNet-OC, GemNet-T, GemNet-GP and DimeNet++ need torch-sparse and torch-scatter, which are "
+    "not installed: pip install --no-build-isolation torch-scatter torch-sparse (both are compiled "
+    "for the torch that is installed)"
 )
 
 

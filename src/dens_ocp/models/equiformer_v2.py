@@ -11,6 +11,7 @@ from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead
 from fairchem.core.models.equiformer_v2.weight_initialization import eqv2_init_weights
 
 from dens_ocp.errors import DensError
+from dens_ocp.models import precision
 from dens_ocp.models.chosen_atoms import EqV2ChosenAtomsHead, ExactRotation
 from dens_ocp.models.dens_model import DeNSModel
 
@@ -55,7 +56,7 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
         for rotation, mmax in zip(self.SO3_rotation, self.mmax_list, strict=True):
             rotation.__class__, rotation.mmax = ExactRotation, mmax
         self.energy_head = EqV2ScalarHead(self)
-        self.energy_head.energy_block.register_forward_hook(_energies_in_float32)
+        self.energy_head.energy_block.register_forward_hook(precision.energies_in_float32)
         self.force_head = EqV2ChosenAtomsHead(self)
 
     def build_noise_head(self) -> None:
@@ -90,9 +91,3 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
                 outputs["energy"].to(references.dtype).index_add(0, data.batch, references)
             )
         return outputs
-
-
-def _energies_in_float32(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-    """The energy is a sum over atoms in the dtype of its terms: not in that of autocast."""
-    energies = output.embedding
-    output.embedding = energies.to(torch.promote_types(energies.dtype, torch.float32))

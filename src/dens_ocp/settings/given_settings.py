@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dens_ocp.errors import DensError
+from dens_ocp.gaps import is_stand_in, torch_sparse
 from dens_ocp.settings import run
 from dens_ocp.settings.sections.dataset import SPLITS
 from dens_ocp.settings.sections.optim import needed_for_training
@@ -27,6 +28,7 @@ def checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
     config = {name: arguments[argument] for argument, name in _SECTIONS.items()
               if argument in arguments}  # fmt: skip
     config = run.checked(config)
+    _check_packages(config.get("model") or {})
     dataset = config.get("dataset") or {}
     if not isinstance(dataset, Mapping):
         dataset = dict(zip(SPLITS, dataset, strict=False))
@@ -40,3 +42,14 @@ def checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 )
     typed = {argument: config[name] for argument, name in _SECTIONS.items() if name in config}
     return {**arguments, **typed}
+
+
+def _check_packages(model: Mapping[str, Any]) -> None:
+    """Models that use torch-sparse are told of it before data are read."""
+    backbone = model.get("backbone")
+    for where, name in (
+        ("model.name", model.get("name")),
+        ("model.backbone.model", backbone.get("model") if isinstance(backbone, Mapping) else None),
+    ):
+        if str(name).startswith(torch_sparse.USERS) and is_stand_in("torch_sparse"):
+            raise DensError(f"{where}: {name}: {torch_sparse.MESSAGE}")

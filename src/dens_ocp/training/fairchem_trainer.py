@@ -21,10 +21,11 @@ from dens_ocp.checkpoints import run_folder
 from dens_ocp.data.dataset_reference import Reference
 from dens_ocp.dens.step_plan import MetricRows
 from dens_ocp.errors import DensError
-from dens_ocp.launch import timestamps, wandb_login
+from dens_ocp.launch import processor, timestamps, wandb_login
 from dens_ocp.launch.agreement import on_master
 from dens_ocp.launch.data_parallel import FIND_UNUSED, FixedBuckets
 from dens_ocp.launch.steps import AgreedStop, StopTraining
+from dens_ocp.models.precision import half_of, in_float32
 from dens_ocp.patched import swapped
 from dens_ocp.relaxation import repeatable_frames, unusable_results
 from dens_ocp.relaxation.unusable_results import Unusable
@@ -78,8 +79,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     loss_functions: Any = ()  # a calculator has none
     _relax_dataset: Any = None
     _model_outputs: Any = None
-    half: torch.dtype | None = None
-    """Of autocast (``--amp``, ``optim.amp_dtype``): float16 with a scaler, or bfloat16 without."""
+    half: torch.dtype | None = None  # of autocast; bfloat16 goes without a scaler
 
     @staticmethod
     def _get_timestamp(device: torch.device, suffix: str | None) -> str:
@@ -107,14 +107,9 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         self.seed = self.config["cmd"]["seed"] or 0
         self.checkpoints = Checkpoints(self)
         non_finite.action_of(self.config["optim"])
-        self.half = None
-        if self.config["amp"]:
-            name = self.config["optim"].get("amp_dtype", "float16")
-            self.half = torch.bfloat16 if name == "bfloat16" else torch.float16
-        if self.half is torch.float16 and self.cpu:
-            self.half = None  # fairchem's mixed precision is of GPUs
-        if self.half is torch.bfloat16:
-            self.scaler = None  # its range is that of float32: nothing overflows
+        self.half = half_of(self.config, self.cpu)
+        # bfloat16 has the range of float32: nothing overflows
+        self.scaler = None if self.half is torch.bfloat16 else self.scaler
         if self.config["dataset"].get("src") and not inference_only and not self.is_debug:
             on_master(self.checkpoints.claim, self.device)
         super().load(inference_only)
@@ -211,7 +206,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
             )
 
     def _note_outputs(self, model: torch.nn.Module, inputs: Any, outputs: Any) -> None:
-        self._model_outputs = _in_float32(outputs) if model.training else None
+        self._model_outputs = in_float32(outputs) if model.training else None
 
     # ---- a step ----------------------------------------------------------------------------
 
@@ -230,14 +225,13 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         return outputs
 
     def _outputs(self, batch: Any) -> dict[str, torch.Tensor]:
-        """By output target, a row for each atom or structure, in float32 also under autocast:
-        losses, references and metrics are not rounded. (fairchem asks the device for the number of
-        atoms.)"""
-        targets, batch = self.output_targets, on_device(batch, self.device)
+        """By output target, a row for each atom or structure, in float32 also under autocast;
+        fairchem asks the device for the number of atoms."""
+        targets, batch = self.output_targets, processor.on_device(batch, self.device)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
             if any("decomposition" in each or "property" in each for each in targets.values()):
-                return _in_float32(super()._forward(batch))
-            outputs = _in_float32(self.model(batch))
+                return in_float32(super()._forward(batch))
+            outputs = in_float32(self.model(batch))
         missing = [name for name in targets if name not in outputs]
         if missing:
             raise DensError(
@@ -355,21 +349,3 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     ) -> dict[str, Any]:
         """The checkpoint in the form of this trainer's model."""
         return checkpoint
-
-
-def on_device(batch: Any, device: torch.device) -> Any:
-    """The batch on the device; the host does not wait for the copy, nor for the steps before it.
-
-    The loader's fields lie in pinned memory already; those of the step's plan follow here.
-    """
-    if device.type == "cuda":
-        batch = batch.pin_memory()
-    return batch.to(device, non_blocking=True)
-
-
-def _in_float32(outputs: Any) -> Any:
-    """Outputs of a model, also nested ones (of heads)."""
-    if isinstance(outputs, dict):
-        return {name: _in_float32(each) for name, each in outputs.items()}
-    half = isinstance(outputs, torch.Tensor) and outputs.dtype in (torch.float16, torch.bfloat16)
-    return outputs.float() if half else outputs
