@@ -70,7 +70,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     in_training = False
     stop: AgreedStop | None = None
     questions_left = 0
-    """Of predictions in training: before each batch, as often on every rank, all may stop."""
+    """Of predictions in training: before each batch, equally often on all ranks, all may stop."""
     unusable: Unusable | None = None
     predicted: Any = None  # the data set that is
     dataset_reference: Reference | None = None  # only a calculator has one
@@ -79,7 +79,7 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     loss_functions: Any = ()  # a calculator has none
     _relax_dataset: Any = None
     _model_outputs: Any = None
-    half: torch.dtype | None = None  # of autocast; bfloat16 goes without a scaler
+    half: torch.dtype | None = None  # of autocast
 
     @staticmethod
     def _get_timestamp(device: torch.device, suffix: str | None) -> str:
@@ -108,8 +108,8 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         self.checkpoints = Checkpoints(self)
         non_finite.action_of(self.config["optim"])
         self.half = half_of(self.config, self.cpu)
-        # bfloat16 has the range of float32: nothing overflows
-        self.scaler = None if self.half is torch.bfloat16 else self.scaler
+        if self.half is torch.bfloat16:
+            self.scaler = None  # it has the range of float32: nothing overflows
         if self.config["dataset"].get("src") and not inference_only and not self.is_debug:
             on_master(self.checkpoints.claim, self.device)
         super().load(inference_only)
@@ -225,8 +225,8 @@ class HostTrainer(EquiformerV2ForcesTrainer):
         return outputs
 
     def _outputs(self, batch: Any) -> dict[str, torch.Tensor]:
-        """By output target, a row for each atom or structure, in float32 also under autocast;
-        fairchem asks the device for the number of atoms."""
+        """By output target, a row for each atom or structure, in float32; without asking the device
+        for the number of atoms, as fairchem does."""
         targets, batch = self.output_targets, processor.on_device(batch, self.device)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
             if any("decomposition" in each or "property" in each for each in targets.values()):
@@ -234,9 +234,8 @@ class HostTrainer(EquiformerV2ForcesTrainer):
             outputs = in_float32(self.model(batch))
         missing = [name for name in targets if name not in outputs]
         if missing:
-            raise DensError(
-                f"outputs.{missing[0]}: the model has no such output; it has {', '.join(outputs)}"
-            )
+            names = ", ".join(outputs)
+            raise DensError(f"outputs.{missing[0]}: the model has no such output; it has {names}")
         rows = {"atom": batch.pos.shape[0], "system": batch.natoms.numel()}
         return {
             name: outputs[name].view(rows[target["level"]], -1) for name, target in targets.items()
