@@ -64,9 +64,10 @@ setup: $(DONE)/project
 demo: $(DONE)/project
 	$(BIN)/dens-ocp demo $(DEMO_ARGS)
 
-# One thread per worker: with two, torch and the workers fight over the cores.
+# One thread per worker: with two, torch and the workers fight over the cores. Tests of a file stay
+# together (worksteal), so that what they share is made once.
 test: $(DONE)/project
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) $(TEST_ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(TEST_ARGS)
 
 test-current:
 	$(MAKE) --no-print-directory test TORCH='$(or $(TORCH),$(CURRENT))' VENV=.venv-current \
