@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.utils import softmax
 
 from dens_ocp.dens import force_encoding
-from dens_ocp.models.fast.operations import launches
+from dens_ocp.models.fast.operations import launches, matrix_products
 from dens_ocp.models.fast.operations.edge_softmax import edge_softmax
 from dens_ocp.models.fast.operations.layer_norm import FewLaunchesLayerNorm
 from dens_ocp.models.fast.operations.so2_convolution import _ComplexLinear, complex_linear
@@ -98,11 +98,30 @@ def test_so3_linear():
 
 
 @pytest.mark.parametrize("edges", [0, 1, 5])
-def test_complex_linear(edges):
+@pytest.mark.parametrize("few", [True, False])
+def test_complex_linear(edges, few, monkeypatch):
+    monkeypatch.setattr(launches, "FORCED", few)
     inputs = torch.randn(edges, 8, **DOUBLE), torch.randn(6, 4, **DOUBLE)
     assert_same(
         with_gradients(complex_linear, *inputs), with_gradients(_ComplexLinear.apply, *inputs)
     )
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+@pytest.mark.parametrize("half", [True, False])
+def test_half_precision_and_onednn_keep_the_four_products(onednn, half, monkeypatch):
+    """Sums of parts would be rounded in the one, and take as long as the product in the other."""
+    monkeypatch.setattr(launches, "FORCED", False)
+    monkeypatch.setattr(matrix_products, "_taken", onednn)
+    x, weight = torch.randn(5, 8, requires_grad=True), torch.randn(6, 4)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        out = complex_linear(x, weight)
+    name = type(out.grad_fn).__name__
+    by_three = not half and not (onednn and matrix_products.uses_onednn(x, weight))
+    assert name.startswith("_ComplexLinearByThree" if by_three else "_ComplexLinearBackward")
+    real = torch.complex(*x.chunk(2, 1)) @ torch.complex(*weight.chunk(2)).t()
+    exact = torch.cat([real.real, real.imag], 1)
+    assert torch.allclose(out.float(), exact, atol=0.1 if half else 1e-5)
 
 
 def test_wigner_matrices(monkeypatch):

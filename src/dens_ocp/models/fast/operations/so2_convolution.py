@@ -8,8 +8,13 @@ from typing import Any
 import torch
 from fairchem.core.models.equiformer_v2.so2_ops import SO2_Convolution
 
-from dens_ocp.models.fast.operations.launches import applied, few_launches
-from dens_ocp.models.fast.operations.matrix_products import linear, product, weight_gradient
+from dens_ocp.models.fast.operations.launches import applied, few_launches, working_dtype
+from dens_ocp.models.fast.operations.matrix_products import (
+    linear,
+    product,
+    uses_onednn,
+    weight_gradient,
+)
 
 
 def so2_convolution(
@@ -50,6 +55,44 @@ class _ComplexLinear(torch.autograd.Function):
         return of_x, torch.cat([real + other, right - left])
 
 
+class _ComplexLinearByThree(torch.autograd.Function):
+    """Three products in the place of four (Gauss): with x = x+ + i x- and w = a + i b
+
+    x w = (k - x- (a + b)) + i (k + x+ (b - a)),  k = (x+ + x-) a
+
+    and likewise for both gradients, conj(w) and conj(x) in the place of w and x.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        (plus, minus), (a, b) = x.chunk(2, 1), weight.chunk(2)
+        common = (plus + minus) @ a.t()
+        out = x.new_empty(len(x), len(weight))
+        real, imaginary = out.chunk(2, 1)
+        torch.addmm(common, minus, (a + b).t(), alpha=-1, out=real)
+        torch.addmm(common, plus, (b - a).t(), out=imaginary)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, weight = ctx.saved_tensors
+        (plus, minus), (a, b) = x.chunk(2, 1), weight.chunk(2)
+        real, imaginary = gradient.chunk(2, 1)
+        both = real + imaginary
+        common = both @ a
+        of_x, of_weight = torch.empty_like(x), torch.empty_like(weight)
+        of_plus, of_minus = of_x.chunk(2, 1)
+        torch.addmm(common, imaginary, a - b, alpha=-1, out=of_plus)
+        torch.addmm(common, real, a + b, alpha=-1, out=of_minus)
+        common = real.t() @ (plus - minus)
+        of_a, of_b = of_weight.chunk(2)
+        torch.addmm(common, both.t(), minus, out=of_a)
+        torch.addmm(common, (imaginary - real).t(), plus, out=of_b)
+        return of_x, of_weight
+
+
 class _ComplexLinearByParts(torch.autograd.Function):
     """All four products in one, added up afterwards: the matrix need not be made."""
 
@@ -79,9 +122,10 @@ class _ComplexLinearByParts(torch.autograd.Function):
 
 
 def complex_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The product of complex numbers with a matrix [[a, -b], [b, a]]: +m and -m come and go in one
-    product, and nothing is left to be added up. The matrix is twice as large as the weights; it is
-    made again in the backward pass.
+    """The product of complex numbers with a matrix. On a CPU by three products of its parts. By one
+    product with [[a, -b], [b, a]], twice as large as the weights and made again in the backward
+    pass, in half precision, where sums of the parts would be rounded, and where oneDNN multiplies so
+    fast that the sums take as long as the product they save.
 
     Args:
         x: (E, 2 K), +m first.
@@ -90,7 +134,12 @@ def complex_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     Returns:
         (E, 2 N). Differentiable once.
     """
-    form = _ComplexLinearByParts if few_launches(x.device) else _ComplexLinear
+    if few_launches(x.device):
+        form: type[torch.autograd.Function] = _ComplexLinearByParts
+    elif uses_onednn(x, weight) or working_dtype(x) in (torch.float16, torch.bfloat16):
+        form = _ComplexLinear
+    else:
+        form = _ComplexLinearByThree
     return applied(form, x, weight)
 
 
