@@ -124,8 +124,8 @@ class _ComplexLinearByParts(torch.autograd.Function):
 def complex_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The product of complex numbers with a matrix. On a CPU by three products of its parts. By one
     product with [[a, -b], [b, a]], twice as large as the weights and made again in the backward
-    pass, in half precision, where sums of the parts would be rounded, and where oneDNN multiplies so
-    fast that the sums take as long as the product they save.
+    pass, in half precision, where sums of the parts would be rounded, and where oneDNN multiplies
+    so fast that the sums take as long as the product they save.
 
     Args:
         x: (E, 2 K), +m first.
