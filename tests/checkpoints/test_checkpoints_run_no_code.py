@@ -90,7 +90,8 @@ class Module(torch.nn.Module):
 def test_torchscript_is_not_handed_to_its_interpreter(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.jit.script(Module()).save(str(path))
-    assert isinstance(torch.load(path, weights_only=True), torch.jit.ScriptModule)  # torch 2.4
+    if torch.__version__.startswith("2.4."):  # later ones refuse by themselves
+        assert isinstance(torch.load(path, weights_only=True), torch.jit.ScriptModule)
     with pytest.raises(DensError, match="wants TorchScript"):
         checkpoint_files.read(path, "cpu")
 
@@ -115,9 +116,9 @@ def test_plain_values_are_admitted(mmap, tmp_path):
         "path": Path("a/b"), "config": OrderedDict(a=[1, (2.0, None, "x")]), "complex": 1j,
     }  # fmt: skip
     torch.save({"state_dict": WEIGHTS, **plain}, path)
-    before = list(torch.serialization.get_safe_globals())
+    before = set(torch.serialization.get_safe_globals())
     content = checkpoint_files.read_content(path, "cpu", mmap=mmap)
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == before
     assert (content.pop("array") == plain.pop("array")).all()
     assert torch.equal(content.pop("state_dict")["weight"], WEIGHTS["weight"])
     assert content == plain

@@ -7,6 +7,7 @@ here: TorchScript archives (handed to ``torch.jit.load``) and tar files of torch
 
 from __future__ import annotations
 
+import builtins
 import codecs
 import logging
 import os
@@ -150,7 +151,9 @@ def _wanted(error: Exception) -> str | None:
     if not isinstance(error, pickle.UnpicklingError):
         return None
     found = (re.search(pattern, str(error)) for pattern in _UNSUPPORTED)
-    return next((match.group(1) for match in found if match), None)
+    wanted = next((match.group(1) for match in found if match), None)
+    # torch 2.5 and later leave out the module of Python's own functions
+    return f"builtins.{wanted}" if wanted in vars(builtins) else wanted
 
 
 def _needs_more(path: str | os.PathLike[str], wanted: str) -> DensError:
