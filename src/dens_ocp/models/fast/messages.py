@@ -66,6 +66,8 @@ class _IntoFrames(torch.autograd.Function):
                     parts[order] = (part * factor).flatten(1, 2)
             of_ends = frames.out_of(parts, frames.there, edges).split(x.shape[2], 2)
             for end, of_end in zip(ends, of_ends, strict=True):
+                if x.device.type == "cpu":  # of what does not lie together it adds number by number
+                    of_end = of_end.contiguous()
                 of_x.index_add_(0, end[edges], of_end.to(of_x.dtype))
         return of_x.to(x.dtype), of_scale, None, *(None for _ in ends)
 
