@@ -61,7 +61,8 @@ def double(model, data):
 
     model.generate_graph = graph_in_double
     for name in ("pos", "cell", "forces", "noise_vec", "sigmas"):
-        data[name] = data[name].double()
+        if name in data:
+            data[name] = data[name].double()
     torch.set_default_dtype(torch.float64)
     try:
         yield model.double()

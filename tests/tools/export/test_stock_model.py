@@ -12,6 +12,7 @@ from dens_ocp.tools.export.stock_model import (
     stock_state,
 )
 from tests.conftest import build_model
+from tests.models.test_chosen_atoms import double
 from tests.tools.export.conftest import MODELS, move
 
 EQUIFORMER, ESCN = MODELS["equiformer_v2"], MODELS["escn"]
@@ -52,9 +53,14 @@ def test_equal_predictions(case, batch):
     model, stock = models(CASES[case])
     stock.load_state_dict(stock_state(model), strict=True)
     for structures in (batch, example_batch()):
-        differences = largest_differences(model, stock, structures)
-        assert set(differences) == {"energy", "forces"}
-        assert max(differences.values()) < 1e-6, differences
+        single = largest_differences(model, stock, structures)
+        with double(model, structures) as ours, double(stock, structures) as theirs:
+            exact = largest_differences(ours, theirs, structures)
+        model.float(), stock.float()
+        # in float64 what the folded weights are rounded by is left; torch 2.15 sums in another order
+        for differences, most in ((exact, 5e-7), (single, 2e-6)):
+            assert set(differences) == {"energy", "forces"}
+            assert max(differences.values()) < most, differences
 
 
 @pytest.mark.parametrize("name", MODELS)
