@@ -55,15 +55,16 @@ def test_equal_predictions(case, batch):
     model, stock = models(CASES[case])
     stock.load_state_dict(stock_state(model), strict=True)
     for structures in (batch, example_batch()):
-        single = largest_differences(model, stock, structures)
+        found = largest_differences(model, stock, structures)
+        assert set(found) == {"energy", "forces"}
+        if CASES[case]["name"] == ESCN["name"]:  # stock eSCN is in float32 only
+            assert max(found.values()) < 1e-6, found
+            continue
+        assert max(found.values()) < 2e-6, found  # torch 2.15 adds up in another order than 2.4
         pair = copy.deepcopy(model), copy.deepcopy(stock)
         with double(pair[0], structures), double(pair[1], structures):
             exact = largest_differences(*pair, structures)
-        # in float64 the rounding of the folded weights is left; in float32 torch 2.15 adds up in
-        # another order than 2.4
-        for differences, most in ((exact, 5e-7), (single, 2e-6)):
-            assert set(differences) == {"energy", "forces"}
-            assert max(differences.values()) < most, differences
+        assert max(exact.values()) < 5e-7, exact  # the rounding of the folded weights
 
 
 @pytest.mark.parametrize("name", MODELS)
