@@ -12,15 +12,18 @@ from tests.conftest import slab
 
 
 def write_lmdb(path: Path, records: list) -> Path:
-    """Write ``records`` (PyG Data) to the file ``path``."""
+    """Write ``records`` (PyG Data) to the file ``path``; one that is there may be open."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
     with (
-        lmdb.open(str(path), map_size=1 << 28, subdir=False, meminit=False, map_async=True) as env,
+        lmdb.open(str(new), map_size=1 << 28, subdir=False, meminit=False, map_async=True) as env,
         env.begin(write=True) as transaction,
     ):
         for index, record in enumerate(records):
             transaction.put(f"{index}".encode("ascii"), pickle.dumps(record, protocol=-1))
         transaction.put(b"length", pickle.dumps(len(records), protocol=-1))
+    new.replace(path)
+    Path(f"{new}-lock").replace(f"{path}-lock")
     return path
 
 

@@ -172,6 +172,6 @@ def test_fields_of_a_batch_are_those_of_fairchems_copy(data, tmp_path, schedule,
         assert batch.noise_mask[batch.fixed == 1].any()
         if schedule:
             levels = np.exp(np.linspace(np.log(0.05), np.log(0.2), 5))
-            assert np.isin(np.round(batch.sigmas.unique(), 5), np.round(levels, 5)).all()
+            assert np.isin(np.round(batch.sigmas.unique().double(), 5), np.round(levels, 5)).all()
             for structure in range(3):
                 assert len(batch.sigmas[batch.batch == structure].unique()) == 1

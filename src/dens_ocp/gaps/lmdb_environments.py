@@ -27,15 +27,17 @@ class _Opened:
     users: int = 0
 
 
-_opened: dict[str, _Opened] = {}
-"""By the path without links."""
+File = tuple[int, int]
+"""Device and number: a file that has taken the place of another one is another file."""
+
+_opened: dict[File, _Opened] = {}
 
 
 class SharedEnvironment:
     """One user's ``lmdb.Environment``, with all that it has."""
 
-    def __init__(self, path: str, opened: _Opened) -> None:
-        self._path = path
+    def __init__(self, file: File, opened: _Opened) -> None:
+        self._file = file
         self._shared: _Opened | None = opened
         opened.users += 1
 
@@ -53,8 +55,8 @@ class SharedEnvironment:
         opened.users -= 1
         if opened.users or opened.process != os.getpid():
             return None
-        if _opened.get(self._path) is opened:
-            del _opened[self._path]
+        if _opened.get(self._file) is opened:
+            del _opened[self._file]
         return opened
 
     def __getattr__(self, name: str) -> Any:
@@ -76,14 +78,18 @@ def open_shared(path: str, *args: Any, **options: Any) -> Any:
     """``lmdb.open``, any number of times for a file that is only read and not locked."""
     if args or not options.get("readonly") or options.get("lock", True):
         return _stock(path, *args, **options)
-    real = os.path.realpath(path)
-    opened = _opened.get(real)
+    try:
+        found = os.stat(os.path.join(path, "data.mdb") if options.get("subdir", True) else path)
+    except OSError:
+        return _stock(path, **options)  # whose message says what is missing
+    file = found.st_dev, found.st_ino
+    opened = _opened.get(file)
     if opened is not None and opened.process != os.getpid():
         opened.environment.close()  # inherited in a fork: the parent's stays open
         opened = None
     if opened is None:
-        opened = _opened[real] = _Opened(_stock(path, **options), os.getpid())
-    return SharedEnvironment(real, opened)
+        opened = _opened[file] = _Opened(_stock(path, **options), os.getpid())
+    return SharedEnvironment(file, opened)
 
 
 def after(_: ModuleType) -> None:
