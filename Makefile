@@ -44,8 +44,9 @@ $(error $(VENV) was set up in $(SET_UP_IN); remove it with make distclean)
 endif
 endif
 
-# What is tested with current releases too: method, models, training, and the whole program.
-CORE := tests/dens tests/gaps tests/models tests/training tests/scenarios/test_training.py
+# What is tested with current releases too: method, models, training, and the whole program, without
+# the tests that take long.
+CORE := -m "not slow" tests/dens tests/gaps tests/models tests/training tests/scenarios/test_training.py
 
 .PHONY: help setup demo test test-current benchmark lint clean distclean
 
