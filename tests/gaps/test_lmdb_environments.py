@@ -11,6 +11,12 @@ from dens_ocp.gaps.lmdb_environments import open_shared
 READING = {"subdir": False, "readonly": True, "lock": False}
 
 
+@pytest.fixture(autouse=True)
+def nothing_else(monkeypatch):
+    """Data sets of other tests may still be open."""
+    monkeypatch.setattr(lmdb_environments, "_opened", {})
+
+
 @pytest.fixture
 def path(tmp_path):
     path = str(tmp_path / "data.lmdb")
