@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,11 @@ class Runner:
         for group in self.trainer.optimizer.param_groups:
             group["lr"] = rate
 
-    def _autocast(self) -> torch.autocast:
+    def _autocast(self) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return torch.autocast("cuda", enabled=self.trainer.scaler is not None)
+        if self.variant.ours:  # the trainer's own autocast, inside, is the one that counts
+            return swapped(self.trainer, "half", self.autocast)
         return torch.autocast(self.device.type, dtype=self.autocast)
 
     def step(self, clock: Clock | None = None) -> Clock:

@@ -304,3 +304,14 @@ def test_a_rehearsal_on_the_cpu_runs_every_part_and_is_green(tmp_path):
     text = (out / check.REPORT).read_text()
     assert report.REHEARSAL in text and str(tmp_path) not in text and str(ROOT) not in text
     assert "<svg" in (out / check.PICTURE).read_text()
+
+
+@pytest.mark.parametrize("name", ["ours", "fast"])
+def test_a_half_precision_reaches_the_model(name):
+    """Else its rows would be green for float32 with another name."""
+    with scenes.runners(scenes.case("eqv2", "3", 2, True), [name], torch.device("cpu")) as (
+        runner,
+    ):
+        single = agreement.answers(runner, precision.FLOAT32)
+        half = agreement.answers(runner, precision.BFLOAT16)
+    assert agreement.relative(half["forces"], single["forces"]) > 1e-4
