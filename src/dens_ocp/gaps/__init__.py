@@ -10,6 +10,7 @@ which release it is there and when it can go:
 * :mod:`~dens_ocp.gaps.optimizable`: ASE 3.26 has methods that are abstract.
 * :mod:`~dens_ocp.gaps.lmdb_environments`: lmdb 2.3 opens a file once in a process.
 * :mod:`~dens_ocp.gaps.spawned_workers`: data workers import this package before fairchem.
+* :mod:`~dens_ocp.gaps.process_groups`: torch 2.4 hangs when it frees process groups.
 * :mod:`~dens_ocp.gaps.pickled_names`: NumPy 2 and Python 3.13 moved what pickles name.
 
 ``import dens_ocp`` fills them when fairchem is imported. A package that is installed is used.
@@ -34,6 +35,7 @@ PATCHES = {
     "fairchem.core.common.relaxation.optimizable": "optimizable",
     "fairchem.core.datasets.lmdb_dataset": "lmdb_environments",
     "fairchem.core.datasets.base_dataset": "spawned_workers",
+    "fairchem.core.common.distutils": "process_groups",
     "torchtnt.utils.version": "pkg_resources",
 }
 """Modules of others -> the module of this folder whose functions ``before()`` and

@@ -17,7 +17,6 @@ from dens_ocp.launch import signals
 from dens_ocp.launch.data_workers import restore_num_workers
 
 _FORMAT = "%(asctime)s (%(levelname)s): %(message)s"
-_KEPT_ALIVE: list[Any] = []
 
 
 def run_launched_rank(config: dict[str, Any]) -> None:
@@ -31,10 +30,6 @@ def run_launched_rank(config: dict[str, Any]) -> None:
 def run_rank(config: dict[str, Any]) -> None:
     """Run one rank of a job; a mistake of the user's ends it with a message and exit code 2.
 
-    The trainer lives until the process ends. Freed here, its process group joins gloo's thread
-    while this one holds the interpreter lock, which gloo's may be waiting for to free a tensor: on
-    a busy machine a finished rank then hangs (fairchem's runner_wrapper frees it).
-
     Args:
         config: fairchem's config of the run.
     """
@@ -42,10 +37,8 @@ def run_rank(config: dict[str, Any]) -> None:
     if config["mode"] == "train":
         signals.listen()
         set_up_log()
-    runner = Runner()
-    _KEPT_ALIVE.append(runner)
     try:
-        runner(going_on(config))
+        Runner()(going_on(config))
     except DensError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None

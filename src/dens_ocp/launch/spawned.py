@@ -17,16 +17,9 @@ class Runner(_cli.Runner):
     """fairchem's."""
 
 
-_KEPT_ALIVE: list[Runner] = []
-
-
 def run(config: dict[str, Any]) -> None:
-    """fairchem's ``runner_wrapper``, for one rank of several with a trainer that lives until the
-    process ends: when it is freed, the rank may hang (see ``launch.rank_process.run_rank``)."""
-    runner = Runner()
-    if config.get("world_size", 1) > 1:
-        _KEPT_ALIVE.append(runner)
-    runner(config)
+    """fairchem's ``runner_wrapper``."""
+    Runner()(config)
 
 
 _cli.Runner, _cli.runner_wrapper = Runner, run
