@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch.distributed.elastic.utils.distributed import get_free_port
+
 
 @dataclass
 class Life:
@@ -76,7 +78,8 @@ class Lives:
 
         Args:
             out, err: files for its output; ``out`` takes both if there is no other.
-            limits: ``file_size``: bytes, larger files fail as on a full disk.
+            limits: ``file_size``: bytes, larger files fail as on a full disk; ``ranks``: so many
+                processes, as torchrun starts them.
         """
         files = [str(each) for each in (out, err or out)]
         pid = self.ask(argv=[str(each) for each in argv], cwd=str(cwd), files=files, **limits)
@@ -128,6 +131,33 @@ def _status(pid: int, end: float) -> int:
     return -1
 
 
+def _launch(count: int) -> None:
+    """Returns in ``count`` new processes, each a rank; this one waits for them, and ends with the
+    code of the first that fails, and the others with it."""
+    port, ranks = get_free_port(), set()
+    for rank in range(count):
+        pid = os.fork()
+        if pid == 0:
+            os.environ |= {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
+                "MASTER_ADDR": "localhost", "MASTER_PORT": str(port),
+            }  # fmt: skip
+            return
+        ranks.add(pid)
+    first = 0
+    while ranks:
+        ended, status = os.wait()
+        ranks.remove(ended)
+        if status and not first:
+            first = status
+            signal.signal(
+                signal.SIGALRM, lambda *_: [os.kill(each, signal.SIGKILL) for each in ranks]
+            )
+            signal.alarm(5)  # so long for its message to be everyone's
+    code = os.waitstatus_to_exitcode(first)
+    os._exit(code if code >= 0 else 128 - code)
+
+
 def _serve() -> None:
     from dens_ocp.tools.cli import main
 
@@ -157,6 +187,8 @@ def _serve() -> None:
 
                     size = request["file_size"]
                     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+                if request.get("ranks", 1) > 1:
+                    _launch(request["ranks"])
                 sys.argv[1:] = request["argv"]
                 sys.exit(main(request["argv"]))
         print(answer, file=answers, flush=True)

@@ -179,20 +179,26 @@ def dens_ocp(
 
     Args:
         fresh: in a new interpreter, as for a user; else forked from one that has imported fairchem.
-            Runs of several ranks, which start interpreters of their own, are always fresh.
+            Ranks are then started as torchrun starts them, and not by the command of
+            ``--num-gpus``, whose ranks are new interpreters.
         variables: of the environment, which a new interpreter gets.
     """
     words = list(map(str, arguments))
-    if fresh or variables or "--num-gpus" in words:
+    if fresh or variables:
         done = subprocess.run(
             [sys.executable, "-m", "dens_ocp.tools.cli", *words],
             cwd=cwd, env=environment(**variables), stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
     else:
+        ranks = 1
+        if "--num-gpus" in words:
+            at = words.index("--num-gpus")
+            ranks = int(words[at + 1])
+            del words[at : at + 2]
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder) / name for name in ("out", "err")]
-            code = lives_of_this_process().start(words, cwd, *files).end(seconds=600)
+            code = lives_of_this_process().start(words, cwd, *files, ranks=ranks).end(seconds=600)
             done = subprocess.CompletedProcess(words, code, *(each.read_text() for each in files))
     if check and done.returncode != 0:
         raise AssertionError(f"{words} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")

@@ -195,7 +195,7 @@ def test_mistakes_on_two_ranks(data, tmp_path):
     config = small_config(data)
     config["dataset"]["train"]["transforms"]["normalizer"].pop("forces")
     path = write_config(tmp_path / "c.yml", config)
-    done = run("train", path, "--num-gpus", "2", cwd=tmp_path, check=False)
+    done = run("train", path, "--num-gpus", "2", cwd=tmp_path, check=False, fresh=True)
     assert done.returncode == 2
     # torch's launcher adds its own report of the ranks that ended
     assert "error: dataset.train.transforms.normalizer.forces" in done.stderr

@@ -176,7 +176,7 @@ def test_short_names_also_on_two_ranks(data, tmp_path, trainer):
     config = small_config(data, max_epochs=1) | {"trainer": trainer}
     path = write_config(tmp_path / "c.yml", config)
     assert losses(run("train", path, cwd=tmp_path).stdout)
-    assert losses(run("train", path, "--num-gpus", "2", cwd=tmp_path).stdout)
+    assert losses(run("train", path, "--num-gpus", "2", cwd=tmp_path, fresh=True).stdout)
 
 
 def test_stock_script_with_the_dotted_name(data, tmp_path):
