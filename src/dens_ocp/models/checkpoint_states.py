@@ -36,7 +36,12 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         DensError: the checkpoint is of another architecture.
     """
     own = model.state_dict()
-    given = {translated(name): value for name, value in state_dict.items() if not is_constant(name)}
+    heads = tuple(getattr(model, "heads", ()))
+    given = {
+        translated(name, heads): value
+        for name, value in state_dict.items()
+        if not is_constant(name)
+    }
     missing = [name for name in own if name not in given]
     unexpected = [name for name in given if name not in own]
     foreign = [name for name in missing if not is_dens(name)]

@@ -224,7 +224,7 @@ class DeNSTrainer(HostTrainer):
             prediction, weight = out[name], None
             if options["level"] == "atom":
                 prediction, target = prediction[counted], target[counted]
-            elif name == "energy" and self.model.training and not self._energy_in_dens():
+            elif self.model.training and not self._is_trained_in_dens(name):
                 weight = ~corruption.structure_mask
             terms[name] = target_loss(
                 loss_fn,
@@ -236,8 +236,14 @@ class DeNSTrainer(HostTrainer):
             )
         return terms
 
-    def _energy_in_dens(self) -> bool:
-        return self.dens.energy and getattr(self._unwrapped_model, "use_denoising_energy", True)
+    def _is_trained_in_dens(self, name: str) -> bool:
+        """Whether a target of structures has a loss on DeNS structures too."""
+        model, whole = self._unwrapped_model, self.output_targets[name].get("parent", name)
+        if whole == "energy":
+            return self.dens.energy and getattr(model, "use_denoising_energy", True)
+        if whole == "stress":
+            return self.dens.stress and getattr(model, "use_denoising_stress", True)
+        return True
 
     def _with_rows(self, batch: Any) -> StepPlan:
         """The plan of a batch. Where it has no rows yet (validation, and models without DeNS), they
