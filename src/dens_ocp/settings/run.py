@@ -9,10 +9,11 @@ from typing import Any
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 
+from dens_ocp.dens.config import parse_dens_config
 from dens_ocp.dens.options import is_missing, mapping
 from dens_ocp.dens.options import read as read_section
 from dens_ocp.errors import DensError, nearest
-from dens_ocp.settings.sections import dataset, optim, signatures, targets, task
+from dens_ocp.settings.sections import dataset, hydra_model, optim, signatures, targets, task
 from dens_ocp.settings.sections.values import flag
 
 SECTIONS = (
@@ -76,6 +77,9 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
         if name in result:
             result[name] = read(result[name], name)
     if "model" in result:
+        dens = parse_dens_config(mapping(result.get("optim"), "optim"))
+        if dens is not None and dens.enabled:
+            result["model"] = hydra_model.in_our_form(result["model"])
         result["model"] = model(result["model"])
     if "hide_eval_progressbar" in result:
         try:
