@@ -121,9 +121,7 @@ class DeNSConfig(Section):
     energy: bool = Field(
         default=True, description="train on the energy of the original structure in DeNS structures"
     )
-    stress: bool = Field(
-        default=True, description="likewise on its stress, if that is an output"
-    )
+    stress: bool = Field(default=True, description="likewise on its stress, if that is an output")
     all_atoms: bool = Field(
         default=False, description="corrupt fixed atoms too (they then enter the loss)"
     )

@@ -1,9 +1,9 @@
-"""Outputs beside energy and forces: fairchem's heads on the embedding of a DeNS model's backbone."""
+"""Outputs beside energy and forces: heads of fairchem's on the backbone of a DeNS model."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +27,44 @@ class Rank2Head(Rank2SymmetricTensorHead):
 
     Its forward is written anew: fairchem's fails where the last atom has no neighbour, and where a
     batch has one edge, and it averages over atoms in half precision under autocast.
+
+    fairchem's tensor is not equivariant: the layers of its MLP have biases and SiLU, which act on
+    each of the five components by itself, so the stress of a turned crystal is not the turned
+    stress. Published checkpoints need it as it is. ``equivariant: True`` makes the MLP one of
+    linear maps without biases, with SiLU's place taken by a factor between 1/2 and 1 that grows
+    with the tensor's norm.
     """
+
+    def __init__(
+        self, backbone: Any, *args: Any, equivariant: bool = False, **options: Any
+    ) -> None:
+        """
+        Args:
+            backbone: fairchem's.
+            equivariant: see the class.
+            options: of fairchem's ``Rank2SymmetricTensorHead``.
+        """
+        super().__init__(backbone, *args, **options)
+        self.equivariant = equivariant
+        if equivariant:
+            for layer in self._tensor_mlp:
+                if isinstance(layer, torch.nn.Linear):
+                    layer.bias = None
+
+    @property
+    def _tensor_mlp(self) -> torch.nn.Sequential:
+        return self.block.irrep2_MLP if self.decompose else self.block.r2tensor_MLP
+
+    def _of_tensors(self, values: torch.Tensor) -> torch.Tensor:
+        """The MLP of (..., components, channels)."""
+        if not self.equivariant:
+            return self._tensor_mlp(values)
+        for layer in self._tensor_mlp:
+            if isinstance(layer, torch.nn.Linear):
+                values = layer(values)
+            else:
+                values = values * torch.sigmoid(values.square().mean(dim=-2, keepdim=True))
+        return values
 
     def forward(self, data: Batch, emb: dict[str, Any]) -> dict[str, torch.Tensor]:
         """
@@ -37,12 +74,13 @@ class Rank2Head(Rank2SymmetricTensorHead):
 
         Returns:
             With ``decompose``: ``<name>_isotropic`` (B, 1) and ``<name>_anisotropic`` (B, 5), of
-            degree 0 and 2 in fairchem's basis; else ``<name>`` (B, 9), where fairchem has (3 B, 3). Normalised.
+            degree 0 and 2 in fairchem's basis; else ``<name>`` (B, 9), where fairchem has
+            (3 B, 3). Normalised.
         """
         graph, nodes = emb["graph"], emb["node_embedding"]
         features = self._edge_features(nodes, graph)
         directions = self._directions(graph.edge_distance_vec)  # (E, 5) or (E, 9)
-        parts = [(self.block.irrep2_MLP if self.decompose else self.block.r2tensor_MLP, directions)]
+        parts: list[tuple[Callable, torch.Tensor]] = [(self._of_tensors, directions)]
         if self.decompose:
             parts.insert(0, (self.block.scalar_MLP, torch.ones_like(directions[:, :1])))
         tensors = [
@@ -71,7 +109,7 @@ class Rank2Head(Rank2SymmetricTensorHead):
         return (vectors[:, :, None] * vectors[:, None, :]).flatten(1)
 
     def _of_structures(
-        self, mlp: torch.nn.Module, values: torch.Tensor, graph: Any, data: Batch
+        self, mlp: Callable, values: torch.Tensor, graph: Any, data: Batch
     ) -> torch.Tensor:
         """(B, k) of (E, k, channels): mean over the edges into an atom, over atoms, ``mlp`` between
         or before."""
@@ -107,7 +145,7 @@ def build(backbone: Any, block: Mapping[str, Mapping[str, Any]] | None) -> torch
             )
         options = dict(options)
         cls = head_class(options.pop("module", None), where)
-        known = [each for each in inspect.signature(cls).parameters if each != "backbone"]
+        known = _options_of(cls)
         for each in options:
             if each not in known:
                 raise DensError(f"unknown option {where}.{each}{nearest(each, known)}")
@@ -131,3 +169,9 @@ def head_class(module: Any, where: str) -> type[torch.nn.Module]:
             f"{where}.module: {module} is not known{nearest(str(module), known)} ({error})"
         ) from None
     return Rank2Head if issubclass(cls, Rank2SymmetricTensorHead) else cls
+
+
+def _options_of(cls: type[torch.nn.Module]) -> list[str]:
+    classes = (cls, Rank2SymmetricTensorHead) if cls is Rank2Head else (cls,)
+    names = [name for each in classes for name in inspect.signature(each).parameters]
+    return [name for name in names if name not in ("backbone", "args", "options")]

@@ -92,7 +92,10 @@ def _options_of(heads: Any, where: str) -> dict[str, Any]:
         options = dict(mapping(given, f"{where}.{name}"))
         kind = str(options.pop("module", None)).rpartition(".")[2]
         in_dens = options.pop("use_denoising", None)
-        if kind in (*_ENERGY, *_FORCES) and options.get("output_name", name) in ("energy", "forces"):
+        if kind in (*_ENERGY, *_FORCES) and options.get("output_name", name) in (
+            "energy",
+            "forces",
+        ):
             output = "energy" if kind in _ENERGY else "forces"
             seen.add(output)
             _check_head(options, output, f"{where}.{name}")
