@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,10 +18,12 @@ class FittedState:
     """Attributes:
     state_dict: under the model's names, complete.
     initialised: names that the checkpoint lacks; they keep the model's initial values.
+    order: names that it has, in its own order: that of the parameters of the model it is of.
     """
 
     state_dict: dict[str, torch.Tensor]
     initialised: tuple[str, ...]
+    order: tuple[str, ...] = ()
 
 
 def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str) -> FittedState:
@@ -63,6 +65,7 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
     return FittedState(
         state_dict={name: given.get(name, value) for name, value in own.items()},
         initialised=tuple(missing),
+        order=tuple(given),
     )
 
 
@@ -91,7 +94,7 @@ def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | N
     """The state with its parameters replaced by the averaged ones (EMA) of the checkpoint.
 
     fairchem stores the average as a list in the order of the trainable parameters of the model
-    that was trained; parameters which that model lacked are not in it.
+    that was trained, which is also that of the names in the checkpoint's state dict.
 
     Args:
         model: the model, not wrapped in DDP.
@@ -100,22 +103,17 @@ def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | N
     """
     if not ema or "shadow_params" not in ema:
         return state
-    names = [
-        name
-        for name in (
-            # a state dict does not name the wrappers of activation checkpointing
-            name.replace("_checkpoint_wrapped_module.", "")
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        )
-        if name not in state.initialised
-    ]
+    trainable = {
+        # a state dict does not name the wrappers of activation checkpointing
+        name.replace("_checkpoint_wrapped_module.", "")
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    names = [name for name in state.order if name in trainable]
     shadow = ema["shadow_params"]
     if [p.shape for p in shadow] != [state.state_dict[name].shape for name in names]:
         raise DensError(
             f"the checkpoint's averaged weights (EMA) do not belong to its model: {len(shadow)} "
             f"tensors for {len(names)} parameters; remove its `ema` entry to use the plain weights"
         )
-    return FittedState(
-        {**state.state_dict, **dict(zip(names, shadow, strict=True))}, state.initialised
-    )
+    return replace(state, state_dict={**state.state_dict, **dict(zip(names, shadow, strict=True))})
