@@ -151,7 +151,8 @@ class DeNSTrainer(HostTrainer):
     def step_plan(self, batch: Any) -> StepPlan:
         """Algorithm 1, lines 7 to 22, for the current step, and the rows that loss and metrics look
         at. The batch is still on the CPU."""
-        corruption = self._corruption_of(batch) if self.dens.active else None
+        active = self.dens.active_at(self.step, len(self.train_loader))
+        corruption = self._corruption_of(batch) if active else None
         if "forces" not in self.output_targets:
             return StepPlan(corruption)
         nothing = torch.zeros_like(batch.fixed, dtype=torch.bool)
@@ -182,6 +183,8 @@ class DeNSTrainer(HostTrainer):
             batch=batch.batch,
             natoms=batch.natoms,
             md=batch.get("md", None),
+            skip=batch.get("skip_dens", None),
+            stress=batch.get("stress", None),
             config=self.dens,
             generator=step_generator(self.seed, rank, self.step),
         )
