@@ -4,8 +4,8 @@ import ase.db
 import torch
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
-from fairchem.core.datasets import data_list_collater
 from fairchem.core.common.registry import registry
+from fairchem.core.datasets import data_list_collater
 
 from dens_ocp.dens.config import DeNSConfig
 from dens_ocp.dens.corruption import corrupt, step_generator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,6 +70,32 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
     )
 
 
+def is_in_own_order(model: torch.nn.Module, state: FittedState) -> bool:
+    """Whether the checkpoint is of a model with its parameters in the same order, by which averaged
+    weights and the optimizer's state are stored. In fairchem's hydra models it is another.
+
+    Args:
+        model: the model, not wrapped in DDP. state: from :func:`fit`.
+    """
+    own = _trainable(model)
+    return _trainable_in(state, model) == [name for name in own if name not in state.initialised]
+
+
+def _trainable(model: torch.nn.Module) -> list[str]:
+    return [
+        # a state dict does not name the wrappers of activation checkpointing
+        name.replace("_checkpoint_wrapped_module.", "")
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
+
+
+def _trainable_in(state: FittedState, model: torch.nn.Module) -> list[str]:
+    """Names of trainable parameters in the order of the checkpoint."""
+    trainable = set(_trainable(model))
+    return [name for name in state.order if name in trainable]
+
+
 def warn_of_another_scale(model: DenoisingModel, checkpoint: dict[str, Any], origin: str) -> None:
     """Say so when a checkpoint was trained with another ``force_encoding_scale`` than the model has
     (its config does not name it: 1), so that its force encoding sees other numbers.
@@ -103,13 +130,7 @@ def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | N
     """
     if not ema or "shadow_params" not in ema:
         return state
-    trainable = {
-        # a state dict does not name the wrappers of activation checkpointing
-        name.replace("_checkpoint_wrapped_module.", "")
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-    names = [name for name in state.order if name in trainable]
+    names = _trainable_in(state, model)
     shadow = ema["shadow_params"]
     if [p.shape for p in shadow] != [state.state_dict[name].shape for name in names]:
         raise DensError(
@@ -117,3 +138,46 @@ def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | N
             f"tensors for {len(names)} parameters; remove its `ema` entry to use the plain weights"
         )
     return replace(state, state_dict={**state.state_dict, **dict(zip(names, shadow, strict=True))})
+
+
+def fitted(
+    model: DenoisingModel,
+    checkpoint: dict[str, Any],
+    path: str,
+    evaluation: bool,
+    of_a_run: Collection[str],
+) -> dict[str, Any]:
+    """A whole checkpoint in the form of the model.
+
+    In training a checkpoint without DeNS parameters, or with parameters in another order, is a start
+    for fine-tuning: its (averaged) weights, at step 0.
+
+    Args:
+        model: not wrapped in DDP.
+        checkpoint: the file's content. path: its name, for messages.
+        evaluation: nothing is trained.
+        of_a_run: entries that belong to a run and not to its weights.
+
+    Raises:
+        DensError: it is of another architecture.
+    """
+    state = fit(model, checkpoint["state_dict"], path)
+    if not evaluation and not state.initialised:
+        warn_of_another_scale(model, checkpoint, path)
+    if not state.initialised and is_in_own_order(model, state):
+        return {**checkpoint, "state_dict": state.state_dict}
+    start = "it is the start of fine-tuning with DeNS, at step 0"
+    if state.initialised:
+        logging.warning(
+            "%s has no DeNS parameters; %s; initialised: %s",
+            path,
+            "they are not needed for evaluation" if evaluation else start,
+            ", ".join(sorted({name.split(".")[0] for name in state.initialised})),
+        )
+    elif not evaluation:
+        logging.warning(
+            "%s is of a model of fairchem's with its parameters in another order; %s", path, start
+        )
+    state = averaged(model, state, checkpoint.get("ema"))
+    kept = {name: value for name, value in checkpoint.items() if name not in of_a_run}
+    return {**kept, "state_dict": state.state_dict}

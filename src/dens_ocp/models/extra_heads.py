@@ -49,7 +49,7 @@ class Rank2Head(Rank2SymmetricTensorHead):
         if equivariant:
             for layer in self._tensor_mlp:
                 if isinstance(layer, torch.nn.Linear):
-                    layer.bias = None
+                    layer.register_parameter("bias", None)
 
     @property
     def _tensor_mlp(self) -> torch.nn.Sequential:

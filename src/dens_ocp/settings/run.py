@@ -9,7 +9,6 @@ from typing import Any
 from fairchem.core.common.registry import registry
 from fairchem.core.common.utils import setup_imports
 
-from dens_ocp.dens.config import parse_dens_config
 from dens_ocp.dens.options import is_missing, mapping
 from dens_ocp.dens.options import read as read_section
 from dens_ocp.errors import DensError, nearest
@@ -77,10 +76,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
         if name in result:
             result[name] = read(result[name], name)
     if "model" in result:
-        dens = parse_dens_config(mapping(result.get("optim"), "optim"))
-        if dens is not None and dens.enabled:
-            result["model"] = hydra_model.in_our_form(result["model"])
-        result["model"] = model(result["model"])
+        result["model"] = model(hydra_model.with_dens(result["model"], result.get("optim")))
     if "hide_eval_progressbar" in result:
         try:
             result["hide_eval_progressbar"] = flag(result["hide_eval_progressbar"] or False)

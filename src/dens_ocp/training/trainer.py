@@ -330,27 +330,8 @@ class DeNSTrainer(HostTrainer):
     def fitted_checkpoint(
         self, checkpoint: dict[str, Any], path: str, evaluation: bool
     ) -> dict[str, Any]:
-        """Bring a checkpoint of ours, the authors' or fairchem's into the model's form.
-
-        In training a checkpoint without DeNS parameters is a start for fine-tuning: its (averaged)
-        weights, at step 0.
-        """
+        """Bring a checkpoint of ours, the authors' or fairchem's into the model's form."""
         model = self._unwrapped_model
         if not isinstance(model, DenoisingModel):
             return checkpoint
-        state = checkpoint_states.fit(model, checkpoint["state_dict"], path)
-        if not state.initialised:
-            if not evaluation:
-                checkpoint_states.warn_of_another_scale(model, checkpoint, path)
-            return {**checkpoint, "state_dict": state.state_dict}
-        logging.warning(
-            "%s has no DeNS parameters; %s; initialised: %s",
-            path,
-            "they are not needed for evaluation"
-            if evaluation
-            else "it is the start of fine-tuning with DeNS, at step 0",
-            ", ".join(sorted({name.split(".")[0] for name in state.initialised})),
-        )
-        state = checkpoint_states.averaged(model, state, checkpoint.get("ema"))
-        kept = {name: value for name, value in checkpoint.items() if name not in TRAINING_STATE}
-        return {**kept, "state_dict": state.state_dict}
+        return checkpoint_states.fitted(model, checkpoint, path, evaluation, TRAINING_STATE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dens_ocp.dens.config import parse_dens_config
 from dens_ocp.dens.options import is_missing, mapping
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections.values import flag
@@ -40,6 +41,19 @@ _RANK2 = (
 
 _DEFAULTS = {"reduce": "sum"}
 """Options of energy and force heads, of which our models have the default."""
+
+
+def with_dens(block: Any, optim: Any) -> Any:
+    """:func:`in_our_form` of a model that is trained with DeNS, or was.
+
+    Args:
+        block: the model section. optim: the section with DeNS' options, or without.
+
+    Raises:
+        DensError: as :func:`in_our_form`; a mistake in the options.
+    """
+    dens = parse_dens_config(mapping(optim, "optim"))
+    return in_our_form(block) if dens is not None and dens.enabled else block
 
 
 def in_our_form(block: Any, where: str = "model") -> Any:
