@@ -149,8 +149,8 @@ def fitted(
 ) -> dict[str, Any]:
     """A whole checkpoint in the form of the model.
 
-    In training a checkpoint without DeNS parameters, or with parameters in another order, is a start
-    for fine-tuning: its (averaged) weights, at step 0.
+    In training a checkpoint without DeNS parameters, or with parameters in another order, is a
+    start for fine-tuning: its (averaged) weights, at step 0.
 
     Args:
         model: not wrapped in DDP.
