@@ -52,6 +52,7 @@ def register() -> None:
     """
     from fairchem.core.common.registry import registry
 
+    from dens_ocp.data.dens_ase_db import DeNSAseDBDataset
     from dens_ocp.data.dens_lmdb import DeNSLmdbDataset
     from dens_ocp.models.equiformer.model import EquiformerDeNS
     from dens_ocp.models.equiformer_v2 import EquiformerV2DeNS
@@ -64,6 +65,7 @@ def register() -> None:
     registry.register_model("escn_dens")(eSCNDeNS)
     registry.register_model("equiformer_dens")(EquiformerDeNS)
     registry.register_dataset("dens_lmdb")(DeNSLmdbDataset)
+    registry.register_dataset("dens_ase_db")(DeNSAseDBDataset)
 
 
 class _Watch(importlib.abc.MetaPathFinder):

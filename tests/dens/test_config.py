@@ -93,5 +93,42 @@ def test_linear_decay_reaches_zero_after_the_last_step():
     assert DeNSConfig(coefficient=8.0).coefficient_at(4, 4) == 8
 
 
+def test_linear_decay_to_a_floor():
+    config = DeNSConfig(coefficient=8.0, coefficient_decay="linear", coefficient_floor=0.25)
+    assert [config.coefficient_at(step, 4) for step in (1, 2, 3, 4, 5)] == [8, 6.5, 5, 3.5, 2]
+
+
+def test_dens_at_the_start_of_the_run_alone():
+    """EquiformerV3's ``early_epochs``: while the epoch, a fraction, is not larger."""
+    config = DeNSConfig(early_epochs=1.5)
+    assert [config.active_at(step, 4) for step in (1, 6, 7)] == [True, True, False]
+    assert DeNSConfig().active_at(1000, 4) and not DeNSConfig(p=0).active_at(1, 4)
+
+
+def test_equiformer_v3s_options():
+    """All that its trainer reads of ``denoising_pos_params``, as in its published files."""
+    params = {
+        "prob": 0.5, "fixed_noise_std": True, "std": 0.025, "corrupt_ratio": 0.5,
+        "all_atoms": True, "coefficient_linear_decay_min_factor": 0.1, "num_steps": None,
+        "std_low": "None", "std_high": "None", "min_num_atoms": 2, "strict_max_ratio": 0.75,
+        "max_force_norm": 2.5, "max_stress_norm": 0.5, "early_epochs": 10,
+        "max_mean_force_norm": 1e-3,
+    }  # fmt: skip
+    optim = {"use_denoising_pos": True, "denoising_pos_coefficient": 5}
+    found = parse_dens_config({**optim, "denoising_pos_params": params})
+    expected = {
+        "p": 0.5, "r": 0.5, "sigma": 0.025, "coefficient": 5, "coefficient_decay": "linear",
+        "coefficient_floor": 0.1, "choice": "batch", "encode": "masked", "all_atoms": True,
+        "min_num_atoms": 2, "strict_max_ratio": 0.75, "max_force_norm": 2.5,
+        "max_stress_norm": 0.5, "max_net_force": 1e-3, "early_epochs": 10,
+    }  # fmt: skip
+    assert found == DeNSConfig(**expected)
+    assert found.leaves_structures_out and not DeNSConfig().leaves_structures_out
+    without = parse_dens_config(
+        {**optim, "denoising_pos_params": {**params, "coefficient_linear_decay_min_factor": None}}
+    )
+    assert without.coefficient_decay == "constant"
+
+
 def test_every_option_is_described():
     assert all(field.description for field in DeNSConfig.model_fields.values())

@@ -6,6 +6,7 @@ import torch
 from dens_ocp.dens.config import DeNSConfig
 from dens_ocp.dens.corruption import corrupt, sigma_levels, step_generator
 from dens_ocp.dens.step_plan import carries_corruption, read
+from dens_ocp.errors import DensError
 from tests.plans import attach
 
 
@@ -14,7 +15,7 @@ def many(num_structures=2000, natoms=6, num_fixed=2, seed=0, **options):
     n = num_structures * natoms
     fixed = torch.tensor([1] * num_fixed + [0] * (natoms - num_fixed)).repeat(num_structures)
     batch = torch.arange(num_structures).repeat_interleave(natoms)
-    extra = {key: options.pop(key) for key in ("md", "forces") if key in options}
+    extra = {key: options.pop(key) for key in ("md", "forces", "skip", "stress") if key in options}
     corruption = corrupt(
         **{
             "pos": torch.zeros(n, 3),
@@ -103,6 +104,34 @@ def test_limits_of_force_size_and_ratio():
     strict, _, batch = many(p=1, r=0.5, strict_max_ratio=0.5)
     picked = torch.zeros(2000).index_add_(0, batch, strict.noise_mask.float())
     assert picked.max() == 2 and set(picked.tolist()) == {0, 1, 2}
+
+
+def test_limits_of_stress_and_summed_force():
+    """EquiformerV3's ``max_stress_norm`` and ``max_mean_force_norm``."""
+    stress = torch.zeros(2000, 3, 3)
+    stress[0, 0, 1] = stress[0, 1, 0] = 0.3  # norm 0.3 sqrt(2)
+    for form in (stress, stress.view(2000, 9)):
+        limited, _, _ = many(p=1, r=1, stress=form, max_stress_norm=0.42)
+        assert not limited.structure_mask[0] and limited.structure_mask[1:].all()
+        assert many(p=1, r=1, stress=form, max_stress_norm=0.43)[0].structure_mask.all()
+    with pytest.raises(DensError, match="max_stress_norm.*have no stress"):
+        many(p=1, r=1, max_stress_norm=0.42)
+    forces = torch.zeros(12000, 3)
+    forces[0], forces[5] = torch.tensor([3.0, 0.0, 0.0]), torch.tensor([0.0, 4.0, 0.0])
+    forces[6], forces[7] = torch.tensor([9.0, 0.0, 0.0]), torch.tensor([-9.0, 0.0, 0.0])
+    limited, _, _ = many(p=1, r=1, forces=forces, max_net_force=4.99)
+    assert not limited.structure_mask[0] and limited.structure_mask[1:].all()
+    assert many(p=1, r=1, forces=forces, max_net_force=5.0)[0].structure_mask.all()
+
+
+def test_structures_to_be_skipped():
+    skip = torch.arange(2000) % 3 == 0
+    md = (torch.arange(2000) % 2).int()
+    for both in ({"skip": skip}, {"skip": skip[:, None]}):
+        corruption, _, _ = many(p=1, r=1, **both)
+        assert torch.equal(corruption.structure_mask, ~skip)
+    corruption, _, _ = many(p=1, r=1, skip=skip, md=md)
+    assert torch.equal(corruption.structure_mask, ~skip & (md == 0))
 
 
 def test_masked_covers_fixed_atoms_which_stay_where_they_are():

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from dens_ocp.tools import fairchem_command
 from dens_ocp.tools.cli import COMMANDS, main
 from tests.runs import (
     dens_ocp,
@@ -225,3 +226,27 @@ def test_a_reader_who_leaves_is_no_error(data, tmp_path, arguments, unbuffered):
     os.close(writer)
     assert done.returncode == 141, done.stderr
     assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+
+
+OFFICIAL = {
+    "use_denoising_pos": True, "denoising_pos_coefficient": 10,
+    "denoising_pos_params": {"prob": 0.5, "fixed_noise_std": True, "std": 0.1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trainer", "optim", "warning"),
+    [
+        ("equiformerv2_forces", OFFICIAL, "knows nothing of optim.use_denoising_pos"),
+        ("ocp", {"dens": {"p": 0.5}}, "knows nothing of optim.dens"),
+        ("equiformerv2_dens", OFFICIAL, "adds the loss of the forces twice"),
+        ("equiformerv2_forces", {**OFFICIAL, "use_denoising_pos": False}, None),
+        ("equiformerv2_forces", {}, None),
+        ("dens", {"dens": {"p": 0.5}}, None),
+    ],
+)
+def test_dens_that_the_trainer_does_not_do(capsys, trainer, optim, warning):
+    """The published eqV2_31M_dens_mptrj.yml trains without DeNS, and nothing says so."""
+    fairchem_command._check_settings({"trainer": trainer, "optim": optim})
+    said = capsys.readouterr().err
+    assert (warning in said and "write trainer: dens" in said) if warning else not said

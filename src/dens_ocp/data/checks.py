@@ -15,7 +15,7 @@ from dens_ocp.errors import DensError
 LMDB_FORMATS = ("lmdb", "single_point_lmdb", "trajectory_lmdb", "oc22_lmdb", "dens_lmdb")
 """Names of data sets (``format``) whose files :func:`check_dataset_paths` looks into."""
 
-ASE_FORMATS = ("ase_db", "ase_read", "ase_read_multi")
+ASE_FORMATS = ("ase_db", "dens_ase_db", "ase_read", "ase_read_multi")
 """Names of fairchem's data sets of ASE's files."""
 
 _SIDE_FILES = ("metadata_path", "lin_ref", "oc20_ref")
@@ -76,13 +76,13 @@ def _check_ase_source(section: Mapping[str, Any], form: str, option: str) -> Non
         path = Path(each)
         if "://" in str(each):  # a database server
             continue
-        if form != "ase_db" and path.is_file():
+        if not form.endswith("ase_db") and path.is_file():
             raise DensError(
                 f"{option}: {path} is a file, and format: {form} reads the files of a folder that "
                 "fit dataset's option pattern; name the folder, and pattern: " + path.name
             )
         if path.is_dir():
-            pattern = "*" if form == "ase_db" else section.get("pattern", "*")
+            pattern = "*" if form.endswith("ase_db") else section.get("pattern", "*")
             if not any(path.glob(pattern)):
                 raise DensError(
                     f"{option}: the folder {path} has no file that fits {pattern!r}; correct the "

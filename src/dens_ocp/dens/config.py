@@ -96,6 +96,13 @@ class DeNSConfig(Section):
     coefficient: float = Field(
         default=10.0, ge=0, allow_inf_nan=False, description="lambda_DeNS: weight of the noise loss"
     )
+    coefficient_floor: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="with coefficient_decay: linear, the factor of lambda_DeNS at the end of the "
+        "run (EquiformerV3's coefficient_linear_decay_min_factor)",
+    )
     coefficient_decay: Literal["constant", "linear"] = Field(
         default="constant",
         description="linear: lambda_DeNS falls to 0 over the training run (MD17 of the paper)",
@@ -121,6 +128,7 @@ class DeNSConfig(Section):
     energy: bool = Field(
         default=True, description="train on the energy of the original structure in DeNS structures"
     )
+    stress: bool = Field(default=True, description="likewise on its stress, if that is an output")
     all_atoms: bool = Field(
         default=False, description="corrupt fixed atoms too (they then enter the loss)"
     )
@@ -138,10 +146,27 @@ class DeNSConfig(Section):
         description="no DeNS for a structure with a larger force on an atom that may be drawn, "
         "eV/Angstrom: any atom with encode: masked (as in EquiformerV3's trainer), else a free one",
     )
+    max_stress_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="no DeNS for a structure whose stress has a larger Frobenius norm, "
+        "eV/Angstrom^3 (EquiformerV3's trainer)",
+    )
+    max_net_force: float | None = Field(
+        default=None,
+        gt=0,
+        description="no DeNS for a structure whose forces have a larger sum, in norm, eV/Angstrom "
+        "(EquiformerV3's max_mean_force_norm)",
+    )
     min_num_atoms: int | None = Field(
         default=None,
         ge=1,
         description="no DeNS for a structure with fewer atoms (EquiformerV3's trainer)",
+    )
+    early_epochs: float | None = Field(
+        default=None,
+        gt=0,
+        description="DeNS in so many epochs at the start of the run alone (EquiformerV3's trainer)",
     )
 
     @property
@@ -150,20 +175,35 @@ class DeNSConfig(Section):
         return self.enabled and self.p > 0 and self.r > 0
 
     @property
+    def leaves_structures_out(self) -> bool:
+        """Whether limits keep structures from being corrupted that p has chosen."""
+        limits = (
+            self.strict_max_ratio, self.max_force_norm, self.max_stress_norm, self.max_net_force,
+            self.min_num_atoms, self.early_epochs,
+        )  # fmt: skip
+        return any(each is not None for each in limits)
+
+    @property
     def noise_scale(self) -> float:
         """What the noise is divided by to become the target of the noise head, Angstrom."""
         return self.sigma.high if isinstance(self.sigma, MultiScaleSigma) else self.sigma
+
+    def active_at(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether a structure may be corrupted at training step ``step`` (first step: 1)."""
+        within = self.early_epochs is None or step <= self.early_epochs * steps_per_epoch
+        return self.active and within
 
     def coefficient_at(self, step: int, total_steps: int) -> float:
         """lambda_DeNS at training step ``step`` (first step: 1) of ``total_steps``."""
         if self.coefficient_decay == "constant" or total_steps <= 0:
             return self.coefficient
-        return self.coefficient * max(0.0, 1.0 - (step - 1) / total_steps)
+        left = max(0.0, 1.0 - (step - 1) / total_steps)
+        return self.coefficient * (self.coefficient_floor + (1 - self.coefficient_floor) * left)
 
 
 class _OfficialParams(Section):
-    """``optim.denoising_pos_params`` of the authors' code, with its defaults; the last three are
-    EquiformerV3's."""
+    """``optim.denoising_pos_params`` of the authors' code, with its defaults; those after
+    ``all_atoms`` are EquiformerV3's."""
 
     prob: float = Field(default=0.0, ge=0, le=1)
     fixed_noise_std: bool = False
@@ -175,7 +215,11 @@ class _OfficialParams(Section):
     all_atoms: bool = False
     strict_max_ratio: float | None = None
     max_force_norm: float | None = None
+    max_stress_norm: float | None = None
+    max_mean_force_norm: float | None = None
     min_num_atoms: int | None = None
+    early_epochs: float | None = None
+    coefficient_linear_decay_min_factor: float | None = Field(default=None, ge=0, le=1)
 
 
 def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
@@ -239,7 +283,12 @@ def _from_official(optim: Mapping[str, Any], given: str) -> DeNSConfig:
             "(lambda_DeNS), for example 10"
         )
     levels = {"low": params.std_low, "high": params.std_high, "num_steps": params.num_steps}
-    same = {"all_atoms", "strict_max_ratio", "max_force_norm", "min_num_atoms"}
+    same = {
+        "all_atoms", "strict_max_ratio", "max_force_norm", "max_stress_norm", "min_num_atoms",
+        "early_epochs",
+    }  # fmt: skip
+    floor = params.coefficient_linear_decay_min_factor
+    decay = {"coefficient_decay": "linear", "coefficient_floor": floor}
     return parsed(
         DeNSConfig,
         {
@@ -249,6 +298,8 @@ def _from_official(optim: Mapping[str, Any], given: str) -> DeNSConfig:
             "coefficient": coefficient,
             "choice": "batch",
             "encode": "masked",
+            "max_net_force": params.max_mean_force_norm,
+            **({} if floor is None else decay),
             **params.model_dump(include=same),
         },
         "optim.denoising_pos_*",

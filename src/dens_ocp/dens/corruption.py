@@ -9,6 +9,7 @@ import torch
 
 from dens_ocp.dens.config import DeNSConfig, MultiScaleSigma
 from dens_ocp.dens.step_plan import Corruption, any_in_structure
+from dens_ocp.errors import DensError
 
 
 def step_generator(seed: int, rank: int, step: int) -> torch.Generator:
@@ -37,6 +38,8 @@ def corrupt(
     config: DeNSConfig,
     generator: torch.Generator,
     md: torch.Tensor | None = None,
+    skip: torch.Tensor | None = None,
+    stress: torch.Tensor | None = None,
 ) -> Corruption:
     """Draw which atoms are corrupted and by how much. Nothing is changed in place.
 
@@ -45,13 +48,18 @@ def corrupt(
 
     Args:
         pos: (N, 3) positions, Angstrom.
-        forces: (N, 3) forces of the original structure, eV/Angstrom (for ``max_force_norm``).
+        forces: (N, 3) forces of the original structure, eV/Angstrom (for ``max_force_norm`` and
+            ``max_net_force``).
         fixed: (N,) 1 for fixed atoms.
         batch: (N,) int, structure of each atom.
         natoms: (B,) int.
         config: the options of DeNS.
         generator: a CPU generator, see :func:`step_generator`.
         md: (B,) 1 for structures from molecular dynamics, or None.
+        skip: (B,) 1 for structures that are never corrupted (EquiformerV3's ``skip_dens``), or
+            None.
+        stress: (B, 3, 3) or of that many numbers, of the original structure, eV/Angstrom^3 (for
+            ``max_stress_norm``).
 
     Returns:
         The corruption, on the device of ``pos``.
@@ -59,14 +67,16 @@ def corrupt(
     device, dtype = pos.device, pos.dtype
     num_structures = natoms.numel()
     fixed, batch, natoms = fixed.cpu(), batch.cpu(), natoms.cpu()
-    candidate = candidates(fixed, batch, None if md is None else md.cpu(), config)
+    candidate = candidates(fixed, batch, _either(md, skip), config)
 
     denoised = denoised_structures(num_structures, config, generator)
     draws = torch.rand(len(fixed), generator=generator)
     sigmas = draw_sigmas(config.sigma, num_structures, generator)
     unit_noise = torch.randn(len(fixed), 3, generator=generator)
 
-    denoised = denoised & allowed_structures(candidate, forces.cpu(), batch, natoms, config)
+    denoised = denoised & allowed_structures(
+        candidate, forces.cpu(), batch, natoms, config, None if stress is None else stress.cpu()
+    )
     mask = candidate & denoised[batch] & (draws < config.r)
     mask = mask & within_strict_ratio(mask, candidate, batch, num_structures, config)[batch]
 
@@ -84,6 +94,12 @@ def corrupt(
     )
 
 
+def _either(*flags: torch.Tensor | None) -> torch.Tensor | None:
+    """(B,) bool: structures with one of the flags."""
+    given = [each.cpu().bool().view(-1) for each in flags if each is not None]
+    return torch.stack(given).any(dim=0) if given else None
+
+
 def movable(fixed: torch.Tensor, config: DeNSConfig) -> torch.Tensor:
     """(N,) bool: atoms whose position may change: free ones, all with ``all_atoms``.
 
@@ -97,12 +113,12 @@ def candidates(
     fixed: torch.Tensor, batch: torch.Tensor, md: torch.Tensor | None, config: DeNSConfig
 ) -> torch.Tensor:
     """(N,) bool: atoms that may be drawn: those that may move, all with ``encode: masked``; never
-    those of structures from MD.
+    those of structures from MD, nor of structures that are to be left as they are.
 
     Args:
         fixed: (N,) 1 for fixed atoms, 0 for free ones.
         batch: (N,) int, structure of each atom.
-        md: (B,) 1 for structures of the MD part of All+MD, or None.
+        md: (B,) 1 for structures of the MD part of All+MD, or such as are to be left, or None.
     """
     mask = movable(fixed, config)
     if config.encode == "masked":
@@ -126,19 +142,36 @@ def allowed_structures(
     batch: torch.Tensor,
     natoms: torch.Tensor,
     config: DeNSConfig,
+    stress: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """(B,) bool: structures within ``max_force_norm`` and ``min_num_atoms``.
+    """(B,) bool: structures within the limits of size, forces and stress.
 
     Args:
         candidate: (N,) bool from :func:`candidates`.
         forces: (N, 3) eV/Angstrom.
         batch: (N,) int, structure of each atom.
         natoms: (B,) int.
+        stress: as of :func:`corrupt`.
+
+    Raises:
+        DensError: ``max_stress_norm`` is asked for, and there is no stress.
     """
     allowed = torch.ones(natoms.numel(), dtype=torch.bool)
     if config.max_force_norm is not None:
         too_large = candidate & (forces.norm(dim=-1) > config.max_force_norm)
         allowed &= ~any_in_structure(too_large, batch, natoms.numel())
+    if config.max_net_force is not None:
+        net = forces.new_zeros(natoms.numel(), 3).index_add(0, batch, forces)
+        allowed &= net.norm(dim=-1) <= config.max_net_force
+    if config.max_stress_norm is not None:
+        if stress is None:
+            raise DensError(
+                "optim.dens.max_stress_norm (max_stress_norm of optim.denoising_pos_params): the "
+                "records have no stress; read it (dataset.train.a2g_args: {r_stress: True} of "
+                "ASE's data sets), or leave the option out"
+            )
+        norms = stress.reshape(natoms.numel(), -1).norm(dim=-1)
+        allowed &= norms <= config.max_stress_norm
     if config.min_num_atoms is not None:
         allowed &= natoms >= config.min_num_atoms
     return allowed

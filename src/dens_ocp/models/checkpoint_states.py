@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,10 +19,12 @@ class FittedState:
     """Attributes:
     state_dict: under the model's names, complete.
     initialised: names that the checkpoint lacks; they keep the model's initial values.
+    order: names that it has, in its own order: that of the parameters of the model it is of.
     """
 
     state_dict: dict[str, torch.Tensor]
     initialised: tuple[str, ...]
+    order: tuple[str, ...] = ()
 
 
 def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str) -> FittedState:
@@ -36,7 +39,12 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         DensError: the checkpoint is of another architecture.
     """
     own = model.state_dict()
-    given = {translated(name): value for name, value in state_dict.items() if not is_constant(name)}
+    heads = tuple(getattr(model, "heads", ()))
+    given = {
+        translated(name, heads): value
+        for name, value in state_dict.items()
+        if not is_constant(name)
+    }
     missing = [name for name in own if name not in given]
     unexpected = [name for name in given if name not in own]
     foreign = [name for name in missing if not is_dens(name)]
@@ -58,7 +66,34 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
     return FittedState(
         state_dict={name: given.get(name, value) for name, value in own.items()},
         initialised=tuple(missing),
+        order=tuple(given),
     )
+
+
+def is_in_own_order(model: torch.nn.Module, state: FittedState) -> bool:
+    """Whether the checkpoint is of a model with its parameters in the same order, by which averaged
+    weights and the optimizer's state are stored. In fairchem's hydra models it is another.
+
+    Args:
+        model: the model, not wrapped in DDP. state: from :func:`fit`.
+    """
+    own = _trainable(model)
+    return _trainable_in(state, model) == [name for name in own if name not in state.initialised]
+
+
+def _trainable(model: torch.nn.Module) -> list[str]:
+    return [
+        # a state dict does not name the wrappers of activation checkpointing
+        name.replace("_checkpoint_wrapped_module.", "")
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
+
+
+def _trainable_in(state: FittedState, model: torch.nn.Module) -> list[str]:
+    """Names of trainable parameters in the order of the checkpoint."""
+    trainable = set(_trainable(model))
+    return [name for name in state.order if name in trainable]
 
 
 def warn_of_another_scale(model: DenoisingModel, checkpoint: dict[str, Any], origin: str) -> None:
@@ -86,7 +121,7 @@ def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | N
     """The state with its parameters replaced by the averaged ones (EMA) of the checkpoint.
 
     fairchem stores the average as a list in the order of the trainable parameters of the model
-    that was trained; parameters which that model lacked are not in it.
+    that was trained, which is also that of the names in the checkpoint's state dict.
 
     Args:
         model: the model, not wrapped in DDP.
@@ -95,22 +130,54 @@ def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | N
     """
     if not ema or "shadow_params" not in ema:
         return state
-    names = [
-        name
-        for name in (
-            # a state dict does not name the wrappers of activation checkpointing
-            name.replace("_checkpoint_wrapped_module.", "")
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        )
-        if name not in state.initialised
-    ]
+    names = _trainable_in(state, model)
     shadow = ema["shadow_params"]
     if [p.shape for p in shadow] != [state.state_dict[name].shape for name in names]:
         raise DensError(
             f"the checkpoint's averaged weights (EMA) do not belong to its model: {len(shadow)} "
             f"tensors for {len(names)} parameters; remove its `ema` entry to use the plain weights"
         )
-    return FittedState(
-        {**state.state_dict, **dict(zip(names, shadow, strict=True))}, state.initialised
-    )
+    return replace(state, state_dict={**state.state_dict, **dict(zip(names, shadow, strict=True))})
+
+
+def fitted(
+    model: DenoisingModel,
+    checkpoint: dict[str, Any],
+    path: str,
+    evaluation: bool,
+    of_a_run: Collection[str],
+) -> dict[str, Any]:
+    """A whole checkpoint in the form of the model.
+
+    In training a checkpoint without DeNS parameters, or with parameters in another order, is a
+    start for fine-tuning: its (averaged) weights, at step 0.
+
+    Args:
+        model: not wrapped in DDP.
+        checkpoint: the file's content. path: its name, for messages.
+        evaluation: nothing is trained.
+        of_a_run: entries that belong to a run and not to its weights.
+
+    Raises:
+        DensError: it is of another architecture.
+    """
+    state = fit(model, checkpoint["state_dict"], path)
+    if not evaluation and not state.initialised:
+        warn_of_another_scale(model, checkpoint, path)
+    if not state.initialised and is_in_own_order(model, state):
+        return {**checkpoint, "state_dict": state.state_dict}
+    start = "it is the start of fine-tuning with DeNS, at step 0"
+    if state.initialised:
+        logging.warning(
+            "%s has no DeNS parameters; %s; initialised: %s",
+            path,
+            "they are not needed for evaluation" if evaluation else start,
+            ", ".join(sorted({name.split(".")[0] for name in state.initialised})),
+        )
+    elif not evaluation:
+        logging.warning(
+            "%s is of a model of fairchem's with its parameters in another order; %s", path, start
+        )
+    state = averaged(model, state, checkpoint.get("ema"))
+    kept = {name: value for name, value in checkpoint.items() if name not in of_a_run}
+    return {**kept, "state_dict": state.state_dict}

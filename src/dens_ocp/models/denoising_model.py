@@ -19,12 +19,14 @@ class DenoisingModel(torch.nn.Module, ABC):
 
     Attributes:
         use_denoising_energy: False: no energy loss on DeNS structures.
+        use_denoising_stress: False: no loss of the stress on DeNS structures.
         can_denoise: the model has a noise head.
         force_encoding_scale: encoded forces (eV/Angstrom) are multiplied by it.
         gradient_forces: forces are minus the gradient of the energy, so both share one scale.
     """
 
     use_denoising_energy: bool = True
+    use_denoising_stress: bool = True
     can_denoise: bool = True
     force_encoding_scale: float = 1.0
     gradient_forces: bool = False

@@ -6,6 +6,8 @@ import copy
 import inspect
 import logging
 from abc import abstractmethod
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +16,7 @@ from dens_ocp.dens import force_encoding
 from dens_ocp.dens.force_encoding import ForceEncoding, checked_scale
 from dens_ocp.dens.step_plan import read, read_plan
 from dens_ocp.errors import DensError, nearest
-from dens_ocp.models import lone_atoms
+from dens_ocp.models import extra_heads, lone_atoms
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.fast import choice, switch
 from dens_ocp.models.fast.rotation import spherical_harmonics
@@ -48,6 +50,8 @@ class DeNSModel(DenoisingModel):
         force_encoding_scale: float = 1.0,
         use_noise_schedule_sigma_encoding: bool = False,
         use_denoising_energy: bool = True,
+        use_denoising_stress: bool = True,
+        heads: Mapping[str, Any] | None = None,
         fast: bool | str = "auto",
         **backbone_options: Any,
     ) -> None:
@@ -60,6 +64,9 @@ class DeNSModel(DenoisingModel):
                 (Angstrom; 0 for uncorrupted atoms) to its l = 0 part.
             use_denoising_energy: False: ablation, the trainer puts no energy loss on DeNS
                 structures (the authors' model option; ``optim.dens.energy`` says the same).
+            use_denoising_stress: likewise of the stress (``optim.dens.stress``).
+            heads: further outputs, by name: ``module``, a head of fairchem's, and its options
+                (:mod:`dens_ocp.models.extra_heads`).
             fast: evaluate the backbone in another order (:mod:`dens_ocp.models.fast`): the same
                 numbers to rounding, less time and memory; False: fairchem's own path. ``auto``:
                 True on a CPU; on a GPU the first batch is computed in both forms, and the faster
@@ -76,6 +83,7 @@ class DeNSModel(DenoisingModel):
         self.use_force_encoding = use_force_encoding
         self.force_encoding_scale = checked_scale(force_encoding_scale)
         self.use_denoising_energy = use_denoising_energy
+        self.use_denoising_stress = use_denoising_stress
         # parameters are created in the authors' order (heads of the original task first): an
         # averaged model (EMA) is stored as a list in this order
         self.build_heads()
@@ -86,7 +94,8 @@ class DeNSModel(DenoisingModel):
             torch.nn.Linear(1, self.sphere_channels) if use_noise_schedule_sigma_encoding else None
         )
         self.build_noise_head()
-        self._register_load_state_dict_pre_hook(translate)
+        self.heads = extra_heads.build(self, heads)
+        self._register_load_state_dict_pre_hook(partial(translate, heads=tuple(self.heads)))
         self.form_is_open = fast == "auto"
         if fast:
             self.take_form(True)
@@ -203,7 +212,10 @@ class DeNSModel(DenoisingModel):
     ) -> dict[str, torch.Tensor]:
         # in this order: gradients are added up in the reverse one, to the last bit
         forces = self.force_head(data, emb, atoms)["forces"]
-        return {**self.energy_head(data, emb), "forces": forces}
+        outputs = {**self.energy_head(data, emb), "forces": forces}
+        for head in self.heads.values():
+            outputs |= head(data, emb)
+        return outputs
 
 
 def _check_options(cls: type, options: dict[str, Any]) -> None:

@@ -87,8 +87,9 @@ def without_pair(outputs: dict[str, torch.Tensor], data: Batch) -> dict[str, tor
     """The outputs of the original batch.
 
     Args:
-        outputs: ``energy`` (B + 1,); others (N + 2, ...).
+        outputs: of structures (B + 1, ...), or of atoms (N + 2, ...), which are more.
         data: the original batch.
     """
-    rows = {"energy": data.natoms.numel()}
-    return {name: value[: rows.get(name, data.pos.shape[0])] for name, value in outputs.items()}
+    structures, atoms = data.natoms.numel(), data.pos.shape[0]
+    rows = {structures + 1: structures, atoms + 2: atoms}
+    return {name: value[: rows[len(value)]] for name, value in outputs.items()}

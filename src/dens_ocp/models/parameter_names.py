@@ -1,16 +1,18 @@
 """Names of parameters: the authors', fairchem's flat and hydra models', and ours.
 
-Ours are those of the fairchem backbone, plus ``energy_head``, ``force_head``, ``noise_head`` and
-``force_embedding``. Everything else is translated on loading.
+Ours are those of the fairchem backbone, plus ``energy_head``, ``force_head``, ``noise_head``,
+``force_embedding`` and ``heads`` of further outputs. Everything else is translated on loading.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import torch
 
+_FURTHER_HEAD = re.compile(r"^(?:module\.)*(?:output_)?heads\.([^.]+)\.(.+)$")
 _WRAPPERS = re.compile(r"^(?:module\.)*(?:backbone\.|output_heads\.[^.]+\.)?")
 
 _HEADS = {
@@ -32,8 +34,12 @@ DENS_MODULES = ("force_embedding.", "noise_head.", "noise_schedule_sigma_embeddi
 """What a model without DeNS does not have."""
 
 
-def translated(name: str) -> str:
+def translated(name: str, heads: Collection[str] = ()) -> str:
     """Our name of a parameter or buffer.
+
+    Args:
+        name: another's.
+        heads: names of the model's heads of further outputs.
 
     >>> translated("module.module.denoising_pos_block.proj.weight")
     'noise_head.force_block.proj.weight'
@@ -41,18 +47,25 @@ def translated(name: str) -> str:
     'blocks.0.norm_1.affine_weight'
     >>> translated("output_heads.forces.force_block.proj.bias")
     'force_head.force_block.proj.bias'
+    >>> translated("output_heads.stress.block.scalar_MLP.0.bias", heads=["stress"])
+    'heads.stress.block.scalar_MLP.0.bias'
     """
+    further = _FURTHER_HEAD.match(name)
+    if further and further[1] in heads:
+        return f"heads.{further[1]}.{further[2]}"
     name = _WRAPPERS.sub("", name)
     head, dot, rest = name.partition(".")
     return _HEADS.get(head, head) + dot + rest
 
 
-def translate(state_dict: dict[str, torch.Tensor], prefix: str, *_: Any) -> None:
+def translate(
+    state_dict: dict[str, torch.Tensor], prefix: str, *_: Any, heads: Collection[str] = ()
+) -> None:
     """Make a state dict's names ours and leave out constants (a load_state_dict pre-hook)."""
     for key in [key for key in state_dict if key.startswith(prefix)]:
         value = state_dict.pop(key)
         if not is_constant(key):
-            state_dict[prefix + translated(key.removeprefix(prefix))] = value
+            state_dict[prefix + translated(key.removeprefix(prefix), heads)] = value
 
 
 def flat_name(name: str) -> str:

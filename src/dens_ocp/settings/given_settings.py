@@ -8,6 +8,7 @@ from typing import Any
 from dens_ocp.errors import DensError
 from dens_ocp.gaps import is_stand_in, torch_sparse
 from dens_ocp.settings import run
+from dens_ocp.settings.sections import hydra_model
 from dens_ocp.settings.sections.dataset import SPLITS
 from dens_ocp.settings.sections.optim import needed_for_training
 
@@ -42,6 +43,17 @@ def checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
                 )
     typed = {argument: config[name] for argument, name in _SECTIONS.items() if name in config}
     return {**arguments, **typed}
+
+
+def of_checkpoint(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for a calculator, from the config in a checkpoint, whose values have been read
+    before; a hydra model becomes one of ours.
+
+    Raises:
+        DensError: see :func:`dens_ocp.settings.sections.hydra_model.in_our_form`.
+    """
+    model = hydra_model.with_dens(arguments.get("model"), arguments.get("optimizer"))
+    return {**arguments, "model": model}
 
 
 def _check_packages(model: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from fairchem.core.common.utils import setup_imports
 from dens_ocp.dens.options import is_missing, mapping
 from dens_ocp.dens.options import read as read_section
 from dens_ocp.errors import DensError, nearest
-from dens_ocp.settings.sections import dataset, optim, signatures, targets, task
+from dens_ocp.settings.sections import dataset, hydra_model, optim, signatures, targets, task
 from dens_ocp.settings.sections.values import flag
 
 SECTIONS = (
@@ -76,7 +76,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
         if name in result:
             result[name] = read(result[name], name)
     if "model" in result:
-        result["model"] = model(result["model"])
+        result["model"] = model(hydra_model.with_dens(result["model"], result.get("optim")))
     if "hide_eval_progressbar" in result:
         try:
             result["hide_eval_progressbar"] = flag(result["hide_eval_progressbar"] or False)

@@ -17,6 +17,8 @@ from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings import overrides as given
 from dens_ocp.settings.command_line import fairchem_parser
 
+_DENS_OF_FAIRCHEM = ("equiformerv2_dens", "mlip_dens_trainer")
+
 
 @click.command(
     "main",
@@ -116,6 +118,29 @@ def _check_settings(config: dict[str, Any]) -> None:
         run.check_names(config, every=False)
     if "." not in name and name not in (known := registered("trainer", name)):
         raise DensError(f"trainer: {name!r} is not known{nearest(name, known)}; write dens")
+    _warn_of_unused_dens(config, name)
+
+
+def _warn_of_unused_dens(config: dict[str, Any], trainer: str) -> None:
+    """Options of DeNS that the trainer of the config does not read, or reads in its own way."""
+    from dens_ocp.dens.config import parse_dens_config
+
+    optim = config.get("optim")
+    try:
+        options = parse_dens_config(optim) if isinstance(optim, dict) else None
+    except DensError:  # they are the other trainer's to judge
+        return
+    if options is None or not options.active:
+        return
+    key = "optim.dens" if "dens" in optim else "optim.use_denoising_pos"
+    if trainer in _DENS_OF_FAIRCHEM:
+        problem = (
+            "is fairchem's own, which adds the loss of the forces twice in DeNS batches "
+            "(docs/differences.md)"
+        )
+    else:
+        problem = f"knows nothing of {key}, so the run trains without DeNS"
+    print(f"warning: trainer: {trainer} {problem}; write trainer: dens", file=sys.stderr)
 
 
 def _dotted_trainer(config: dict[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from dens_ocp.launch import processor, timestamps, wandb_login
 from dens_ocp.launch.agreement import on_master
 from dens_ocp.launch.data_parallel import FIND_UNUSED, FixedBuckets
 from dens_ocp.launch.steps import AgreedStop, StopTraining
+from dens_ocp.models.outputs import by_target
 from dens_ocp.models.precision import half_of, in_float32
 from dens_ocp.patched import swapped
 from dens_ocp.relaxation import repeatable_frames, unusable_results
@@ -89,8 +90,10 @@ class HostTrainer(EquiformerV2ForcesTrainer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options = inspect.signature(super().__init__).bind(*args, **options).arguments
-        if not options.get("inference_only", False):
-            options = given_settings.checked(options)
+        inference_only = options.get("inference_only", False)
+        options = (given_settings.of_checkpoint if inference_only else given_settings.checked)(
+            options
+        )
         if not options.get("is_debug", False):
             wandb_login.check(options.get("logger", "wandb"))
             on_master(partial(run_folder.check_run_dir, options.get("run_dir") or os.getcwd()))
@@ -227,19 +230,12 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     def _outputs(self, batch: Any) -> dict[str, torch.Tensor]:
         """By output target, a row for each atom or structure, in float32; without asking the device
         for the number of atoms, as fairchem does."""
-        targets, batch = self.output_targets, processor.on_device(batch, self.device)
+        batch = processor.on_device(batch, self.device)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
-            if any("decomposition" in each or "property" in each for each in targets.values()):
-                return in_float32(super()._forward(batch))
             outputs = in_float32(self.model(batch))
-        missing = [name for name in targets if name not in outputs]
-        if missing:
-            names = ", ".join(outputs)
-            raise DensError(f"outputs.{missing[0]}: the model has no such output; it has {names}")
         rows = {"atom": batch.pos.shape[0], "system": batch.natoms.numel()}
-        return {
-            name: outputs[name].view(rows[target["level"]], -1) for name, target in targets.items()
-        }
+        denormalised = partial(self._denorm_preds, batch=batch)
+        return by_target(outputs, self.output_targets, rows, denormalised)
 
     def whole_loss(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a training step with every output of the model in its graph.

@@ -151,7 +151,8 @@ class DeNSTrainer(HostTrainer):
     def step_plan(self, batch: Any) -> StepPlan:
         """Algorithm 1, lines 7 to 22, for the current step, and the rows that loss and metrics look
         at. The batch is still on the CPU."""
-        corruption = self._corruption_of(batch) if self.dens.active else None
+        active = self.dens.active_at(self.step, len(self.train_loader))
+        corruption = self._corruption_of(batch) if active else None
         if "forces" not in self.output_targets:
             return StepPlan(corruption)
         nothing = torch.zeros_like(batch.fixed, dtype=torch.bool)
@@ -182,6 +183,8 @@ class DeNSTrainer(HostTrainer):
             batch=batch.batch,
             natoms=batch.natoms,
             md=batch.get("md", None),
+            skip=batch.get("skip_dens", None),
+            stress=batch.get("stress", None),
             config=self.dens,
             generator=step_generator(self.seed, rank, self.step),
         )
@@ -224,7 +227,7 @@ class DeNSTrainer(HostTrainer):
             prediction, weight = out[name], None
             if options["level"] == "atom":
                 prediction, target = prediction[counted], target[counted]
-            elif name == "energy" and self.model.training and not self._energy_in_dens():
+            elif self.model.training and not self._is_trained_in_dens(name):
                 weight = ~corruption.structure_mask
             terms[name] = target_loss(
                 loss_fn,
@@ -236,8 +239,14 @@ class DeNSTrainer(HostTrainer):
             )
         return terms
 
-    def _energy_in_dens(self) -> bool:
-        return self.dens.energy and getattr(self._unwrapped_model, "use_denoising_energy", True)
+    def _is_trained_in_dens(self, name: str) -> bool:
+        """Whether a target of structures has a loss on DeNS structures too."""
+        model, whole = self._unwrapped_model, self.output_targets[name].get("parent", name)
+        if whole == "energy":
+            return self.dens.energy and getattr(model, "use_denoising_energy", True)
+        if whole == "stress":
+            return self.dens.stress and getattr(model, "use_denoising_stress", True)
+        return True
 
     def _with_rows(self, batch: Any) -> StepPlan:
         """The plan of a batch. Where it has no rows yet (validation, and models without DeNS), they
@@ -321,27 +330,8 @@ class DeNSTrainer(HostTrainer):
     def fitted_checkpoint(
         self, checkpoint: dict[str, Any], path: str, evaluation: bool
     ) -> dict[str, Any]:
-        """Bring a checkpoint of ours, the authors' or fairchem's into the model's form.
-
-        In training a checkpoint without DeNS parameters is a start for fine-tuning: its (averaged)
-        weights, at step 0.
-        """
+        """Bring a checkpoint of ours, the authors' or fairchem's into the model's form."""
         model = self._unwrapped_model
         if not isinstance(model, DenoisingModel):
             return checkpoint
-        state = checkpoint_states.fit(model, checkpoint["state_dict"], path)
-        if not state.initialised:
-            if not evaluation:
-                checkpoint_states.warn_of_another_scale(model, checkpoint, path)
-            return {**checkpoint, "state_dict": state.state_dict}
-        logging.warning(
-            "%s has no DeNS parameters; %s; initialised: %s",
-            path,
-            "they are not needed for evaluation"
-            if evaluation
-            else "it is the start of fine-tuning with DeNS, at step 0",
-            ", ".join(sorted({name.split(".")[0] for name in state.initialised})),
-        )
-        state = checkpoint_states.averaged(model, state, checkpoint.get("ema"))
-        kept = {name: value for name, value in checkpoint.items() if name not in TRAINING_STATE}
-        return {**kept, "state_dict": state.state_dict}
+        return checkpoint_states.fitted(model, checkpoint, path, evaluation, TRAINING_STATE)

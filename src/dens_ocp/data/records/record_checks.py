@@ -231,7 +231,7 @@ def _missing_label(record: Data, label: str, rules: RecordRules, place: Place | 
         f"{name_of(record, rules.where, place)} has no label {label!r} "
         f"(it has: {', '.join(there)}); "
     )
-    if rules.form.startswith("ase"):
+    if "ase_" in rules.form:
         wanted = ", ".join(f"r_{name}: True" for name in ("energy", "forces", "stress")
                            if name in rules.required)  # fmt: skip
         return (

@@ -157,7 +157,7 @@ def corrupted_share(
         f"{100 * share:.1f} % of the atoms in the loss were corrupted, p\u00b7r is "
         f"{100 * expected:.1f} %"
     )
-    limited = md_possible or dens.strict_max_ratio or dens.max_force_norm or dens.min_num_atoms
+    limited = md_possible or dens.leaves_structures_out
     if share > expected + spread or share == 0 or (share < expected - spread and not limited):
         return Check(BAD, "Corruption", f"Not what was asked for: {text}.")
     if share >= expected - spread:

@@ -14,10 +14,18 @@ chemistry. Folders under the root::
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +53,11 @@ from dens_ocp.tools.demo.trajectories import (
     spread,
     start,
 )
+
+Relaxations = Callable[[str, int], Iterator[tuple[System, list[Frame]]]]
+"""Split, number of systems -> systems with their trajectories."""
+
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 _VERSION = 1  # of what is written for given settings
 
@@ -134,12 +147,14 @@ def _write(root: Path, settings: DataSettings, progress: bool) -> dict[str, Any]
     """All files; returns what ``manifest.json`` says."""
     counts = {}
     total = settings.train_systems + len(VALIDATION_SPLITS) * settings.val_systems
-    with tqdm(
-        total=total, desc="data: EMT relaxations", unit="system", disable=not progress
-    ) as bar:
-        statistics = _write_train(root / "s2ef" / "train", settings, bar, counts)
+    with (
+        _pool() as pool,
+        tqdm(total=total, desc="data: EMT relaxations", unit="system", disable=not progress) as bar,
+    ):
+        relaxations = partial(_relaxations, settings=settings, pool=pool, bar=bar)
+        statistics = _write_train(root / "s2ef" / "train", settings, relaxations, pool, counts)
         for split in VALIDATION_SPLITS:
-            _write_validation(root, split, settings, bar, counts)
+            _write_validation(root, split, settings, relaxations, counts)
     files = sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
     manifest = {
         "settings": _identity(settings),
@@ -151,38 +166,67 @@ def _write(root: Path, settings: DataSettings, progress: bool) -> dict[str, Any]
     return manifest
 
 
-def _relaxations(split: str, number: int, settings: DataSettings, bar: tqdm):
-    """``number`` systems with their trajectories; those that fail to relax are passed over."""
+@contextmanager
+def _pool() -> Iterator[ProcessPoolExecutor]:
+    """A process for each core of this one; those that are not done are not waited for."""
+    pool = ProcessPoolExecutor(_CORES, get_context("fork"), initializer=_leave_interrupts)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+
+
+def _relaxations(
+    split: str, number: int, settings: DataSettings, pool: ProcessPoolExecutor, bar: tqdm
+) -> Iterator[tuple[System, list[Frame]]]:
+    """``number`` systems with their trajectories, whatever the number of processes; those that fail
+    to relax are passed over."""
+    systems = iter(candidates(split, settings.seed))
+    begun: deque[tuple[System, Future]] = deque()
     found = 0
-    for system in candidates(split, settings.seed):
-        if found == number:
-            return
-        rng = np.random.default_rng([settings.seed, system.sid])
-        # one in three starts rattled, for variety
-        rattle = 0.1 if system.sid % 3 == 0 and split == "train" else 0.0
-        trajectory = relaxation(system, start(system, rng, rattle))
+    while found < number:
+        ahead = min(number - found, 2 * _CORES) - len(begun)
+        for system in islice(systems, max(0, ahead)):
+            begun.append((system, pool.submit(_relaxed, split, system, settings.seed)))
+        if not begun:
+            raise DensError(f"{split}: only {found} systems of {number} relaxed; ask for fewer")
+        system, future = begun.popleft()
+        trajectory = future.result()
         if trajectory is not None:
             found += 1
             bar.update()
             yield system, trajectory
-    if found < number:
-        raise DensError(f"{split}: only {found} systems of {number} relaxed; ask for fewer")
+
+
+def _relaxed(split: str, system: System, seed: int) -> list[Frame] | None:
+    rng = np.random.default_rng([seed, system.sid])
+    # one in three starts rattled, for variety
+    rattle = 0.1 if system.sid % 3 == 0 and split == "train" else 0.0
+    return relaxation(system, start(system, rng, rattle))
 
 
 def _write_train(
-    folder: Path, settings: DataSettings, bar: tqdm, counts: dict[str, int]
+    folder: Path,
+    settings: DataSettings,
+    relaxations: Relaxations,
+    pool: ProcessPoolExecutor,
+    counts: dict[str, int],
 ) -> dict[str, dict[str, float]]:
     relaxed: list[tuple[System, Frame]] = []
-    md: list[tuple[System, Frame]] = []
-    for index, (system, trajectory) in enumerate(
-        _relaxations("train", settings.train_systems, settings, bar)
-    ):
+    runs: list[tuple[System, Future]] = []
+    for index, (system, trajectory) in enumerate(relaxations("train", settings.train_systems)):
         relaxed += [(system, frame) for frame in spread(trajectory, settings.frames)]
         if index < settings.md_systems:
             steps = settings.md_frames * settings.md_every
             seed = settings.seed * 1_000_000 + system.sid
-            frames = dynamics(system, trajectory[-1].atoms, steps, settings.md_every, seed)
-            md += [(system, frame) for frame in frames]
+            atoms = trajectory[-1].atoms
+            run = pool.submit(dynamics, system, atoms, steps, settings.md_every, seed)
+            runs.append((system, run))
+    md = [(system, frame) for system, run in runs for frame in run.result()]
     everything = []
     for number, (kind, frames) in enumerate((("relaxations", relaxed), ("md", md))):
         data = [_s2ef(system, frame) for system, frame in frames]
@@ -201,10 +245,14 @@ def _write_train(
 
 
 def _write_validation(
-    root: Path, split: str, settings: DataSettings, bar: tqdm, counts: dict[str, int]
+    root: Path,
+    split: str,
+    settings: DataSettings,
+    relaxations: Relaxations,
+    counts: dict[str, int],
 ) -> None:
     s2ef, is2re = [], []
-    for system, trajectory in _relaxations(split, settings.val_systems, settings, bar):
+    for system, trajectory in relaxations(split, settings.val_systems):
         frames = spread(trajectory, settings.val_frames)
         s2ef += [_s2ef(system, frame) for frame in frames]
         is2re.append(_is2re(system, trajectory))
