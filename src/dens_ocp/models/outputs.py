@@ -62,6 +62,7 @@ def whole_tensor(parts: Mapping[int, torch.Tensor]) -> torch.Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # the first to ask may be in it, and later ones may train
 def _basis(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """fairchem's matrix, which is copied to the device once and not at each step."""
     return cg_change_mat(2, device).to(dtype)
