@@ -45,6 +45,7 @@ class Variant:
         model: options of a backbone -> section ``model``.
         trainer: fairchem's name of the trainer. optim: its options.
         stock: without DeNS, so it may be the baseline. ours: of this project.
+        gpu_only: on a CPU it is the same as another one.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Variant:
     optim: dict[str, Any]
     stock: bool = False
     ours: bool = False
+    gpu_only: bool = False
 
 
 _EQV2_HEADS = ("equiformerV2_scalar_head", "equiformerV2_vector_head")
@@ -72,6 +74,9 @@ VARIANTS = (
             "dens", _OURS, ours=True),
     Variant("fast", "ours, fast", "eqv2", _flat("equiformer_v2_dens", fast=True),
             "dens", _OURS, ours=True),
+    Variant("graphs", "ours, fast, CUDA graphs", "eqv2",
+            _flat("equiformer_v2_dens", fast=True, cuda_graphs=True), "dens", _OURS, ours=True,
+            gpu_only=True),
     Variant("flat", "fairchem, no DeNS (flat)", "escn", _flat("escn"), _STOCK, {}, True),
     Variant("hydra", "fairchem, no DeNS (hydra)", "escn",
             _hydra("escn_backbone", *_ESCN_HEADS), _STOCK, {}, True),
@@ -82,9 +87,9 @@ VARIANTS = (
 )  # fmt: skip
 
 
-def of(case: Case) -> list[Variant]:
+def of(case: Case, gpu: bool = False) -> list[Variant]:
     """The variants of a case's family."""
-    return [variant for variant in VARIANTS if variant.family == case.family]
+    return [each for each in VARIANTS if each.family == case.family and gpu >= each.gpu_only]
 
 
 def make_trainer(

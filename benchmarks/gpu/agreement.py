@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.gpu import precision, scenes
-from benchmarks.gpu.findings import NOT_ON_A_CPU, Finding, Limit, judged, not_judged
+from benchmarks.gpu import precision, scenes, speed
+from benchmarks.gpu.findings import NOT_ON_A_CPU, Finding, Limit, holds, judged, not_judged
 from benchmarks.gpu.parts import Setting
 from benchmarks.gpu.precision import Precision
 from benchmarks.steps import Runner
@@ -109,19 +109,23 @@ def run(setting: Setting, family: str) -> Iterator[Finding]:
     some = dataclasses.replace(some, batch="free")  # more atoms are corrupted
     with (
         scenes.runners(some, ["ours"], torch.device("cpu")) as (on_cpu,),
-        scenes.runners(some, ["ours", "fast"], setting.device) as both,
+        scenes.runners(some, ["ours", "fast", "graphs"], setting.device) as several,
     ):
         if family == "escn":
-            train(both[-1])
-            for runner in (on_cpu, both[0]):
-                runner.trainer.model.load_state_dict(both[-1].trainer.model.state_dict())
+            train(several[-1])
+            for runner in (on_cpu, several[0]):
+                runner.trainer.model.load_state_dict(several[-1].trainer.model.state_dict())
         reference = answers(on_cpu, precision.FLOAT32)
-        for runner in both:
+        for runner in several:
             for how in precision.ALL:
                 row = f"{family}, {runner.variant.label}, {how.name}"
                 if how.there(setting.device):
                     found = answers(runner, how)
                     yield from judge(row, how.name, found, reference, setting.quick)
+                    graphs = speed.graphs_of(runner)
+                    if setting.cuda and graphs is not None:
+                        detail = graphs.broken or f"{len(graphs.recorded)} sizes"
+                        yield holds(row, "graph is recorded", graphs.broken is None, detail)
                 else:
                     yield not_judged(row, ", ".join(QUANTITIES), NOT_ON_A_CPU)
 

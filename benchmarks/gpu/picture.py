@@ -11,7 +11,7 @@ from benchmarks.gpu.findings import Finding
 
 _COLOURS = {
     "flat": "#b0413e", "hydra": "#d08c8a", "fairchem-dens": "#c9a227", "ours": "#8fb0d3",
-    "fast": "#3b6ea5",
+    "fast": "#3b6ea5", "graphs": "#1d3a5f",
 }  # fmt: skip
 
 

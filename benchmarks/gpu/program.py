@@ -30,6 +30,7 @@ from benchmarks.gpu import scenes
 from benchmarks.gpu.findings import NOT_ON_A_CPU, Finding, holds, not_judged
 from benchmarks.gpu.parts import Setting
 from dens_ocp.checkpoints import metrics_file
+from dens_ocp.models.fast.layer_graphs import NOT_RECORDED
 
 STEPS = 30
 BATCHES = 3  # of an epoch
@@ -54,6 +55,8 @@ def config(some: Case, data: Path) -> dict[str, Any]:
     found["dataset"]["test"] = {"src": str(data)}
     name = {"eqv2": "equiformer_v2_dens", "escn": "escn_dens"}[some.family]
     model = {"name": name, "fast": True, **some.model()}
+    if some.family == "eqv2":
+        model["cuda_graphs"] = True
     return {**found, "optim": optim, "model": model, "trainer": DOTTED_TRAINER}
 
 
@@ -188,6 +191,8 @@ def _gpu_rows(folder: Path, log: Path, ranks: int) -> Iterator[Finding]:
     row = f"program, {ranks} rank{'s' if ranks > 1 else ''}"
     found = "NCCL INFO" in said or "ProcessGroupNCCL" in said
     yield holds(row, "NCCL", found, "named in the log" if found else "not named in the log")
+    detail = next((line for line in said.splitlines() if NOT_RECORDED in line), "no complaint")
+    yield holds(row, "layers are recorded", NOT_RECORDED not in said, detail[:200])
     amp = checkpoint(folder).get("amp") or {}
     scale = float(amp.get("scale", math.nan))
     yield holds(row, "AMP and GradScaler", 64 <= scale < math.inf, f"scale {scale:g}")

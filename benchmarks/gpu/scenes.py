@@ -53,7 +53,7 @@ def runners(
     with tempfile.TemporaryDirectory() as folder:
         structures = batches.records(some.batch, some.structures, some.slab)
         data = batches.write(Path(folder) / "data", structures)
-        variants = {each.name: each for each in of(some)}
+        variants = {each.name: each for each in of(some, gpu=True)}
         yield [
             Runner(variants[name], some, data, Path(folder), device, amp)
             for name in names

@@ -18,6 +18,7 @@ from benchmarks.gpu.parts import Setting
 from benchmarks.gpu.precision import Precision
 from benchmarks.measure import Spread, ratios
 from benchmarks.steps import Runner
+from dens_ocp.models.fast.layer_graphs import LayerGraphs
 
 WARM_UP = 2
 ROUNDS = 7
@@ -62,15 +63,31 @@ def seconds(run: Run, runner: Runner) -> float:
 
 
 def step_memory(runner: Runner) -> Memory | None:
-    """Of one step, after others; None on a CPU. Other runners' weights do not count."""
+    """Of one step, after others; None on a CPU. Other runners' weights do not count; one runner at
+    most has CUDA graphs."""
     if runner.device.type != "cuda":
         step(runner)
         return None
     before = torch.cuda.memory_allocated(runner.device)
     torch.cuda.reset_peak_memory_stats(runner.device)
     step(runner)
-    added = torch.cuda.max_memory_allocated(runner.device) - before
+    added = torch.cuda.max_memory_allocated(runner.device) - before + of_graphs(runner)
     return Memory(added, added + memory.bytes_of(memory.state_of(runner.trainer)))
+
+
+def graphs_of(runner: Runner) -> LayerGraphs | None:
+    return getattr(runner.trainer._unwrapped_model, "layer_graphs", None)
+
+
+def of_graphs(runner: Runner) -> int:
+    """Bytes that a runner's CUDA graphs keep: their own memory, gradients included, which counts as
+    allocated only in part and at all times, and what they read."""
+    graphs = graphs_of(runner)
+    if graphs is None or not graphs.recorded:
+        return 0
+    segments = torch.cuda.memory_snapshot()
+    private = [each for each in segments if tuple(each["segment_pool_id"]) != (0, 0)]
+    return graphs.bytes_read() + sum(each["total_size"] for each in private)
 
 
 def hindrance(run: Run, runner: Runner) -> str | None:
@@ -121,6 +138,9 @@ def rows(
         fitting = [each for each in runners if hindrances[each.variant.name] is None]
         memories = {each.variant.name: step_memory(each) for each in fitting if task == "step"}
         times = in_turn(run, fitting, rounds)
+    for each in runners:  # those of another precision are no part of its memory
+        if (graphs := graphs_of(each)) is not None:
+            graphs.forget()
     base = baseline(fitting, times)
     found = []
     for runner in runners:
@@ -170,9 +190,9 @@ def _what(some: Case) -> str:
 
 
 def of_bars(setting: Setting) -> Iterator[Finding]:
-    """The paper's model, 4 structures, all variants: what the project asks of itself."""
+    """The paper's model, 4 structures: what the project asks of itself."""
     some = scenes.case("eqv2", "paper", 4, setting.quick)
-    names = ("flat", "hydra", "fairchem-dens", "ours", "fast")
+    names = ("flat", "hydra", "fast", "graphs")
     how = (precision.FLOAT32, precision.TF32, precision.BFLOAT16)
     for finding in measured(setting, some, names, how, ("step",)):
         yield finding
@@ -190,15 +210,15 @@ def of_case(
 
 
 def of_batches(setting: Setting, seconds: float) -> Iterator[Finding]:
-    """The paper's model with more and more structures, until ``fast`` does not fit the memory, or
+    """The paper's model with more and more structures, until ``graphs`` does not fit the memory, or
     for ``seconds``: there is more to measure."""
     setting = replace(setting, deadline=min(setting.deadline, time.time() + seconds))
     for structures in (2,) if setting.quick else (8, 16, 32, 64, 128):
         some = scenes.case("eqv2", "paper", structures, setting.quick)
         how = (precision.BFLOAT16, precision.TF32)
         full = False
-        for finding in measured(setting, some, ("flat", "fast"), how, ("step",)):
+        for finding in measured(setting, some, ("flat", "graphs"), how, ("step",)):
             yield finding
-            full = full or (finding.get("variant") == "fast" and "error" in finding)
+            full = full or (finding.get("variant") == "graphs" and "error" in finding)
         if full:
             return

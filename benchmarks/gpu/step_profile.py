@@ -80,7 +80,7 @@ def _is_annotation(event: Any) -> bool:
 def run(setting: Setting) -> Iterator[Finding]:
     """Stock and ``fast`` in float32 and bfloat16: the paper's model, 4 structures."""
     some = scenes.case("eqv2", "paper", 4, setting.quick)
-    with scenes.runners(some, ("flat", "fast"), setting.device) as runners:
+    with scenes.runners(some, ("flat", "fast", "graphs"), setting.device) as runners:
         for how in HOW[:1] if setting.quick else HOW:
             for runner in runners:
                 row = {

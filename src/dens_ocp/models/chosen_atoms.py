@@ -14,6 +14,7 @@ import torch
 from fairchem.core.models.equiformer_v2.heads import EqV2VectorHead
 from fairchem.core.models.equiformer_v2.so3 import SO3_Rotation
 from fairchem.core.models.escn.escn import eSCNForceHead
+from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -44,6 +45,29 @@ class ExactRotation(SO3_Rotation):
         self.wigner_inv = whole.wigner_inv if edges is None else whole.wigner_inv[edges]
 
 
+_FOUND: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Chosen atoms -> the edges they were looked for in, and what was found."""
+
+
+def edges_into(atoms: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
+    """The edges into chosen atoms. The first time it waits for the device; of the same tensors it
+    knows the answer, so that heads do not wait for the layers.
+
+    Args:
+        atoms: (N,) bool. edge_index: (2, E) int64.
+
+    Returns:
+        (K,) int64, one edge if there is none: fairchem's SO(2) convolution cannot do without; what
+        it gives is not used, but every parameter is in the graph, as DDP wants it.
+    """
+    known, found = _FOUND.get(atoms, (None, None))
+    if known is None or known() is not edge_index:
+        found = torch.nonzero(atoms[edge_index[1]])[:, 0]
+        found = found if found.numel() else found.new_zeros(1)
+        _FOUND[atoms] = (TensorWeakRef(edge_index), found)
+    return found
+
+
 class EqV2ChosenAtomsHead(EqV2VectorHead):
     """fairchem's ``EqV2VectorHead``, for all atoms or for chosen ones.
 
@@ -71,11 +95,7 @@ class EqV2ChosenAtomsHead(EqV2VectorHead):
         """
         graph, chosen = emb["graph"], None
         if atoms is not None:
-            chosen = torch.nonzero(atoms[graph.edge_index[1]])[:, 0]
-            if chosen.numel() == 0:
-                # fairchem's SO(2) convolution cannot do without an edge; what it gives is not used,
-                # but every parameter is in the graph, as DDP wants it
-                chosen = chosen.new_zeros(1)
+            chosen = edges_into(atoms, graph.edge_index)
             graph = copy.copy(graph)
             graph.edge_index = graph.edge_index[:, chosen]
             graph.edge_distance = graph.edge_distance[chosen]

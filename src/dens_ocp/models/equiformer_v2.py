@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ from fairchem.core.models.equiformer_v2.equiformer_v2 import EquiformerV2Backbon
 from fairchem.core.models.equiformer_v2.heads import EqV2ScalarHead
 from fairchem.core.models.equiformer_v2.weight_initialization import eqv2_init_weights
 
+from dens_ocp.dens.step_plan import read_plan
 from dens_ocp.errors import DensError
 from dens_ocp.models import precision
-from dens_ocp.models.chosen_atoms import EqV2ChosenAtomsHead, ExactRotation
+from dens_ocp.models.chosen_atoms import EqV2ChosenAtomsHead, ExactRotation, edges_into
 from dens_ocp.models.dens_model import DeNSModel
+from dens_ocp.models.fast.layer_graphs import LayerGraphs
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -39,9 +42,14 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
           use_force_encoding: True
     """
 
-    def __init__(self, *, use_tp_reparam: bool = False, **options: Any) -> None:
+    def __init__(
+        self, *, use_tp_reparam: bool = False, cuda_graphs: bool = False, **options: Any
+    ) -> None:
         """
         Args:
+            cuda_graphs: in training on a GPU, with ``fast``, launch the layers as a CUDA graph
+                (:mod:`dens_ocp.models.fast.layer_graphs`); without effect on a CPU, with activation
+                checkpoints and under graph parallelism. False: one kernel after the other.
             use_tp_reparam: an option of the authors' YAML files; only False exists in fairchem.
             options: see the class.
         """
@@ -51,6 +59,23 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
                 "re-parametrisation; set it to False (every published model does)"
             )
         super().__init__(**options)
+        self.layer_graphs = LayerGraphs(self) if cuda_graphs else None
+
+    def _backbone(
+        self, data: Batch, embedding: torch.Tensor, sigmas: torch.Tensor
+    ) -> dict[str, Any]:
+        graphs = self.layer_graphs
+        with graphs.in_use() if graphs is not None else nullcontext():
+            return super()._backbone(data, embedding, sigmas)
+
+    def generate_graph(self, data: Batch, *args: Any, **options: Any) -> Any:
+        """Heads ask for the edges of their atoms before the layers begin: the answer waits for the
+        device."""
+        graph, plan = super().generate_graph(data, *args, **options), read_plan(data)
+        for atoms in (plan.force_atoms, plan.noise_atoms):
+            if atoms is not None:
+                edges_into(atoms, graph.edge_index)
+        return graph
 
     def build_heads(self) -> None:
         for rotation, mmax in zip(self.SO3_rotation, self.mmax_list, strict=True):

@@ -241,5 +241,6 @@ def update_average(average: Any, skip: torch.Tensor) -> None:
         average: of all parameters, with a fixed decay.
     """
     weight = (1.0 - average.decay) * (1.0 - skip)
-    for shadow, parameter in zip(average.shadow_params, average._get_parameters(None), strict=True):
-        shadow.add_((parameter - shadow) * weight)
+    changes = torch._foreach_sub(average._get_parameters(None), average.shadow_params)
+    torch._foreach_mul_(changes, weight)
+    torch._foreach_add_(average.shadow_params, changes)

@@ -161,6 +161,15 @@ class MatrixFrames(EdgeFrames):
         there = wigner.index_select(1, rows)
         return (there,), (there * factors if rescale else there,)
 
+    def with_matrices(self, there: torch.Tensor) -> Self:
+        """Of other edges, whose ``there`` is given, in its dtype."""
+        other = copy.copy(self)
+        other._casts, other.there, other.back = {}, (there,), (there,)
+        if self.back[0] is not self.there[0]:
+            _, factors = _rows(len(self.degrees) - 1, self.mmax, there.device, there.dtype)
+            other.back = (there * factors,)
+        return other
+
     def only(self, degree: int) -> Self:
         # the rows of an order begin with its lowest degree
         rows, first = [], 0

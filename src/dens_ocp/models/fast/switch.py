@@ -10,6 +10,7 @@ from fairchem.core.models.equiformer_v2.activation import (
     SeparableS2Activation,
     SmoothLeakyReLU,
 )
+from fairchem.core.models.equiformer_v2.drop import GraphDropPath
 from fairchem.core.models.equiformer_v2.input_block import EdgeDegreeEmbedding
 from fairchem.core.models.equiformer_v2.layer_norm import (
     EquivariantLayerNormArraySphericalHarmonics,
@@ -30,6 +31,7 @@ from dens_ocp.models.fast.equiformer_v2 import (
 from dens_ocp.models.fast.escn import FastLayerBlock, FastMessageBlock
 from dens_ocp.models.fast.form import FastForm
 from dens_ocp.models.fast.grid_mlp import FastFeedForward, ScalarFeedForward
+from dens_ocp.models.fast.operations.drop_path import FewLaunchesDropPath
 from dens_ocp.models.fast.operations.layer_norm import FewLaunchesLayerNorm
 from dens_ocp.models.fast.operations.matrix_products import OneDnnLinear
 from dens_ocp.models.fast.operations.s2_activation import (
@@ -47,6 +49,7 @@ TABLE: tuple[tuple[type[torch.nn.Module], type[FastForm]], ...] = (
     (SeparableS2Activation, BlockedSeparableS2Activation),
     (S2Activation, BlockedS2Activation),
     (SmoothLeakyReLU, SiluLeakyReLU),
+    (GraphDropPath, FewLaunchesDropPath),
     (EquivariantLayerNormArraySphericalHarmonics, FewLaunchesLayerNorm),
     (EdgeDegreeEmbedding, FastEdgeDegreeEmbedding),
     (SO2EquivariantGraphAttention, FastGraphAttention),
