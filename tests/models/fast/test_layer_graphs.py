@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dens_ocp.models.fast import layer_graphs
-from dens_ocp.models.fast.layer_graphs import padded
+from dens_ocp.models.fast.graph_recording import padded
 from dens_ocp.models.fast.operations import launches
 from dens_ocp.models.fast.operations.drop_path import FewLaunchesDropPath
 from tests.conftest import SMALL_EQUIFORMER, build_model

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,12 +21,11 @@ from fairchem.core.common import gp_utils
 from fairchem.core.models.equiformer_v2.so3 import SO3_Embedding
 
 from dens_ocp.models.fast.edge_frames import MatrixFrames
+from dens_ocp.models.fast.graph_recording import Inputs, Recorded, padded, record, unnoticed
 from dens_ocp.models.fast.operations.launches import working_dtype
 from dens_ocp.models.fast.operations.so3_linear import embedding_like
 from dens_ocp.models.fast.rotation import FramedRotation
 from dens_ocp.patched import swapped
-
-Recorded = Callable[..., torch.Tensor]
 
 RECORDED_ON = {"cuda"}
 """Kinds of devices on which layers are recorded; tests add the CPU, with their own recorder."""
@@ -38,16 +37,6 @@ MOST = 64
 
 WASTE = 1.25
 """A recorded size is taken for a batch if it has at most this many times its atoms and edges."""
-
-
-def padded(count: int) -> int:
-    """The size that ``count`` atoms or edges get: at most an eighth more, at least one more.
-
-    >>> [padded(n) for n in (7, 8, 100, 148, 2960)]
-    [8, 16, 104, 160, 3072]
-    """
-    step = max(8, 1 << max(0, count.bit_length() - 4))
-    return (count // step + 1) * step
 
 
 class Layers(torch.nn.Module):
@@ -224,7 +213,7 @@ class LayerGraphs:
         inputs = Inputs(given, atoms, edges, self._arenas)
         inputs.filled(given)
         try:
-            with _unnoticed(given["x"].device):
+            with unnoticed(given["x"].device):
                 if self._pool is None and given["x"].is_cuda:
                     self._pool = torch.cuda.graph_pool_handle()
                 recorded = record(layers.train(), tuple(inputs.static.values()), self._pool)
@@ -234,95 +223,6 @@ class LayerGraphs:
             return None
         self.recorded[key] = (recorded, inputs)
         return recorded, inputs
-
-
-def record(layers: Layers, example: tuple[torch.Tensor, ...], pool: Any) -> Recorded:
-    """The forward and the backward of the layers, each as a CUDA graph.
-
-    Other threads go on meanwhile: that of a data loader that pins memory, which in CUDA's default
-    mode breaks a recording off, and NCCL's.
-
-    Args:
-        example: arguments, which every replay reads where they lie. pool: memory of all sizes.
-    """
-    graph = partial(torch.cuda.graph, capture_error_mode="thread_local")
-    with swapped(torch.cuda, "graph", graph):
-        return torch.cuda.make_graphed_callables(
-            layers, example, allow_unused_input=True, pool=pool
-        )
-
-
-@contextmanager
-def _unnoticed(device: torch.device) -> Iterator[None]:
-    """Recording draws no random numbers from the step's, and its backward sees no autocast. One
-    that breaks off leaves its stream and a generator that takes itself to be recorded."""
-    with torch.autocast(device.type, enabled=False):
-        if device.type != "cuda":
-            with torch.random.fork_rng(devices=[]):
-                yield
-            return
-        state = torch.cuda.get_rng_state(device)
-        try:
-            with torch.cuda.stream(torch.cuda.current_stream(device)):
-                yield
-        except RuntimeError:
-            generator = torch.cuda.default_generators[torch.cuda.current_device()]
-            generator.graphsafe_set_state(generator.clone_state())
-            raise
-        finally:
-            torch.cuda.set_rng_state(state, device)
-
-
-class Inputs:
-    """The tensors that a graph reads.
-
-    Args:
-        given: arguments of :meth:`Layers.forward` by name, as an example.
-        atoms, edges: of the padded batch, more than ``given`` has.
-        arenas: memory that all sizes share, by name; a larger one is added where it is too small.
-    """
-
-    _OF_ATOMS = ("x", "atomic_numbers", "batch")
-
-    def __init__(
-        self,
-        given: dict[str, torch.Tensor],
-        atoms: int,
-        edges: int,
-        arenas: dict[str, torch.Tensor],
-    ) -> None:
-        self.static: dict[str, torch.Tensor] = {}
-        for name, tensor in given.items():
-            rows = atoms if name in self._OF_ATOMS else edges
-            shape = (rows, *tensor.shape[1:])
-            arena = f"{name}, {tensor.dtype}"
-            if arena not in arenas or arenas[arena].numel() < tensor[:1].numel() * rows:
-                arenas[arena] = tensor.new_zeros(tensor[:1].numel() * rows)
-            values = arenas[arena][: tensor[:1].numel() * rows].view(shape)
-            self.static[name] = values.detach().requires_grad_(tensor.requires_grad)
-
-    def filled(self, given: dict[str, torch.Tensor]) -> Sequence[torch.Tensor]:
-        """``given`` with atoms and edges that touch no other ones: zeros, whose edges go from new
-        atoms to the same ones. Tensors that want gradients are new, the others are copied to where
-        the graph reads them."""
-        found = []
-        atoms = len(given["x"])
-        for name, tensor in given.items():
-            static = self.static[name]
-            rows, more = len(tensor), len(static) - len(tensor)
-            if tensor.requires_grad:
-                wide = (0, 0) * (tensor.dim() - 1)
-                found.append(torch.nn.functional.pad(tensor, (*wide, 0, more)))
-                continue
-            with torch.no_grad():
-                static[:rows].copy_(tensor)
-                if name in ("source", "target"):
-                    new = torch.arange(more, device=tensor.device) % (len(self.static["x"]) - atoms)
-                    torch.add(new, atoms, out=static[rows:])
-                else:
-                    static[rows:].zero_()
-            found.append(static)
-        return found
 
 
 class GraphedLayers(torch.nn.Module):
