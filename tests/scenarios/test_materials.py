@@ -2,14 +2,12 @@
 
 import re
 
-import ase.db
 import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
 from ase.stress import voigt_6_to_full_3x3_stress
 from fairchem.core.common.relaxation.ase_utils import OCPCalculator
 
+from tests.crystals import crystal, write_crystals
 from tests.runs import logged, run, write_config
 from tests.settings.test_hydra_model import PUBLISHED, hydra
 
@@ -17,26 +15,9 @@ PARTS = {"stress_isotropic": {"irrep_dim": 0}, "stress_anisotropic": {"irrep_dim
 LABELS = {"r_energy": True, "r_forces": True, "r_stress": True}
 
 
-def crystal(seed):
-    atoms = bulk(("Cu", "Ni", "Al")[seed % 3], cubic=True)
-    atoms.rattle(0.1, seed=seed)
-    strain = np.eye(3) + 0.05 * np.random.default_rng(seed).standard_normal((3, 3))
-    atoms.set_cell(atoms.cell @ strain, scale_atoms=True)
-    return atoms
-
-
 @pytest.fixture(scope="module")
 def crystals(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("crystals")
-    for split, seeds in (("train", range(12)), ("val", range(12, 18))):
-        (folder / split).mkdir()
-        with ase.db.connect(folder / split / "data.db") as database:
-            for seed in seeds:
-                atoms = crystal(seed)
-                atoms.calc = EMT()
-                atoms.get_stress()
-                database.write(atoms)
-    return folder
+    return write_crystals(tmp_path_factory.mktemp("crystals"))
 
 
 def recipe(folder, trainer="dens", **optim):
