@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 from dens_ocp.errors import DensError
 from dens_ocp.models import checkpoint_states
 from dens_ocp.settings import run
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model, slab
+from tests.conftest import SMALL_EQUIFORMER, build_model, slab
 
 PLACE = "fairchem.core.models.equiformer_v2.equiformer_v2_dens."
 STRESS = {"output_name": "stress", "use_source_target_embedding": True, "decompose": True}
@@ -130,10 +130,12 @@ def test_a_checkpoint_of_the_hydra_model(form):
             assert torch.allclose(outputs[name], expected[name], rtol=0, atol=1e-5 * scale), name
 
 
-def test_escn():
-    options = {name: value for name, value in SMALL_ESCN.items() if name != "name"}
-    heads = {"energy": {"module": "escn_energy_head"}, "forces": {"module": "escn_force_head"}}
-    assert read(hydra({"model": "escn_backbone", **options}, heads)) == SMALL_ESCN
+def test_a_backbone_without_dens_stays_what_it_is():
+    """The trainer says that it has no noise head."""
+    model = hydra(
+        {**BACKBONE, "model": "equiformer_v2_backbone"}, {"energy": ENERGY, "forces": FORCES}
+    )
+    assert read(model)["name"] == "hydra"
 
 
 def test_without_dens_it_stays_what_it_is():
@@ -142,7 +144,7 @@ def test_without_dens_it_stays_what_it_is():
 
 
 ENERGY, FORCES = ({"module": f"equiformer_v2_{name}_head"} for name in ("energy", "force"))
-BACKBONE = {"model": "equiformer_v2_backbone", **SMALL}
+BACKBONE = {"model": "equiformer_v2_dens_backbone", **SMALL}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from dens_ocp.dens.options import Section, parsed
+from dens_ocp.dens.options import Section, is_missing, mapping, parsed
 from dens_ocp.errors import DensError, nearest
 
 OFFICIAL_KEYS = ("use_denoising_pos", "denoising_pos_params", "denoising_pos_coefficient")
@@ -96,16 +96,16 @@ class DeNSConfig(Section):
     coefficient: float = Field(
         default=10.0, ge=0, allow_inf_nan=False, description="lambda_DeNS: weight of the noise loss"
     )
+    coefficient_decay: Literal["constant", "linear"] = Field(
+        default="constant",
+        description="linear: lambda_DeNS falls to 0 over the training run (MD17 of the paper)",
+    )
     coefficient_floor: float = Field(
         default=0.0,
         ge=0,
         le=1,
         description="with coefficient_decay: linear, the factor of lambda_DeNS at the end of the "
         "run (EquiformerV3's coefficient_linear_decay_min_factor)",
-    )
-    coefficient_decay: Literal["constant", "linear"] = Field(
-        default="constant",
-        description="linear: lambda_DeNS falls to 0 over the training run (MD17 of the paper)",
     )
     denominator: Literal["shared", "separate"] = Field(
         default="shared",
@@ -257,16 +257,19 @@ def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
     return parsed(DeNSConfig, block, "optim.dens")
 
 
-def _from_official(optim: Mapping[str, Any], given: str) -> DeNSConfig:
+def _from_official(optim: Mapping[str, Any], first: str) -> DeNSConfig:
     if "use_denoising_pos" not in optim:
         raise DensError(
-            f"optim.use_denoising_pos is missing, and optim.{given} is given; write "
+            f"optim.use_denoising_pos is missing, and optim.{first} is given; write "
             "use_denoising_pos: True for DeNS, or False to train without"
         )
     if not optim["use_denoising_pos"]:
         return DeNSConfig(enabled=False)
     where = "optim.denoising_pos_params"
-    params = parsed(_OfficialParams, optim.get("denoising_pos_params"), where)
+    given = mapping(optim.get("denoising_pos_params"), where)
+    # None is a word in YAML, and in OMat24's published files
+    given = {name: None if is_missing(value) else value for name, value in given.items()}
+    params = parsed(_OfficialParams, given, where)
     for name in ("std",) if params.fixed_noise_std else ("std_low", "std_high"):
         value = getattr(params, name)
         if value is None:

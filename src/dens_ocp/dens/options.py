@@ -80,8 +80,7 @@ def unknown(where: str, name: Any, known: Collection[str]) -> DensError:
 
 
 def parsed(model: type[S], block: Any, where: str, example: str = "") -> S:
-    """A block as an object of its model, with defaults, also for options that are null (``None``,
-    which is a word in YAML, too).
+    """A block as an object of its model, with defaults, also for options that are null.
 
     Args:
         model: names, types, bounds and defaults. Its validators find ``where`` in their context.
@@ -96,7 +95,7 @@ def parsed(model: type[S], block: Any, where: str, example: str = "") -> S:
     for name in block:
         if name not in model.model_fields:
             raise unknown(where, name, model.model_fields)
-    given = {name: value for name, value in block.items() if not is_missing(value)}
+    given = {name: value for name, value in block.items() if value is not None}
     try:
         return model.model_validate(given, context={"where": where})
     except ValidationError as error:

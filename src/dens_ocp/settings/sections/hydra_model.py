@@ -15,24 +15,17 @@ from dens_ocp.dens.options import is_missing, mapping
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections.values import flag
 
-_MODELS = {
-    "equiformer_v2_dens": (
-        "equiformer_v2_dens_backbone", "EqV2DeNSBackbone",
-        "equiformer_v2_backbone", "EquiformerV2Backbone",
-    ),
-    "escn_dens": ("escn_backbone", "eSCNBackbone"),
-}  # fmt: skip
-"""Our model -> its backbone's names, in fairchem's registry and at the end of a dotted path."""
+_MODEL = "equiformer_v2_dens"
+_BACKBONES = ("equiformer_v2_dens_backbone", "EqV2DeNSBackbone")
+"""fairchem's only backbone with DeNS: its name in the registry, and the end of its dotted path."""
 
 _ENERGY = (
     "eqV2_DeNS_scalar_head", "DeNSScalarHead", "DeNSEnergyHead", "equiformer_v2_energy_head",
-    "EquiformerV2EnergyHead", "equiformerV2_scalar_head", "EqV2ScalarHead", "escn_energy_head",
-    "eSCNEnergyHead",
+    "EquiformerV2EnergyHead", "equiformerV2_scalar_head", "EqV2ScalarHead",
 )  # fmt: skip
 _FORCES = (
     "eqV2_DeNS_vector_head", "DeNSVectorHead", "DeNSForceHead", "equiformer_v2_force_head",
-    "EquiformerV2ForceHead", "equiformerV2_vector_head", "EqV2VectorHead", "escn_force_head",
-    "eSCNForceHead",
+    "EquiformerV2ForceHead", "equiformerV2_vector_head", "EqV2VectorHead",
 )  # fmt: skip
 _RANK2 = (
     "dens_rank2_symmetric_head", "DeNSRank2Head", "rank2_symmetric_head",
@@ -47,12 +40,16 @@ def with_dens(block: Any, optim: Any) -> Any:
     """:func:`in_our_form` of a model that is trained with DeNS, or was.
 
     Args:
-        block: the model section. optim: the section with DeNS' options, or without.
+        block: the model section. optim: the section with DeNS' options, or without; a mistake in
+            them is the trainer's to report.
 
     Raises:
-        DensError: as :func:`in_our_form`; a mistake in the options.
+        DensError: as :func:`in_our_form`.
     """
-    dens = parse_dens_config(mapping(optim, "optim"))
+    try:
+        dens = parse_dens_config(mapping(optim, "optim"))
+    except DensError:
+        return block
     return in_our_form(block) if dens is not None and dens.enabled else block
 
 
@@ -65,18 +62,18 @@ def in_our_form(block: Any, where: str = "model") -> Any:
     Raises:
         DensError: an option that no model of ours has; a head that is missing.
 
-    >>> in_our_form({"name": "hydra", "backbone": {"model": "escn_backbone", "num_layers": 4},
-    ...              "heads": {"energy": {"module": "escn_energy_head"},
-    ...                        "forces": {"module": "escn_force_head"}}})
-    {'name': 'escn_dens', 'num_layers': 4}
+    >>> in_our_form({"name": "hydra",
+    ...              "backbone": {"model": "equiformer_v2_dens_backbone", "num_layers": 4},
+    ...              "heads": {"energy": {"module": "eqV2_DeNS_scalar_head"},
+    ...                        "forces": {"module": "eqV2_DeNS_vector_head"}}})
+    {'name': 'equiformer_v2_dens', 'num_layers': 4}
     """
     if not isinstance(block, Mapping) or block.get("name") != "hydra":
         return block
     backbone = dict(mapping(block.get("backbone"), f"{where}.backbone"))
-    name = _our_name(backbone.pop("model", None))
-    if name is None:
+    if str(backbone.pop("model", None)).rpartition(".")[2] not in _BACKBONES:
         return block
-    model = {"name": name, **backbone}
+    model = {"name": _MODEL, **backbone}
     for option, value in block.items():
         if option == "otf_graph":
             model.setdefault(option, value)
@@ -90,11 +87,6 @@ def in_our_form(block: Any, where: str = "model") -> Any:
         elif option not in ("name", "backbone", "heads", "pass_through_head_outputs"):
             raise DensError(f"unknown option {where}.{option} of a hydra model")
     return model | _options_of(block.get("heads"), f"{where}.heads")
-
-
-def _our_name(backbone: Any) -> str | None:
-    last = str(backbone).rpartition(".")[2]
-    return next((ours for ours, theirs in _MODELS.items() if last in theirs), None)
 
 
 def _options_of(heads: Any, where: str) -> dict[str, Any]:
