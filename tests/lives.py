@@ -134,14 +134,13 @@ def _status(pid: int, end: float) -> int:
 def _launch(count: int) -> None:
     """Returns in ``count`` new processes, each a rank; this one waits for them, and ends with the
     code of the first that fails, and the others with it."""
+    from dens_ocp.launch.ranks import Rank
+
     port, ranks = get_free_port(), set()
     for rank in range(count):
         pid = os.fork()
         if pid == 0:
-            os.environ |= {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
-                "MASTER_ADDR": "localhost", "MASTER_PORT": str(port),
-            }  # fmt: skip
+            Rank(rank, count, rank, "localhost", port).announce(os.environ)
             return
         ranks.add(pid)
     first = 0

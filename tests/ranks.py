@@ -10,6 +10,8 @@ from typing import Any
 
 from torch.distributed.elastic.utils.distributed import get_free_port
 
+from dens_ocp.launch.ranks import Rank
+
 
 def on_ranks(count: int, action: Callable[..., Any], *arguments: Any, seconds: float = 120) -> list:
     """Run ``action(*arguments)`` on each of ``count`` ranks of a gloo group.
@@ -53,10 +55,7 @@ def on_ranks(count: int, action: Callable[..., Any], *arguments: Any, seconds: f
 def _rank(pipe: Any, rank: int, count: int, port: int, action: Any, arguments: Any) -> None:
     from fairchem.core.common import distutils
 
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
-        "MASTER_ADDR": "localhost", "MASTER_PORT": str(port),
-    }  # fmt: skip
+    Rank(rank, count, rank, "localhost", port).announce(os.environ)
     try:
         distutils.setup(
             {"submit": False, "summit": False, "cpu": True, "world_size": count,

@@ -107,8 +107,6 @@ def run(setting: Setting, family: str) -> Iterator[Finding]:
     """Rows of the models of a family, heads alone and ``fast``, in all precisions."""
     some = scenes.without_dropout(scenes.case(family, "3", 2, setting.quick))
     some = dataclasses.replace(some, batch="free")  # more atoms are corrupted
-    if not setting.quick:
-        some = dataclasses.replace(some, slab=scenes.SMALL_SLAB)
     with (
         scenes.runners(some, ["ours"], torch.device("cpu")) as (on_cpu,),
         scenes.runners(some, ["ours", "fast"], setting.device) as both,

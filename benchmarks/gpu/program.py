@@ -168,8 +168,11 @@ def _resumed(command: Sequence[str], folder: Path, setting: Setting) -> Iterator
     at = int(said[1]) if said else None
     detail = f"at step {at}; the checkpoint is of step {before}"
     yield holds(row, "goes on where the checkpoint is", at == before, detail)
-    detail = f"{len(numbers)}, the last one {max(numbers, default=0)}"
-    yield holds(row, "all steps were taken", numbers == list(range(1, STEPS + 1)), detail)
+    missing = set(range(1, STEPS + 1)) - set(numbers)
+    overflows = halvings(checkpoint(folder)) if setting.cuda else 0
+    detail = f"{len(numbers)}, the last one {max(numbers, default=0)}, {overflows} overflows"
+    once = len(numbers) == len(set(numbers)) and max(numbers, default=0) == STEPS
+    yield holds(row, "all steps were taken", once and len(missing) == overflows, detail)
     losses = [line["loss"] for line in lines]
     detail = f"first {losses[0]:.4g}, last {losses[-1]:.4g}" if losses else "none"
     yield holds(row, "losses are finite", all(map(math.isfinite, losses)), detail)
@@ -229,6 +232,17 @@ def step_of(folder: Path) -> int:
         return int(checkpoint(folder)["step"])
     except FileNotFoundError:
         return 0
+
+
+def halvings(saved: dict[str, Any]) -> int:
+    """Steps in which GradScaler found an overflow, which have no line of metrics: each halves its
+    scale, which begins at 65536 and grows after 2000 steps.
+
+    >>> halvings({"amp": {"scale": 16384.0}})
+    2
+    """
+    scale = float((saved.get("amp") or {}).get("scale", 65536.0))
+    return round(math.log2(65536.0 / scale))
 
 
 def tail(log: Path, characters: int = 300) -> str:

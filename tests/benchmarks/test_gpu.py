@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairchem.core.common.utils import get_pbc_distances, radius_graph_pbc
 from torch.autograd import DeviceType
+from torch_geometric.data import Batch
 
+from benchmarks import batches
 from benchmarks.gpu import (
     agreement,
     amp_training,
@@ -22,6 +25,7 @@ from benchmarks.gpu import (
     findings,
     kernels,
     precision,
+    program,
     report,
     scenes,
     step_profile,
@@ -95,6 +99,24 @@ def test_a_model_that_computes_something_else_is_red(tmp_path):
         for each in (right, wrong)
     ]
     assert verdicts == [{GREEN}, {RED}]
+
+
+def test_no_neighbour_ties_where_devices_are_compared():
+    """The 20th and the 21st neighbour are apart; in cells of 2 x 2 they were one atom's images."""
+    some = scenes.case("eqv2", "3", 2, quick=False)
+    batch = Batch.from_data_list(batches.records("free", some.structures, some.slab))
+    batch.pbc = torch.ones(2, 3, dtype=torch.bool)
+    edges, offsets, neighbors = radius_graph_pbc(batch, 12.0, 40)
+    found = get_pbc_distances(batch.pos, edges, batch.cell, offsets, neighbors)
+    target, distances = found["edge_index"][1], found["distances"]
+    for atom in range(int(batch.natoms.sum())):
+        ordered = distances[target == atom].sort().values
+        assert ordered[20] - ordered[19] > 1e-4
+
+
+def test_steps_that_overflowed_have_no_line_and_are_counted():
+    assert program.halvings({"amp": {"scale": 2048.0}}) == 5
+    assert program.halvings({"amp": None}) == 0
 
 
 def test_a_loss_that_does_not_fall_is_red():

@@ -18,9 +18,6 @@ from dens_ocp.errors import DensError, nearest
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
-RANK2_HEADS = ("rank2_symmetric_head", "dens_rank2_symmetric_head")
-"""fairchem's names of the head that :class:`Rank2Head` stands for."""
-
 
 class Rank2Head(Rank2SymmetricTensorHead):
     """fairchem's head of a symmetric tensor (stress), with its parameters and numbers.

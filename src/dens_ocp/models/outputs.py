@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -57,7 +58,14 @@ def whole_tensor(parts: Mapping[int, torch.Tensor]) -> torch.Tensor:
     irreps = first.new_zeros(len(first), 9)
     for degree, part in parts.items():
         irreps[:, degree**2 : (degree + 1) ** 2] = part.view(len(first), -1)
-    return irreps @ cg_change_mat(2, first.device).to(first.dtype)
+    return irreps @ _basis(first.device, first.dtype)
+
+
+@cache
+@torch.inference_mode(False)  # the first to ask may be in it, and later ones may train
+def _basis(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """fairchem's matrix, which is copied to the device once and not at each step."""
+    return cg_change_mat(2, device).to(dtype)
 
 
 def _flat(name: str, value: Any, target: Mapping[str, Any]) -> torch.Tensor:

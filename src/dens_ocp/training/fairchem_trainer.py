@@ -91,9 +91,8 @@ class HostTrainer(EquiformerV2ForcesTrainer):
     def __init__(self, *args: Any, **options: Any) -> None:
         options = inspect.signature(super().__init__).bind(*args, **options).arguments
         inference_only = options.get("inference_only", False)
-        options = (given_settings.of_checkpoint if inference_only else given_settings.checked)(
-            options
-        )
+        read = given_settings.of_checkpoint if inference_only else given_settings.checked
+        options = read(options)
         if not options.get("is_debug", False):
             wandb_login.check(options.get("logger", "wandb"))
             on_master(partial(run_folder.check_run_dir, options.get("run_dir") or os.getcwd()))
