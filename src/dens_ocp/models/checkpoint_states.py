@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,10 @@ import torch
 
 from dens_ocp.errors import DensError
 from dens_ocp.models.denoising_model import DenoisingModel
-from dens_ocp.models.parameter_names import is_constant, is_dens, translated
+from dens_ocp.models.parameter_names import head_of, is_constant, is_dens, translated
+
+_ORIGINAL_TASK = ("energy", "forces")
+"""What fairchem's hydra models call the heads that all models here have."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,11 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         origin: the file's name, for messages.
 
     Raises:
-        DensError: the checkpoint is of another architecture.
+        DensError: the checkpoint is of another architecture, or has other heads than the model.
     """
     own = model.state_dict()
     heads = tuple(getattr(model, "heads", ()))
+    _check_heads(list(own), state_dict, heads, origin)
     given = {
         translated(name, heads): value
         for name, value in state_dict.items()
@@ -68,6 +72,46 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         initialised=tuple(missing),
         order=tuple(given),
     )
+
+
+def _check_heads(
+    own: Collection[str], state_dict: Mapping[str, Any], asked: Collection[str], origin: str
+) -> None:
+    """Heads of further outputs are in the checkpoint and in ``model.heads``, or in neither.
+
+    Args:
+        own: names of the model. asked: ``model.heads``. state_dict, origin: of :func:`fit`.
+
+    Raises:
+        DensError: one is not.
+    """
+    given: dict[str, list[str]] = {}
+    for name in state_dict:
+        head = head_of(name)
+        if head is not None and not is_constant(name):
+            given.setdefault(head, []).append(name)
+    original = {translated(name) for head in _ORIGINAL_TASK for name in given.get(head, ())}
+    for head, names in given.items():
+        if head in (*_ORIGINAL_TASK, *asked):
+            continue
+        # energy and forces may have heads of other names in a hydra model
+        ours = {translated(name) for name in names}
+        if ours <= set(own) - original:
+            continue
+        kind = "rank2_symmetric_head, decompose: True" if any("_MLP" in n for n in names) else "..."
+        raise DensError(
+            f"checkpoint: {origin} has a head {head!r}, and the config's model has none of this "
+            "name; ask for it as in the config that it was trained with, for example model.heads: "
+            f"{{{head}: {{module: {kind}, output_name: {head}, ...}}}}, and outputs.{head}"
+        )
+    for head in asked:
+        if head not in given and any(name.startswith(f"heads.{head}.") for name in own):
+            found = [each for each in given if each not in _ORIGINAL_TASK]
+            raise DensError(
+                f"model.heads.{head}: {origin} has no such head (beside energy and forces it has "
+                f"{', '.join(found) or 'none'}); leave out model.heads.{head}, outputs.{head} and "
+                "their losses and metrics, or take a checkpoint that was trained with it"
+            )
 
 
 def is_in_own_order(model: torch.nn.Module, state: FittedState) -> bool:
