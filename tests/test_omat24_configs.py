@@ -1,5 +1,6 @@
 """The recipes in configs/omat24: numbers of fairchem's files, and runs with small models."""
 
+import math
 import re
 
 import numpy as np
@@ -80,6 +81,13 @@ def test_header_agrees_with_the_settings(recipe):
     line = r"# GPUs +(\d+), (\d+) structures each: batch (\d+)"
     gpus, per_gpu, total = map(int, re.search(line, header).groups())
     assert (per_gpu, gpus * per_gpu, total) == (batch, 512, 512)
+    # as fairchem's sampler: each rank its share of the frames, in batches, the last one too
+    steps, frames, epochs = re.search(
+        r"# cost +([\d,]+) steps \(([\d,]+) frames, (\d+) epochs\)", header
+    ).groups()
+    share = math.ceil(int(frames.replace(",", "")) / gpus)
+    assert int(steps.replace(",", "")) == math.ceil(share / per_gpu) * int(epochs)
+    assert int(epochs) == config_of(FOLDER / recipe)["optim"]["max_epochs"]
     nodes, on_a_node = map(int, re.search(r"--num-nodes (\d+) --num-gpus (\d+)", header).groups())
     assert nodes * on_a_node == gpus
     assert f"--config-yml configs/omat24/mptrj/{recipe}" in header
