@@ -13,8 +13,9 @@ from fairchem.core.common.relaxation.ase_utils import OCPCalculator
 from dens_ocp.models.parameter_names import translated
 from tests.conftest import SMALL_EQUIFORMER, build_model
 from tests.crystals import crystal, write_crystals
-from tests.runs import logged, make_trainer, run, write_config
+from tests.runs import dens_ocp, logged, make_trainer, run, write_config
 from tests.settings.test_hydra_model import PUBLISHED, SMALL, STRESS, hydra
+from tests.tools.export import stock
 
 PARTS = {"stress_isotropic": {"irrep_dim": 0}, "stress_anisotropic": {"irrep_dim": 2}}
 HEADS = {"stress": {"module": "rank2_symmetric_head", **STRESS}}
@@ -189,8 +190,8 @@ def test_fine_tuning_from_a_model_without_dens(crystals, stock_folder, tmp_path,
     names = [name.removeprefix("module.") for name in start["state_dict"]]
     assert {name.split(".")[0] for name in names} == {"backbone", "output_heads"}
     config = recipe(crystals)
-    stock = build_model(copy.deepcopy(hydra(*WITHOUT_DENS)))
-    trainable = [name for name, each in stock.named_parameters() if each.requires_grad]
+    plain = build_model(copy.deepcopy(hydra(*WITHOUT_DENS)))
+    trainable = [name for name, each in plain.named_parameters() if each.requires_grad]
     averaged = dict(zip(trainable, start["ema"]["shadow_params"], strict=True))
     assert any(not torch.equal(averaged[name], start["state_dict"][f"module.{name}"])
                for name in trainable)  # fmt: skip
@@ -242,3 +243,22 @@ def test_heads_that_do_not_fit(crystals, stock_folder, tmp_path, heads, words):
     assert done.returncode == 2 and "Traceback" not in done.stderr
     (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
     assert all(word in line for word in [*words, str(checkpoint)]), line
+
+
+def test_export(crystals, stock_folder, tmp_path):
+    """A model with DeNS and stress validates with stock fairchem, which has no dens_ocp."""
+    config = recipe(crystals)
+    ours = write_config(tmp_path / "ours.yml", config)
+    trainer = make_trainer(config, tmp_path, is_debug=False)
+    trainer.load_checkpoint(str(checkpoint_of(stock_folder, "dens")))
+    trainer.ema.update()
+    checkpoint, out = trainer.save(training_state=True), tmp_path / "exported.pt"
+    done = dens_ocp("export", checkpoint, out, cwd=tmp_path)
+    assert "model        hydra" in done.stdout and "stress_anisotropic" in done.stdout
+    expected = metrics_of(run("validate", ours, "--checkpoint", checkpoint, cwd=tmp_path))
+    source = f"--dataset.val.src={crystals / 'val'}"
+    log = stock.fairchem("validate", out.with_suffix(".yml"), out, source, cwd=tmp_path)
+    found = {name: float(value) for name, value in re.findall(r"(\w+_mae): ([\d.]+)", log)}
+    assert expected["stress_mae"] > 0
+    for name, value in expected.items():  # edge frames are drawn at random
+        assert found[name] == pytest.approx(value, rel=0.02, abs=2e-4), name
