@@ -16,6 +16,12 @@ from dens_ocp.models.parameter_names import head_of, is_constant, is_dens, trans
 _ORIGINAL_TASK = ("energy", "forces")
 """What fairchem's hydra models call the heads that all models here have."""
 
+_SEEN_IN_NUMBERS = (
+    "max_radius", "cutoff", "max_neighbors", "enforce_max_neighbors_strictly", "avg_num_nodes",
+    "avg_degree",
+)  # fmt: skip
+"""Options of the backbones that weights do not show in their shapes."""
+
 
 @dataclass(frozen=True)
 class FittedState:
@@ -161,6 +167,30 @@ def warn_of_another_scale(model: DenoisingModel, checkpoint: dict[str, Any], ori
         )  # fmt: skip
 
 
+def warn_of_other_options(model: torch.nn.Module, checkpoint: dict[str, Any], origin: str) -> None:
+    """Say so when a checkpoint's config names other neighbours or averages than the model has: the
+    weights have the same shapes, and give other numbers.
+
+    Args:
+        model, checkpoint, origin: as of :func:`warn_of_another_scale`. The config's model is flat,
+            hydra, or the authors' ``model_attributes``.
+    """
+    config = checkpoint.get("config") or {}
+    options = config.get("model")
+    options = options if isinstance(options, Mapping) else config.get("model_attributes") or {}
+    options = options.get("backbone") or options
+    found = [
+        f"model.{name}: {options[name]} then, {getattr(model, name)} now"
+        for name in _SEEN_IN_NUMBERS
+        if options.get(name) is not None and getattr(model, name, options[name]) != options[name]
+    ]
+    if found:
+        logging.warning(
+            "%s was trained with other options than this config's, so it gives other numbers here: "
+            "%s", origin, "; ".join(found),
+        )  # fmt: skip
+
+
 def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | None) -> FittedState:
     """The state with its parameters replaced by the averaged ones (EMA) of the checkpoint.
 
@@ -206,6 +236,7 @@ def fitted(
         DensError: it is of another architecture.
     """
     state = fit(model, checkpoint["state_dict"], path)
+    warn_of_other_options(model, checkpoint, path)
     if not evaluation and not state.initialised:
         warn_of_another_scale(model, checkpoint, path)
     if not state.initialised and is_in_own_order(model, state):
