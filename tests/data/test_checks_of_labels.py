@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 
 from dens_ocp.data.records.collation import CheckingCollater
 from dens_ocp.data.records.named_records import check_first_record, read_with
-from dens_ocp.data.records.record_checks import RecordRules
+from dens_ocp.data.records.record_checks import RecordRules, check_record
 from dens_ocp.errors import DensError
+from tests.conftest import slab
 from tests.data.conftest import KEY_MAPPING
 from tests.lmdbs import s2ef_records
 
@@ -151,6 +152,24 @@ def test_sid_may_be_a_tensor_or_missing(write):
     for index, name in enumerate(("sid 41, fid 0, id 0_0", "id 0_1")):
         with pytest.raises(DensError, match=f"the record {name}: energy"):
             collater()([dataset[index]])
+
+
+@pytest.mark.parametrize("form", ["lmdb", "ase_db"])
+def test_parts_of_a_tensor_that_is_missing_or_whole(form):
+    record = slab()
+    parts = {"stress_isotropic": "stress", "stress_anisotropic": "stress"}
+    rules = RecordRules(WHERE, {"stress_isotropic": "system"}, parts=parts, form=form)
+    with pytest.raises(DensError) as error:
+        check_record(record, rules)
+    text = str(error.value)
+    assert "has no label 'stress'" in text
+    fix = "a2g_args: {r_stress: True}" if form == "ase_db" else "key_mapping: {NAME: stress}"
+    assert fix in text
+    record.stress = torch.zeros(1, 3, 3)
+    with pytest.raises(DensError, match="has 'stress' and not its part.*decompose_tensor"):
+        check_record(record, rules)
+    record.stress_isotropic = torch.zeros(1, 1)
+    check_record(record, rules)
 
 
 def test_collater_can_be_pickled(write):

@@ -9,6 +9,7 @@ from fairchem.core.models.equiformer_v2.heads.rank2 import Rank2SymmetricTensorH
 from torch_geometric.data import Batch
 
 from dens_ocp.errors import DensError
+from dens_ocp.models import checkpoint_states
 from dens_ocp.models.outputs import whole_tensor
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model, slab
 from tests.models.test_models import corrupted
@@ -192,3 +193,52 @@ def test_a_scalar_of_another_name(batch):
 def test_mistakes(head, message):
     with pytest.raises(DensError, match=message):
         build_model({**SMALL_EQUIFORMER, "heads": {"stress": head}})
+
+
+GAP = {"module": "equiformerV2_scalar_head", "output_name": "band_gap", "reduce": "mean"}
+# the names of fairchem's hydra models, and ours
+TINY = {**SMALL_EQUIFORMER, "num_layers": 1, "lmax_list": [1], "mmax_list": [1],
+        "grid_resolution": 6}  # fmt: skip
+LAYOUTS = {"hydra": "module.output_heads.", "ours": "heads."}
+
+
+def checkpoint_of(heads, prefix):
+    state = build_model({**TINY, "heads": heads}).state_dict()
+    if prefix == "heads.":
+        return state
+    for part in ("energy", "force"):
+        state = {
+            name.replace(f"{part}_head.", f"heads.{part.replace('force', 'forces')}."): each
+            for name, each in state.items()
+        }
+    return {name.replace("heads.", prefix): each for name, each in state.items()}
+
+
+@pytest.mark.parametrize("prefix", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize(
+    ("there", "asked", "words"),
+    [
+        (["stress"], ["stress"], None),
+        (["stress", "gap"], ["gap", "stress"], None),
+        ([], [], None),
+        (["stress"], [], ["a.pt has a head 'stress'", "model.heads: {stress:", "outputs.stress"]),
+        # its parameters have the names of the head of the energy
+        (["gap"], [], ["a.pt has a head 'gap'", "model.heads: {gap:"]),
+        (["gap", "stress"], ["stress"], ["a.pt has a head 'gap'"]),
+        ([], ["stress"], ["model.heads.stress: a.pt has no such head", "it has none", "leave out"]),
+        (["gap"], ["stress"], ["a.pt has a head 'gap'"]),
+        (["gap"], ["gap", "stress"], ["model.heads.stress: a.pt has no such head", "it has gap"]),
+    ],
+)
+def test_heads_of_a_checkpoint_and_of_the_config(prefix, there, asked, words):
+    """One that is not asked for, or is asked for and not there, is one clear message."""
+    known = {"stress": STRESS, "gap": GAP}
+    state = checkpoint_of({name: known[name] for name in there}, prefix)
+    model = build_model({**TINY, "heads": {name: known[name] for name in asked}}, 1)
+    if words is None:
+        fitted = checkpoint_states.fit(model, state, "a.pt")
+        assert fitted.initialised == ()
+        return
+    with pytest.raises(DensError) as error:
+        checkpoint_states.fit(model, state, "a.pt")
+    assert all(word in str(error.value) for word in words), error.value

@@ -130,6 +130,34 @@ def test_a_checkpoint_of_the_hydra_model(form):
             assert torch.allclose(outputs[name], expected[name], rtol=0, atol=1e-5 * scale), name
 
 
+def hydra_config(options):
+    return {"model": hydra({"model": "equiformer_v2_backbone", **options}, {})}
+
+
+CONFIGS = {
+    "hydra": hydra_config,
+    "flat": lambda options: {"model": {"name": "equiformer_v2", **options}},
+    "the authors'": lambda options: {"model": "equiformer_v2_dens", "model_attributes": options},
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_options_that_shapes_do_not_show(config, caplog):
+    model = build_model({**SMALL_EQUIFORMER, "num_layers": 1, "avg_degree": 61.95})
+    checkpoint = {"state_dict": model.state_dict()}
+    for options, words in (
+        ({}, []),
+        ({"max_radius": 6.0, "max_neighbors": 12, "avg_degree": 61.95}, []),
+        ({"max_radius": 12.0, "avg_degree": 61.94}, ["max_radius: 12.0 then, 6.0 now",
+                                                     "avg_degree: 61.94 then, 61.95 now"]),
+    ):  # fmt: skip
+        caplog.clear()
+        content = {**checkpoint, "config": config({**SMALL, **options})}
+        checkpoint_states.fitted(model, content, "a.pt", True, ())
+        assert len(caplog.messages) == bool(words)
+        assert all(word in caplog.text for word in words)
+
+
 def test_a_backbone_without_dens_stays_what_it_is():
     """The trainer says that it has no noise head."""
     model = hydra(

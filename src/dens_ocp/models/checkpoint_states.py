@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,16 @@ import torch
 
 from dens_ocp.errors import DensError
 from dens_ocp.models.denoising_model import DenoisingModel
-from dens_ocp.models.parameter_names import is_constant, is_dens, translated
+from dens_ocp.models.parameter_names import head_of, is_constant, is_dens, translated
+
+_ORIGINAL_TASK = ("energy", "forces")
+"""What fairchem's hydra models call the heads that all models here have."""
+
+_SEEN_IN_NUMBERS = (
+    "max_radius", "cutoff", "max_neighbors", "enforce_max_neighbors_strictly", "avg_num_nodes",
+    "avg_degree",
+)  # fmt: skip
+"""Options of the backbones that weights do not show in their shapes."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +45,11 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         origin: the file's name, for messages.
 
     Raises:
-        DensError: the checkpoint is of another architecture.
+        DensError: the checkpoint is of another architecture, or has other heads than the model.
     """
     own = model.state_dict()
     heads = tuple(getattr(model, "heads", ()))
+    _check_heads(list(own), state_dict, heads, origin)
     given = {
         translated(name, heads): value
         for name, value in state_dict.items()
@@ -68,6 +78,46 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         initialised=tuple(missing),
         order=tuple(given),
     )
+
+
+def _check_heads(
+    own: Collection[str], state_dict: Mapping[str, Any], asked: Collection[str], origin: str
+) -> None:
+    """Heads of further outputs are in the checkpoint and in ``model.heads``, or in neither.
+
+    Args:
+        own: names of the model. asked: ``model.heads``. state_dict, origin: of :func:`fit`.
+
+    Raises:
+        DensError: one is not.
+    """
+    given: dict[str, list[str]] = {}
+    for name in state_dict:
+        head = head_of(name)
+        if head is not None and not is_constant(name):
+            given.setdefault(head, []).append(name)
+    original = {translated(name) for head in _ORIGINAL_TASK for name in given.get(head, ())}
+    for head, names in given.items():
+        if head in (*_ORIGINAL_TASK, *asked):
+            continue
+        # energy and forces may have heads of other names in a hydra model
+        ours = {translated(name) for name in names}
+        if ours <= set(own) - original:
+            continue
+        kind = "rank2_symmetric_head, decompose: True" if any("_MLP" in n for n in names) else "..."
+        raise DensError(
+            f"checkpoint: {origin} has a head {head!r}, and the config's model has none of this "
+            "name; ask for it as in the config that it was trained with, for example model.heads: "
+            f"{{{head}: {{module: {kind}, output_name: {head}, ...}}}}, and outputs.{head}"
+        )
+    for head in asked:
+        if head not in given and any(name.startswith(f"heads.{head}.") for name in own):
+            found = [each for each in given if each not in _ORIGINAL_TASK]
+            raise DensError(
+                f"model.heads.{head}: {origin} has no such head (beside energy and forces it has "
+                f"{', '.join(found) or 'none'}); leave out model.heads.{head}, outputs.{head} and "
+                "their losses and metrics, or take a checkpoint that was trained with it"
+            )
 
 
 def is_in_own_order(model: torch.nn.Module, state: FittedState) -> bool:
@@ -117,6 +167,30 @@ def warn_of_another_scale(model: DenoisingModel, checkpoint: dict[str, Any], ori
         )  # fmt: skip
 
 
+def warn_of_other_options(model: torch.nn.Module, checkpoint: dict[str, Any], origin: str) -> None:
+    """Say so when a checkpoint's config names other neighbours or averages than the model has: the
+    weights have the same shapes, and give other numbers.
+
+    Args:
+        model, checkpoint, origin: as of :func:`warn_of_another_scale`. The config's model is flat,
+            hydra, or the authors' ``model_attributes``.
+    """
+    config = checkpoint.get("config") or {}
+    options = config.get("model")
+    options = options if isinstance(options, Mapping) else config.get("model_attributes") or {}
+    options = options.get("backbone") or options
+    found = [
+        f"model.{name}: {options[name]} then, {getattr(model, name)} now"
+        for name in _SEEN_IN_NUMBERS
+        if options.get(name) is not None and getattr(model, name, options[name]) != options[name]
+    ]
+    if found:
+        logging.warning(
+            "%s was trained with other options than this config's, so it gives other numbers here: "
+            "%s", origin, "; ".join(found),
+        )  # fmt: skip
+
+
 def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | None) -> FittedState:
     """The state with its parameters replaced by the averaged ones (EMA) of the checkpoint.
 
@@ -162,6 +236,7 @@ def fitted(
         DensError: it is of another architecture.
     """
     state = fit(model, checkpoint["state_dict"], path)
+    warn_of_other_options(model, checkpoint, path)
     if not evaluation and not state.initialised:
         warn_of_another_scale(model, checkpoint, path)
     if not state.initialised and is_in_own_order(model, state):

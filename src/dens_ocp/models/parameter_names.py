@@ -58,6 +58,17 @@ def translated(name: str, heads: Collection[str] = ()) -> str:
     return _HEADS.get(head, head) + dot + rest
 
 
+def head_of(name: str) -> str | None:
+    """The head that a parameter of a hydra model, or of ours, belongs to; of our energy, forces and
+    noise, and of the backbone: None.
+
+    >>> head_of("module.output_heads.stress.block.scalar_MLP.0.bias"), head_of("blocks.0.x")
+    ('stress', None)
+    """
+    found = _FURTHER_HEAD.match(name)
+    return found[1] if found else None
+
+
 def translate(
     state_dict: dict[str, torch.Tensor], prefix: str, *_: Any, heads: Collection[str] = ()
 ) -> None:

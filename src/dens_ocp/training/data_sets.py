@@ -88,6 +88,7 @@ def _read_with_rules(trainer: HostTrainer) -> None:
         labels = _labels(trainer) if split == "train" or trained else {}
         form = trainer.config[_SPLITS[split]].get("format", trainer.config["dataset"].get("format"))
         rules = opened_data.rules_of(trainer._unwrapped_model, split, labels, form)
+        rules = replace(rules, parts=_parts(trainer))
         read_with(dataset, rules)
         check_first_record(dataset, f"dataset.{split}")
         if split == "val":
@@ -183,3 +184,9 @@ def _labels(trainer: HostTrainer) -> dict[str, str]:
         for target in loss
         if target in trainer.output_targets
     }
+
+
+def _parts(trainer: HostTrainer) -> dict[str, str]:
+    """Targets that are parts of a tensor -> the tensor."""
+    targets = trainer.output_targets.items()
+    return {name: target["parent"] for name, target in targets if target.get("parent")}

@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+from fairchem.core.common.registry import registry
 from torch_geometric.data import Batch
 
+from dens_ocp.errors import DensError
 from dens_ocp.tools.export.checkpoint import example_batch, largest_differences
 from dens_ocp.tools.export.stock_model import (
     STOCK_MODELS,
@@ -18,6 +20,9 @@ from tests.models.test_chosen_atoms import double
 from tests.tools.export.conftest import MODELS, move
 
 EQUIFORMER, ESCN = MODELS["equiformer_v2"], MODELS["escn"]
+RANK2 = {"module": "rank2_symmetric_head", "use_source_target_embedding": True}
+STRESS = {"stress": {**RANK2, "output_name": "stress", "decompose": True}}
+WHOLE = {"dielectric": {**RANK2, "output_name": "dielectric_tensor"}}
 
 CASES = {
     "equiformer_v2": EQUIFORMER,
@@ -33,6 +38,9 @@ CASES = {
     "escn": ESCN,
     "escn, activation checkpointing": {**ESCN, "activation_checkpoint": True, "use_grid": True},
     "escn, sigma encoding": {**ESCN, "use_noise_schedule_sigma_encoding": True},
+    "stress": {**EQUIFORMER, "heads": STRESS},
+    "a whole tensor too": {**EQUIFORMER, "heads": {**STRESS, **WHOLE}},
+    "escn, stress": {**ESCN, "heads": STRESS},
 }  # fmt: skip
 
 
@@ -44,9 +52,9 @@ def models(config):
         model.energy_lin_ref.copy_(torch.linspace(-1, 1, 90))
     options = {name: value for name, value in config.items() if name != "name"}
     section = stock_options(type(model), options)
-    name, cls = STOCK_MODELS[type(model)]
-    assert section.pop("name") == name
-    stock = cls(**section)
+    name = section.pop("name")
+    assert name == ("hydra" if "heads" in config else STOCK_MODELS[type(model)][0])
+    stock = registry.get_model_class(name)(**section)
     return model.eval(), stock
 
 
@@ -56,11 +64,16 @@ def test_equal_predictions(case, batch):
     stock.load_state_dict(stock_state(model), strict=True)
     for structures in (batch, example_batch()):
         found = largest_differences(model, stock, structures)
-        assert set(found) == {"energy", "forces"}
+        further = set(found) - {"energy", "forces"}
+        assert bool(further) is ("heads" in CASES[case])
+        if "heads" in CASES[case]:
+            assert {"stress_isotropic", "stress_anisotropic"} <= further
         if CASES[case]["name"] == ESCN["name"]:  # stock eSCN is in float32 only
             assert max(found.values()) < 1e-6, found
             continue
         assert max(found.values()) < 2e-6, found  # torch 2.15 adds up in another order than 2.4
+        if "heads" in CASES[case]:  # a hydra model finds neighbours in its backbone
+            continue
         pair = copy.deepcopy(model), copy.deepcopy(stock)
         with double(pair[0], structures), double(pair[1], structures):
             exact = largest_differences(*pair, structures)
@@ -124,3 +137,22 @@ def test_predictions_of_the_authors_code(shared, name):
     for target in ("energy", "forces"):
         error = (outputs[target] - expected[target]).abs().max() / expected[target].abs().max()
         assert error < 1e-5, target
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"heads": {"stress": {**STRESS["stress"], "equivariant": True}}},
+            "model.heads.stress.equivariant: True: stock fairchem has no such head",
+        ),
+        (
+            {"heads": STRESS, "use_energy_lin_ref": True, "load_energy_lin_ref": True},
+            "model.use_energy_lin_ref: True with model.heads",
+        ),
+    ],
+)
+def test_what_stock_fairchem_has_not(options, message):
+    model = build_model({**EQUIFORMER, **options})
+    with pytest.raises(DensError, match=message):
+        stock_options(type(model), options)

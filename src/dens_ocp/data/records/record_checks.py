@@ -23,6 +23,7 @@ class RecordRules:
         where: the config section, for messages: ``dataset.train``.
         required: level of each label that must be there, ``{"energy": "system", "forces":
             "atom"}``; names are those after ``key_mapping``.
+        parts: labels that are parts of a tensor -> the tensor (``outputs.stress.decomposition``).
         per_atom: what each record has to have for each of its atoms.
         needs_cell: the model builds periodic graphs, so records need a cell with a volume.
         max_num_elements: of the model: atomic numbers are smaller. None: any.
@@ -32,6 +33,7 @@ class RecordRules:
 
     where: str
     required: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
     per_atom: tuple[str, ...] = ("fixed",)
     needs_cell: bool = False
     max_num_elements: int | None = None
@@ -227,13 +229,22 @@ def _check_finite(value: torch.Tensor, label: str, refuse: Refusal) -> None:
 
 def _missing_label(record: Data, label: str, rules: RecordRules, place: Place | None) -> str:
     there = sorted(key for key in record.keys() if getattr(record, key, None) is not None)
+    whole = rules.parts.get(label)
+    if whole in there:
+        parts = ", ".join(each for each, tensor in rules.parts.items() if tensor == whole)
+        return (
+            f"{name_of(record, rules.where, place)} has {whole!r} and not its part {label!r}; let "
+            f"it be decomposed: {rules.where}.transforms.decompose_tensor: {{tensor: {whole}, "
+            f"rank: 2, decomposition: ...}} as in outputs.{whole}.decomposition ({parts})"
+        )
+    label = whole or label
     message = (
         f"{name_of(record, rules.where, place)} has no label {label!r} "
         f"(it has: {', '.join(there)}); "
     )
     if "ase_" in rules.form:
         wanted = ", ".join(f"r_{name}: True" for name in ("energy", "forces", "stress")
-                           if name in rules.required)  # fmt: skip
+                           if name in (*rules.required, label))  # fmt: skip
         return (
             f"{message}fairchem reads labels of ASE's files only where it is told to: "
             f"{rules.where}.a2g_args: {{{wanted or f'r_{label}: True'}}}"

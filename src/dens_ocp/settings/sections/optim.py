@@ -93,6 +93,9 @@ class Optim(Section):
     loss_position: str = ""
     position_coefficient: Number = 0
     grad_accumulation_steps: Whole = 1
+    # of EquiformerV3's trainer
+    use_compile: Flag = False
+    load_pretrained_weights: str = ""
 
 
 class LambdaSchedule(Section):
@@ -141,6 +144,15 @@ def checked(block: Any, where: str = "optim") -> dict[str, Any]:
         raise DensError(
             f"{where}.grad_accumulation_steps: {optim['grad_accumulation_steps']}: fairchem-core "
             "1.10.0 accumulates no gradients; use a larger batch_size or more GPUs"
+        )
+    if optim.get("load_pretrained_weights"):
+        raise DensError(
+            f"{where}.load_pretrained_weights: {optim['load_pretrained_weights']}: a run starts "
+            "from the weights of a checkpoint with --checkpoint PATH; leave out the option"
+        )
+    if optim.get("use_compile"):
+        logging.warning(
+            "%s.use_compile: no model is compiled here; the numbers are the same", where
         )
     if "dens" in optim:
         optim["dens"] = _without_words(optim["dens"])

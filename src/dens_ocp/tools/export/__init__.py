@@ -9,5 +9,6 @@ hydra layout. With fairchem-core 1.10.0 the flat models
 - add ``energy_lin_ref`` to the energy (the hydra backbone only holds the parameter) and recompute
   eSCN's blocks under ``activation_checkpoint`` (the hydra backbone ignores it).
 
-fairchem calls the flat EquiformerV2 deprecated and warns when it is built.
+fairchem calls the flat EquiformerV2 deprecated and warns when it is built. Flat models have energy
+and forces alone: a model with ``heads`` (stress) becomes a hydra model all the same.
 """

@@ -119,7 +119,7 @@ def largest_differences(
     Both models draw random edge frames in each forward; they draw the same here.
 
     Returns:
-        ``energy`` and ``forces``; NaN where an output is not finite.
+        ``energy``, ``forces`` and what else the model has; NaN where an output is not finite.
     """
     outputs = []
     for each in (model.eval(), stock.eval()):
@@ -127,6 +127,6 @@ def largest_differences(
             torch.manual_seed(0)
             outputs.append(each(batch.clone()))
     return {
-        name: ((outputs[1][name] - value).abs().max() / value.abs().max()).item()
+        name: ((outputs[1][name].view_as(value) - value).abs().max() / value.abs().max()).item()
         for name, value in outputs[0].items()
     }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from fairchem.core.models.equiformer_v2.equiformer_v2_deprecated import Equiform
 from fairchem.core.models.escn.escn import eSCN
 
 from dens_ocp.dens.config import OFFICIAL_KEYS
+from dens_ocp.errors import DensError
 from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.equiformer_v2 import EquiformerV2DeNS
 from dens_ocp.models.escn import eSCNDeNS
@@ -31,6 +33,8 @@ STOCK_MODELS: dict[type[DeNSModel], tuple[str, type[torch.nn.Module]]] = {
 }
 """Our class -> name and class of fairchem's flat model."""
 
+_ORIGINAL_TASK = {"energy": "energy_head.", "forces": "force_head."}
+"""Names of heads in a hydra model -> of ours."""
 
 TRAINER = "equiformerv2_forces"
 """The stock trainer that reads schedules as ours does, in epochs; it trains eSCN as well."""
@@ -69,11 +73,44 @@ def stock_options(cls: type[DeNSModel], options: dict[str, Any]) -> dict[str, An
 
     Returns:
         ``name`` and those options that the stock model has. The others concern DeNS, or how
-        gradients are computed (``activation_checkpoint`` of EquiformerV2).
+        gradients are computed (``activation_checkpoint`` of EquiformerV2). With outputs beside
+        energy and forces (``heads``), which the flat models cannot have, a hydra model.
+
+    Raises:
+        DensError: a head, or energy references with heads, that stock fairchem has not.
     """
     name, stock = STOCK_MODELS[cls]
     known = inspect.signature(stock.__init__).parameters
-    return {"name": name, **{key: value for key, value in options.items() if key in known}}
+    kept = {key: value for key, value in options.items() if key in known}
+    if not options.get("heads"):
+        return {"name": name, **kept}
+    if options.get("use_energy_lin_ref"):
+        raise DensError(
+            "model.use_energy_lin_ref: True with model.heads: stock fairchem adds these references "
+            "in models of energy and forces alone; the checkpoint cannot be exported"
+        )
+    further = {each: _stock_head(each, given) for each, given in options["heads"].items()}
+    return {
+        "name": "hydra",
+        "pass_through_head_outputs": True,
+        "otf_graph": True,
+        "backbone": {"model": f"{name}_backbone", **kept},
+        "heads": {
+            "energy": {"module": f"{name}_energy_head"},
+            "forces": {"module": f"{name}_force_head"},
+            **further,
+        },
+    }
+
+
+def _stock_head(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    options = dict(options)
+    if options.pop("equivariant", False):
+        raise DensError(
+            f"model.heads.{name}.equivariant: True: stock fairchem has no such head; use the "
+            "checkpoint where dens-ocp is installed (OCPCalculator, fairchem main)"
+        )
+    return options
 
 
 def constant_embedding(model: DeNSModel) -> torch.Tensor:
@@ -87,12 +124,21 @@ def constant_embedding(model: DeNSModel) -> torch.Tensor:
 def stock_state(model: DeNSModel) -> dict[str, torch.Tensor]:
     """The stock model's state dict: no module of DeNS, its embedding folded into the atoms'."""
     state = {
-        flat_name(name): value.detach().clone()
+        name: value.detach().clone()
         for name, value in model.state_dict().items()
         if not is_dens(name)
     }
     state["sphere_embedding.weight"] += constant_embedding(model)
-    return state
+    rename = _hydra_name if len(model.heads) else flat_name
+    return {rename(name): value for name, value in state.items()}
+
+
+def _hydra_name(name: str) -> str:
+    """The name in fairchem's hydra models of a parameter or buffer of ours."""
+    for head, prefix in _ORIGINAL_TASK.items():
+        if name.startswith(prefix):
+            return f"output_heads.{head}.{name.removeprefix(prefix)}"
+    return f"output_{name}" if name.startswith("heads.") else f"backbone.{name}"
 
 
 def stock_config(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +161,11 @@ def stock_config(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any
     labels = {
         "format": "lmdb" if form == "dens_lmdb" else form,
         "key_mapping": section.get("key_mapping") or dict(defaults.KEY_MAPPING),
+        **({"a2g_args": section["a2g_args"]} if section.get("a2g_args") else {}),
     }
+    parts = (section.get("transforms") or {}).get("decompose_tensor")
+    if parts:
+        labels["transforms"] = {"decompose_tensor": parts}
     made = {
         "trainer": TRAINER,
         "model": model,
