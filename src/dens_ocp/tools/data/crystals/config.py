@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ _HEADER = """\
 
 
 def sections(root: Path, described: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections that depend on the data: data sets, losses, metrics, what stress needs.
+    """The sections that depend on the data: data sets, losses, metrics, what stress needs, and the
+    data set that `dens-ocp evaluate` scores: the test set, else that for validation.
 
     Args:
         root: folder of the data set.
@@ -41,7 +43,10 @@ def sections(root: Path, described: Mapping[str, Any]) -> dict[str, Any]:
         for split in described["materials"]
     }
     datasets["train"]["transforms"] = transforms
-    return {"dataset": datasets, **own}
+    split = next((name for name in ("test", "val") if name in datasets), None)
+    evaluation = {"evaluation": {"s2ef": {split: deepcopy(datasets[split])}}} if split else {}
+    datasets.pop("test", None)
+    return {"dataset": datasets, **own, **evaluation}
 
 
 def text(root: Path, described: Mapping[str, Any], cutoff: float) -> str:

@@ -63,11 +63,12 @@ class Labels(NamedTuple):
         if unit == "auto":
             energy, length, _ = self.units
             unit = f"{energy}/{length}^3"
-        words = {"energy": f"{self.energy or 'the one ASE knows'} ({self.units.energy})"}
-        words["forces"] = f"{self.forces or 'the one ASE knows'} ({self.units.force})"
+        energy, forces, stress = (key or "ASE's" for key in (self.energy, self.forces, self.stress))
+        words = {"energy": f"{energy} ({self.units.energy})"}
+        words["forces"] = f"{forces} ({self.units.force})"
         if self.with_stress:
             shown = "vasp" if sign == "vasp" else "ase"
-            words["stress"] = f"{self.stress or 'the one ASE knows'} ({unit}, sign of {shown})"
+            words["stress"] = f"{stress} ({unit}, sign of {shown})"
         return words
 
 
