@@ -19,6 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 from ase.units import GPa
 from fairchem.core.datasets.ase_datasets import AseDBDataset
+from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from dens_ocp.data.records.plausible_units import doubts
@@ -218,6 +219,18 @@ def test_forms_units_and_signs_of_stress(tmp_path, form, unit, sign, ending):
     same_labels(out, frames)
 
 
+@pytest.mark.parametrize("words", ["1 6 5 6 2 4 5 4 3", "1 2 3 4 5 6"])
+@pytest.mark.parametrize("key", ["stress", "REF_stress"])
+def test_stress_as_text(tmp_path, words, key):
+    """A line of extended XYZ as people write it: 9 numbers, or 6 in Voigt's order."""
+    line = 'Lattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3:forces:R:3 energy=-1 '
+    frame = f'1\n{line}{key}="{words}"\nCu 0 0 0 0.1 0.2 0.3\n'
+    (tmp_path / "a.xyz").write_text(2 * frame)
+    named = () if key == "stress" else ("--stress-key", key)
+    out = converted(tmp_path, tmp_path / "a.xyz", "--val", 0, *named)
+    assert records(out)[1].stress.squeeze().tolist() == [[1, 6, 5], [6, 2, 4], [5, 4, 3]]
+
+
 @pytest.mark.parametrize("ending", ["db", "json", "aselmdb", "traj"])
 def test_files_of_ase(tmp_path, ending):
     frames = crystals(1, METALS[:3])
@@ -282,6 +295,21 @@ def test_which_energy_of_mptrj(tmp_path, key):
     found = records(converted(tmp_path, tmp_path / "a.json", "--val", 0, "--energy-key", key))
     for number, atoms in enumerate(frames):
         assert found[number].energy == pytest.approx(atoms.get_potential_energy() - 4 * 0.7)
+
+
+@pytest.mark.parametrize("species", [{"Fe": 1}, {"Fe3+": 1}, {"D": 1}, {"Fe": 0.5, "Ni": 0.5}])
+def test_structures_of_pymatgen(species):
+    """As pymatgen makes them; a site with two elements is none of ASE's."""
+    lattice = Lattice.from_parameters(3, 4, 5, 70, 80, 95)
+    described = Structure(lattice, [species, "O"], [[0, 0, 0], [0.4, 0.5, 1.2]]).as_dict()
+    if len(species) > 1:
+        with pytest.raises(ValueError, match="ordered"):
+            mptrj.structure(described)
+        return
+    ours, theirs = mptrj.structure(described), Structure.from_dict(described).to_ase_atoms()
+    assert ours.get_chemical_symbols() == theirs.get_chemical_symbols()
+    assert np.allclose(ours.positions, theirs.positions) and ours.pbc.all()
+    assert np.allclose(ours.cell.array, theirs.cell.array)
 
 
 def test_broken_mptrj(tmp_path, capsys):
@@ -452,7 +480,7 @@ def test_kbar_read_as_ev(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "warning: an rms stress of" in said and "kbar" in said and "--stress-unit" in said
     section = yaml.safe_load((tmp_path / "c.yml").read_text())["dataset"]["val"]
-    seen = check_data_set({"loss_functions": []}, "val", section, everything=True)
+    seen = check_data_set({"loss_functions": [], "outputs": {}}, "val", section, everything=True)
     assert any("rms stress" in each.text for each in seen if each.status == WARNING)
     converted(tmp_path, tmp_path / "a.xyz", "--stress-unit", "kbar", out="right")
     assert "warning" not in capsys.readouterr().out

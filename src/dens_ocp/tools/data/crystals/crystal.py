@@ -11,8 +11,6 @@ from ase.neighborlist import neighbor_list
 from dens_ocp.errors import DensError
 from dens_ocp.tools.data.frames import Frame, check_frame
 
-_SHORT = 3.5  # Angstrom: most atoms have a neighbour within it, which is quickly found
-
 
 class Crystal(NamedTuple):
     """A periodic structure with its labels.
@@ -85,7 +83,10 @@ class Filters(NamedTuple):
 
 
 def _has_isolated_atoms(atoms: Atoms, distance: float) -> bool:
-    for cutoff in sorted({min(_SHORT, distance), distance}):
-        if len(np.unique(neighbor_list("i", atoms, cutoff))) == len(atoms):
-            return False
-    return True
+    if atoms.cell.lengths().min() < distance:  # each atom has its own image
+        return False
+    apart = atoms.get_all_distances()
+    np.fill_diagonal(apart, np.inf)
+    if (apart.min(axis=1) < distance).all():
+        return False
+    return len(np.unique(neighbor_list("i", atoms, distance))) < len(atoms)
