@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.db
 import ase.io
@@ -11,6 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.constraints import FixAtoms, FixCartesian, FixScaled
+from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import string2index
 from tqdm import tqdm
 
@@ -19,6 +22,8 @@ from dens_ocp.tools.data.frames import Frame, check_frame
 from dens_ocp.tools.data.units import Units
 
 _DATABASES = (".aselmdb", ".db", ".json")
+_XYZ = re.compile(r"\.(ext)?xyz(\.\w+)?$")
+_SIX = re.compile(r"""\bstress=["']\s*([^"'\s]+(?:\s+[^"'\s]+){5})\s*["']""")
 
 
 def read_frames(
@@ -88,12 +93,23 @@ def atoms_of(path: Path, index: str = ":") -> Iterator[Atoms]:
         if path.suffix in _DATABASES:
             yield from _rows(path, index)
         else:
-            yield from ase.io.iread(str(path), index)
+            more = {"properties_parser": _properties} if _XYZ.search(path.name) else {}
+            yield from ase.io.iread(str(path), index, **more)
     except Exception as error:  # each format has its own
         raise DensError(
             f"{path} cannot be read by ASE ({type(error).__name__}: {error}); `ase info --formats` "
             "lists what it reads"
         ) from None
+
+
+def _properties(line: str) -> dict[str, Any]:
+    """ASE's parser of the second line of a frame, which refuses a ``stress`` of 6 numbers."""
+
+    def nine(found: re.Match[str]) -> str:
+        xx, yy, zz, yz, xz, xy = found[1].split()
+        return f'stress="{xx} {xy} {xz} {xy} {yy} {yz} {xz} {yz} {zz}"'
+
+    return key_val_str_to_dict(_SIX.sub(nine, line))
 
 
 def _rows(path: Path, index: str) -> Iterator[Atoms]:

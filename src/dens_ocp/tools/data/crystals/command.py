@@ -43,18 +43,24 @@ _STRESS_UNITS = ("auto", "eV/Angstrom^3", "GPa", "kbar", "Hartree/Bohr^3")
 @click.option(
     "--stress-key",
     metavar="NAME",
-    help="which stress: 3 x 3, 9 numbers, or 6 in "
-    "Voigt's order xx yy zz yz xz xy (default: the one ASE knows; of MPtrj stress)",
+    help="which stress: 3 x 3, 9 numbers, or 6 in Voigt's order xx yy zz yz xz xy (default: the "
+    "one ASE knows; of MPtrj stress)",
 )
 @click.option("--stress/--no-stress", default=True, show_default=True, help="every frame has a "
               "stress, or none is read")  # fmt: skip
-@click.option("--stress-unit", type=click.Choice(_STRESS_UNITS, case_sensitive=False),
-              default="auto", help="of the file (default: kbar of MPtrj, else "
-              "energy/length^3)")  # fmt: skip
+@click.option(
+    "--stress-unit",
+    type=click.Choice(_STRESS_UNITS, case_sensitive=False),
+    default="auto",
+    show_default=False,
+    metavar="UNIT",
+    help=f"of the file: {', '.join(_STRESS_UNITS[1:])} (default: kbar of MPtrj, else "
+    "energy/length^3)",
+)
 @click.option("--stress-sign", type=click.Choice(["auto", "ase", "vasp"]), default="auto",
-              help="of the file: ase, positive where the cell wants to shrink, or vasp, the "
-              "opposite (default: vasp of MPtrj, else ase; ASE turns the sign when it reads "
-              "VASP's files)")  # fmt: skip
+              show_default=False, help="of the file: ase, positive where the cell wants to shrink, "
+              "or vasp, the opposite (default: vasp of MPtrj, else ase; ASE turns the sign when it "
+              "reads VASP's files)")  # fmt: skip
 @click.option("--energy-unit", metavar="UNIT", default="eV", show_default=True,
               help=f"of the file: {', '.join(ENERGY)}")  # fmt: skip
 @click.option("--length-unit", metavar="UNIT", default="Angstrom", show_default=True,
