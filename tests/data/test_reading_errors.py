@@ -163,6 +163,33 @@ def test_an_unlabelled_row_is_named(tmp_path, missing):
         dataset[2]
 
 
+@pytest.mark.parametrize("case", ["no stress", "3 x 3", "no volume"])
+def test_a_row_with_a_stress_that_is_none(tmp_path, case):
+    """Of a database that was not made by `dens-ocp data materials`."""
+    flat = [[3, 0, 0], [0, 3, 0], [0, 3, 0]]
+
+    def change(atoms, index):
+        atoms.calc.results["stress"] = np.full(6, 0.01)
+        if index == 2 and case == "no stress":
+            del atoms.calc.results["stress"]
+        elif index == 2 and case == "3 x 3":  # SQLite gives its 9 numbers back
+            atoms.calc.results["stress"] = np.eye(3)
+        elif index == 2:
+            atoms.set_cell(flat)
+            atoms.calc = SinglePointCalculator(atoms, **atoms.calc.results)
+
+    path = write_database(tmp_path / "x.db", change)
+    dataset = opened(path, "ase_db", a2g_args={**WITH_LABELS, "r_stress": True})
+    assert dataset[3].stress.shape[-2:] == (3, 3)
+    words = {
+        "no stress": r"has no stress \(its results: energy, forces\)",
+        "3 x 3": r"has a stress of shape \(9,\), and ASE reads 6 numbers",
+        "no volume": r"is periodic .* and its cell has no volume: \[\[3.0, 0.0, 0.0\]",
+    }
+    with pytest.raises(DensError, match=f"row 3 of {path} {words[case]}"):
+        dataset[2]
+
+
 def test_databases_that_are_not_there_or_no_databases(tmp_path):
     with pytest.raises(DensError, match="dataset.train.src: .*gone.db does not exist"):
         opened(tmp_path / "gone.db", "ase_db")

@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "data": (
         "dens_ocp.tools.data.command",
-        "MD17, extended XYZ and any ASE file become data sets to train on",
+        "MD17, MPtrj, extended XYZ and any ASE file become data sets to train on",
     ),
     "evaluate": (
         "dens_ocp.tools.evaluate",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
@@ -250,6 +251,17 @@ def _reason_in_ase_db(dataset: Any, idx: int, error: Exception) -> str | None:
                 f"for with r_{name}; give it {name}, or leave it out of the database, or choose "
                 "rows with select_args"
             )
+    if getattr(convert, "r_stress", False) and np.shape(results["stress"]) not in ((6,), (3, 3)):
+        return (
+            f"has a stress of shape {np.shape(results['stress'])}, and ASE reads 6 numbers in "
+            "Voigt's order (xx yy zz yz xz xy); dens-ocp data materials FILE --out FOLDER makes "
+            "such a data set of it"
+        )
+    if atoms.pbc.any() and atoms.cell.volume < 1e-6:
+        return (
+            f"is periodic (pbc {atoms.pbc.tolist()}) and its cell has no volume: "
+            f"{atoms.cell.array.tolist()}; give it three vectors, or leave it out of the database"
+        )
     for name in getattr(convert, "r_data_keys", None) or ():
         if name not in atoms.info:
             return (

@@ -15,6 +15,9 @@ _LARGEST_FORCE = 100.0
 _RMS_FORCE = (0.03, 8.0)
 """eV/Angstrom: 0.3 to 2 in OC20, MD17 and MPtrj; as kcal/mol/Angstrom 23 times larger, as
 Hartree/Bohr 51 times smaller."""
+_RMS_STRESS = (1e-4, 2.0)
+"""eV/Angstrom^3, of components: 0.027 in MPtrj, 0.7 in crystals under pressures up to 1000 GPa. As
+GPa 160 times larger, as kbar 1602 times."""
 _LARGEST_ENERGY = 20.0
 """eV per atom: total energies of VASP lie within it, adsorption energies far within."""
 
@@ -24,6 +27,7 @@ def doubts(
     nearest: float = math.nan,
     rms_force: float = math.nan,
     largest_force: float = math.nan,
+    rms_stress: float = math.nan,
     energy_per_atom: float = math.nan,
 ) -> list[str]:
     """What is implausible, each in a few words; NaN: not known.
@@ -31,6 +35,7 @@ def doubts(
     Args:
         nearest: median distance of nearest neighbours, Angstrom.
         rms_force, largest_force: of free atoms, eV/Angstrom.
+        rms_stress: of components, eV/Angstrom^3.
         energy_per_atom: largest, eV.
 
     >>> doubts(nearest=2.5, rms_force=1.0)
@@ -40,6 +45,7 @@ def doubts(
     """
     apart = f"nearest neighbours are {nearest:.2f} apart (Angstrom? in"
     force = f"an rms force of {rms_force:.3g} eV/Angstrom is"
+    stress = f"an rms stress of {rms_stress:.3g} eV/Angstrom^3 is"
     found = {
         f"{apart} Bohr they are 1.9 times further)": nearest > _NEAREST_NEIGHBOUR[1],
         f"{apart} nm they are 10 times closer)": nearest < _NEAREST_NEIGHBOUR[0],
@@ -48,6 +54,10 @@ def doubts(
         f"{force} small (forces in Hartree/Bohr read as eV/Angstrom are 51 times too small)": (
             rms_force < _RMS_FORCE[0]
         ),
+        f"{stress} large (stresses in kbar read as eV/Angstrom^3 are 1602 times too large, in GPa "
+        "160 times)": rms_stress > _RMS_STRESS[1],
+        f"{stress} small (stresses in eV/Angstrom^3 read as kbar are 1602 times too small, as GPa "
+        "160 times)": rms_stress < _RMS_STRESS[0],
         f"a force of {largest_force:.0f} (eV/Angstrom?)": largest_force > _LARGEST_FORCE,
         f"an energy of {energy_per_atom:.0f} per atom (eV?)": energy_per_atom > _LARGEST_ENERGY,
     }

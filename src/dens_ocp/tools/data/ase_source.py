@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.db
 import ase.io
@@ -11,12 +13,17 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.constraints import FixAtoms, FixCartesian, FixScaled
+from ase.io.extxyz import key_val_str_to_dict
 from ase.io.formats import string2index
 from tqdm import tqdm
 
 from dens_ocp.errors import DensError
 from dens_ocp.tools.data.frames import Frame, check_frame
 from dens_ocp.tools.data.units import Units
+
+_DATABASES = (".aselmdb", ".db", ".json")
+_XYZ = re.compile(r"\.(ext)?xyz(\.\w+)?$")
+_SIX = re.compile(r"""\bstress=["']\s*([^"'\s]+(?:\s+[^"'\s]+){5})\s*["']""")
 
 
 def read_frames(
@@ -50,14 +57,14 @@ def read_frames(
     frames: list[Frame] = []
     incomplete: list[str] = []
     for path in paths:
-        bar = tqdm(_atoms(path, index), desc=f"read {path.name}", unit="frame",
+        bar = tqdm(atoms_of(path, index), desc=f"read {path.name}", unit="frame",
                    disable=not progress)  # fmt: skip
         for fid, atoms in enumerate(bar):
             where = f"frame {fid} of {path}" + ("" if index == ":" else f" (--index {index})")
             try:
-                energy = float(_label(atoms, "energy", energy_key, where)) * energy_factor
-                forces = _label(atoms, "forces", forces_key, where) * force_factor
-                frame = Frame(_bare(atoms, length_factor), energy, forces, fid, where)
+                energy = float(label(atoms, "energy", energy_key, where)) * energy_factor
+                forces = label(atoms, "forces", forces_key, where) * force_factor
+                frame = Frame(bare(atoms, length_factor), energy, forces, fid, where)
                 check_frame(frame)
             except DensError as error:
                 incomplete.append(str(error))
@@ -73,16 +80,21 @@ def read_frames(
     return frames
 
 
-def _atoms(path: Path, index: str) -> Iterator[Atoms]:
+def atoms_of(path: Path, index: str = ":") -> Iterator[Atoms]:
+    """The structures of a file, one by one. Those of a database of ASE's have the row's key-value
+    pairs and data in ``info``.
+
+    Raises:
+        DensError: no such file, or ASE cannot read it.
+    """
     if not path.exists():
         raise DensError(f"{path} does not exist; give a file with structures, energies and forces")
     try:
-        if path.suffix == ".aselmdb":  # ase.io opens it for writing
-            with ase.db.connect(str(path), readonly=True, use_lock_file=False) as database:
-                for number in np.atleast_1d(np.array(database.ids)[string2index(index)]).tolist():
-                    yield database._get_row(number).toatoms()
-            return
-        yield from ase.io.iread(str(path), index)
+        if path.suffix in _DATABASES:
+            yield from _rows(path, index)
+        else:
+            more = {"properties_parser": _properties} if _XYZ.search(path.name) else {}
+            yield from ase.io.iread(str(path), index, **more)
     except Exception as error:  # each format has its own
         raise DensError(
             f"{path} cannot be read by ASE ({type(error).__name__}: {error}); `ase info --formats` "
@@ -90,7 +102,31 @@ def _atoms(path: Path, index: str) -> Iterator[Atoms]:
         ) from None
 
 
-def _bare(atoms: Atoms, length: float) -> Atoms:
+def _properties(line: str) -> dict[str, Any]:
+    """ASE's parser of the second line of a frame, which refuses a ``stress`` of 6 numbers."""
+
+    def nine(found: re.Match[str]) -> str:
+        xx, yy, zz, yz, xz, xy = found[1].split()
+        return f'stress="{xx} {xy} {xz} {xy} {yy} {yz} {xz} {yz} {zz}"'
+
+    return key_val_str_to_dict(_SIX.sub(nine, line))
+
+
+def _rows(path: Path, index: str) -> Iterator[Atoms]:
+    more = {"readonly": True} if path.suffix == ".aselmdb" else {}
+    with ase.db.connect(str(path), use_lock_file=False, **more) as database:
+        chosen = string2index(index)
+        if isinstance(chosen, int):
+            chosen = slice(chosen, chosen + 1 or None)
+        numbers = range(database.count())[chosen]
+        for number, row in enumerate(database.select()):
+            if number in numbers:
+                atoms = row.toatoms()
+                atoms.info |= {**row.key_value_pairs, **(row.data or {})}
+                yield atoms
+
+
+def bare(atoms: Atoms, length: float) -> Atoms:
     """Without calculator, info and arrays; lengths in Angstrom; atoms that may not move in any
     direction as ``FixAtoms`` (other constraints are no business of S2EF)."""
     fixed: set[int] = set()
@@ -108,16 +144,27 @@ def _bare(atoms: Atoms, length: float) -> Atoms:
     )
 
 
-def _label(atoms: Atoms, what: str, key: str | None, where: str) -> np.ndarray:
-    """``energy`` () or ``forces`` (N, 3), float64, in the units of the file."""
-    stored = atoms.info if what == "energy" else atoms.arrays
+def label(atoms: Atoms, what: str, key: str | None, where: str) -> np.ndarray:
+    """``energy`` () or ``forces`` (N, 3), float64, in the units of the file.
+
+    Args:
+        key: where it lies: a name of ``atoms.info``, of ``atoms.arrays``, or of what the
+            calculator gave; None: the calculator's.
+    """
+    results = getattr(atoms.calc, "results", {})
+    if what == "energy":
+        stored = {**results, **atoms.info}
+        names = [name for name, value in stored.items() if np.ndim(value) == 0]
+    else:
+        stored = {**results, **atoms.info, **atoms.arrays}
+        names = [name for name, value in stored.items() if np.shape(value) == (len(atoms), 3)]
     if key is None:
         ask = atoms.get_potential_energy if what == "energy" else atoms.get_forces
         try:
             return np.asarray(ask(apply_constraint=False), dtype=np.float64)
         except (RuntimeError, PropertyNotImplementedError):
             missing = what
-    elif key in stored:
+    elif stored.get(key) is not None:
         try:
             label = np.asarray(stored[key], dtype=np.float64)
             return label.reshape(()) if what == "energy" else label
@@ -125,9 +172,9 @@ def _label(atoms: Atoms, what: str, key: str | None, where: str) -> np.ndarray:
             wrong = f"{stored[key]!r} is not one number" if what == "energy" else "no numbers"
             raise DensError(f"{where}: --{what}-key {key}: {wrong}; name another") from None
     else:
-        missing = f"{'info' if what == 'energy' else 'array'} {key!r}"
-    names = ", ".join(name for name in stored if name not in ("numbers", "positions"))
-    hint = f"--{what}-key NAME names it; the frame has {names}" if names else (
+        missing = f"{what} {key!r}"
+    names = [name for name in names if name != "positions"]
+    hint = f"--{what}-key NAME names it; the frame has {', '.join(names)}" if names else (
         "training with DeNS needs energies and forces of every frame"
     )  # fmt: skip
     raise DensError(f"{where} has no {missing}: {hint}")

@@ -15,6 +15,7 @@ from dens_ocp.data.dataset_reference import LARGEST_CUTOFF
 from dens_ocp.errors import DensError
 from dens_ocp.settings.command_line import Command
 from dens_ocp.tools import suggest
+from dens_ocp.tools.data.crystals import command as crystals
 from dens_ocp.tools.data.units import ENERGY, LENGTH, Units, read_units
 from dens_ocp.whole_files import write_text
 
@@ -37,10 +38,11 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def command() -> None:
-    """Data sets of molecules and of your own, for training with DeNS."""
+    """Data sets of molecules, of crystals and of your own, for training with DeNS."""
 
 
 command.add_command(suggest.command, "suggest")
+command.add_command(crystals.command, "materials")
 
 
 # ---- options -----------------------------------------------------------------------------------

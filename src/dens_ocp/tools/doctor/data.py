@@ -24,8 +24,9 @@ _RANDOM_RECORDS, _MOST_KEPT, _MOST_DISTANCES = 8, 16, 32
 
 class Seen(NamedTuple):
     """What a record that was read looks like: forces in eV/Angstrom, ``force_square``: mean over
-    the components on free atoms; ``energy``: eV an atom; ``distance``: of nearest neighbours,
-    Angstrom, not of all records. NaN: not known."""
+    the components on free atoms, ``stress_square``: over those of the stress, (eV/Angstrom^3)^2;
+    ``energy``: eV an atom; ``distance``: of nearest neighbours, Angstrom, not of all records.
+    NaN: not known."""
 
     index: int
     natoms: int
@@ -34,6 +35,7 @@ class Seen(NamedTuple):
     all_fixed: bool
     largest_force: float
     force_square: float
+    stress_square: float
     energy: float
     distance: float
 
@@ -133,6 +135,7 @@ def check_data_set(
 def _seen(index: int, record: Any, with_distance: bool) -> Seen:
     natoms, free = record.pos.shape[0], record.fixed == 0
     forces, energy = getattr(record, "forces", None), getattr(record, "energy", None)
+    stress = getattr(record, "stress", None)
     return Seen(
         index=index,
         natoms=natoms,
@@ -141,6 +144,7 @@ def _seen(index: int, record: Any, with_distance: bool) -> Seen:
         all_fixed=not free.any(),
         largest_force=math.nan if forces is None else float(forces.norm(dim=-1).max()),
         force_square=math.nan if forces is None else float(forces[free].square().mean()),
+        stress_square=math.nan if stress is None else float(stress.square().mean()),
         energy=math.nan if energy is None else abs(float(energy)) / natoms,
         distance=nearest_neighbour(record) if with_distance else math.nan,
     )
@@ -149,13 +153,19 @@ def _seen(index: int, record: Any, with_distance: bool) -> Seen:
 def _units(seen: pd.DataFrame, where: str, section: Mapping[str, Any]) -> Iterator[Finding]:
     nearest, rms = float(seen.distance.median()), float(seen.force_square.mean()) ** 0.5
     largest, energy = float(seen.largest_force.max()), float(seen.energy.max())
-    found = doubts(nearest=nearest, rms_force=rms, largest_force=largest, energy_per_atom=energy)
+    found = doubts(
+        nearest=nearest,
+        rms_force=rms,
+        largest_force=largest,
+        rms_stress=float(seen.stress_square.mean()) ** 0.5,
+        energy_per_atom=energy,
+    )
     scale = scale_of(section, "forces")
     if scale and math.isfinite(rms) and not 1 / 100 < rms / scale < 100:
         found.append(f"forces of rms {rms:.3g} against normalizer.forces.stdev {scale:.3g}")
     if found:
         text = f"implausible units: {'; '.join(found)}"
-        fix = "labels have to be in eV and eV/Angstrom, positions and cell in Angstrom"
+        fix = "labels have to be in eV, eV/Angstrom and eV/Angstrom^3, lengths in Angstrom"
         yield Finding(WARNING, where, text, fix)
     elif math.isfinite(nearest):
         forces = "" if math.isnan(largest) else f", largest force {largest:.2g} eV/Angstrom"

@@ -1,0 +1,1 @@
+"""``dens-ocp data materials``: crystals with energy, forces and stress as fairchem's ASE-LMDBs."""
