@@ -36,13 +36,19 @@ CASES = (
     Case("eqv2", "3", "oc20"),
     Case("eqv2", "12", "oc20"),
     Case("eqv2", "12", "free"),
+    Case("eqv2", "3", "stress"),
     Case("escn", "3", "oc20"),
     Case("escn", "12", "oc20"),
 )
 PAPER = (Case("eqv2", "paper", "oc20"), Case("escn", "paper", "oc20"))
 QUICK = tuple(
     Case(family, "tiny", batch, slab=(2, 2, 2))
-    for family, batch in (("eqv2", "oc20"), ("eqv2", "free"), ("escn", "oc20"))
+    for family, batch in (
+        ("eqv2", "oc20"),
+        ("eqv2", "free"),
+        ("eqv2", "stress"),
+        ("escn", "oc20"),
+    )  # fmt: skip
 )
 _QUICK_AXES = {"atoms of a structure": ((2, 2, 2), (2, 2, 3)), "Lmax": (2,)}
 
@@ -52,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks",
         description="Training steps and predictions of stock fairchem, fairchem's DeNS, and ours, "
         "in turn in one process. Cases are family-size/batch: eqv2-3/oc20, eqv2-12/oc20, "
-        "eqv2-12/free (all atoms free), escn-3/oc20, escn-12/oc20; variants: flat and hydra "
+        "eqv2-12/free (all atoms free), eqv2-3/stress (and a head of the stress), escn-3/oc20, "
+        "escn-12/oc20; variants: flat and hydra "
         "(stock fairchem without DeNS), fairchem-dens, ours, fast. "
         "python -m benchmarks gpu --help: is it right and fast on the GPU that is here?",
     )

@@ -57,6 +57,8 @@ BARS = (
     Bar("fast: DeNS training step, 12 layers, OC20-like slabs", 0.50, "eqv2-12/oc20", "fast"),
     Bar("fast: DeNS training step, 3 layers, OC20-like slabs", 0.40, "eqv2-3/oc20", "fast"),
     Bar("fast: DeNS training step, 12 layers, all atoms free", 0.58, "eqv2-12/free", "fast"),
+    Bar("fast: DeNS training step with stress, 3 layers, all atoms free", 0.55, "eqv2-3/stress",
+        "fast"),
     Bar("fast: against fairchem's own DeNS, 3 layers", 0.33, "eqv2-3/oc20", "fast",
         against="fairchem-dens"),
     Bar("fast: peak memory of a DeNS step, 12 layers", 0.50, "eqv2-12/oc20", "fast", "memory"),

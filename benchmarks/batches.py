@@ -14,8 +14,9 @@ from dens_ocp.data.records.oc20_records import write_lmdb, write_metadata
 
 METALS = ("Cu", "Pt", "Al", "Ni", "Pd", "Ag")
 ADSORBATES = ("O", "N", "H", "C")
-FREE_SHARE = {"oc20": 0.2, "free": 1.0}
-"""Batch -> share of free atoms: OC20 fixes most of a slab, OC22 nothing."""
+FREE_SHARE = {"oc20": 0.2, "free": 1.0, "stress": 1.0}
+"""Batch -> share of free atoms: OC20 fixes most of a slab, OC22 nothing; ``stress``: records have
+one, and models predict it."""
 
 
 def slab(index: int, size: tuple[int, int, int], free_share: float) -> Data:
@@ -28,7 +29,8 @@ def slab(index: int, size: tuple[int, int, int], free_share: float) -> Data:
 
     Returns:
         A record as in OC20's LMDBs: ``pos``, ``cell``, ``atomic_numbers``, ``tags``, ``fixed``,
-        ``natoms``, ``y`` (eV), ``force`` (N, 3; eV/Angstrom), ``sid``, ``fid``.
+        ``natoms``, ``y`` (eV), ``force`` (N, 3; eV/Angstrom), ``stress`` (1, 3, 3), ``sid``,
+        ``fid``.
     """
     atoms = fcc111(METALS[index % len(METALS)], size=size, vacuum=8.0)
     add_adsorbate(atoms, ADSORBATES[index % len(ADSORBATES)], height=1.4, position="fcc")
@@ -46,6 +48,8 @@ def slab(index: int, size: tuple[int, int, int], free_share: float) -> Data:
     data.atomic_numbers = data.atomic_numbers.long()
     data.y = torch.randn(1, generator=generator).item()
     data.force = torch.randn(len(atoms), 3, generator=generator)
+    stress = torch.randn(1, 3, 3, generator=generator)
+    data.stress = stress + stress.transpose(1, 2)
     data.fid = 0
     return data
 

@@ -72,7 +72,7 @@ class Case:
     """A batch and a model size: variants of one case are measured in turn.
 
     Attributes:
-        family: ``eqv2`` or ``escn``. size: key of :data:`SIZES`. batch: of batches.FREE_SHARE.
+        family: ``eqv2`` or ``escn``. size: key of :data:`SIZES`. batch: key of batches.FREE_SHARE.
         structures: of the batch. slab: atoms along both axes, and layers, of each.
         options: of the model, over those of the size (for scaling).
     """
@@ -96,6 +96,25 @@ class Case:
             **self.options,
         }
         return copy.deepcopy(options)
+
+
+STRESS_HEAD = {
+    "module": "rank2_symmetric_head", "output_name": "stress",
+    "use_source_target_embedding": True, "decompose": True,
+}  # fmt: skip
+_PARTS = {"stress_isotropic": {"irrep_dim": 0}, "stress_anisotropic": {"irrep_dim": 2}}
+
+
+def add_stress(config: dict[str, Any]) -> None:
+    """What the recipes of materials have besides, in place."""
+    transforms = config["dataset"]["train"]["transforms"]
+    parts = {"tensor": "stress", "rank": 2, "decomposition": copy.deepcopy(_PARTS)}
+    config["dataset"]["train"]["transforms"] = {"decompose_tensor": parts, **transforms}
+    config["outputs"]["stress"] = {"level": "system", "decomposition": copy.deepcopy(_PARTS)}
+    for name in _PARTS:
+        transforms["normalizer"][name] = {"mean": 0.0, "stdev": 1.0}
+        config["loss_functions"].append({name: {"fn": "mae", "coefficient": 5}})
+        config["evaluation_metrics"]["metrics"][name] = ["mae"]
 
 
 def run_config(data: Path, structures: int, optim: dict[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.cases import Case, run_config
+from benchmarks.cases import STRESS_HEAD, Case, add_stress, run_config
 
 # the paper's: half of the structures, half of their atoms, 0.1 Angstrom
 _OURS = {"dens": {"p": 0.5, "r": 0.5, "sigma": 0.1, "coefficient": 10}}
@@ -89,7 +89,19 @@ VARIANTS = (
 
 def of(case: Case, gpu: bool = False) -> list[Variant]:
     """The variants of a case's family."""
-    return [each for each in VARIANTS if each.family == case.family and gpu >= each.gpu_only]
+    found = [each for each in VARIANTS if each.family == case.family and gpu >= each.gpu_only]
+    if case.batch == "stress":  # fairchem's flat model and its DeNS have no head of the stress
+        found = [_with_stress(each) for each in found if each.ours or each.name == "hydra"]
+    return found
+
+
+def _with_stress(variant: Variant) -> Variant:
+    def model(options: dict[str, Any]) -> dict[str, Any]:
+        found = variant.model(options)
+        heads = {**found.get("heads", {}), "stress": dict(STRESS_HEAD)}
+        return {**found, "heads": heads}
+
+    return replace(variant, model=model)
 
 
 def make_trainer(
@@ -107,6 +119,8 @@ def make_trainer(
 
     setup_imports()
     config = run_config(data, case.structures, variant.optim)
+    if case.batch == "stress":
+        add_stress(config)
     torch.manual_seed(0)
     return registry.get_trainer_class(variant.trainer)(
         model=variant.model(case.model()), **config,
