@@ -63,6 +63,9 @@ COMMANDS = {
 }
 """Commands of ``dens-ocp``: module, which is imported when the command is called, and summary."""
 
+OF_COMMANDS = {"relax-cells": "dens_ocp.tools.relax_cells"}
+"""Modules of commands that other commands call; the help does not list them."""
+
 GOES_ON = ("evaluate", "ablate", "demo")
 """Those of them that go on where they were interrupted."""
 
@@ -71,9 +74,9 @@ class _Commands(click.Group):
     """:data:`COMMANDS`; each module has a click ``command``."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        module_name = OF_COMMANDS.get(cmd_name) or COMMANDS.get(cmd_name, (None,))[0]
+        if module_name is None:
             return None
-        module_name, _ = COMMANDS[cmd_name]
         return importlib.import_module(module_name).command
 
     def list_commands(self, ctx: click.Context) -> list[str]:

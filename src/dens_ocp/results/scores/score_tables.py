@@ -13,7 +13,7 @@ from dens_ocp.results.leaderboard.boards import Board
 from dens_ocp.results.scores.scores import Score
 
 Scores = Mapping[str, Mapping[str, Score]]
-"""By task (``s2ef``, ``is2re``, ``is2rs``) and split."""
+"""By task (``s2ef``, ``is2re``, ``is2rs``, ``relax_cell``) and split."""
 
 AVERAGE = "average"
 """In place of a split's name: the mean over the splits, each of the same weight, as the boards and
@@ -23,6 +23,12 @@ _COLUMNS = {
     "structures": ("structures", "", 0),
     "atoms": ("free atoms", "", 0),
     "energy_mae_meV": ("energy MAE", "meV", 1),
+    "energy_per_atom_mae_meV": ("energy MAE per atom", "meV", 2),
+    "stress_mae_meV_per_A3": ("stress MAE", "meV/A^3", 3),
+    "failed": ("failed", "", 0),
+    "converged_percent": ("converged", "%", 2),
+    "mean_steps": ("mean steps", "", 1),
+    "mean_volume_change_percent": ("mean volume change", "%", 2),
     "force_mae_meV_per_A": ("force MAE", "meV/A", 2),
     "force_cosine": ("force cos", "", 3),
     "efwt_percent": ("EFwT", "%", 2),
@@ -31,6 +37,10 @@ _COLUMNS = {
     "mean_distance_A": ("mean distance", "A", 3),
 }
 """Heading, unit and decimals by the name of the score."""
+
+
+_COUNTS = ("structures", "atoms", "failed")
+"""Of all splits their sum is told, of other numbers the mean."""
 
 
 def score_numbers(scores: Scores) -> dict[str, dict[str, dict[str, float]]]:
@@ -54,7 +64,7 @@ def _numbers(score: Score) -> dict[str, float]:
     for name, value in asdict(score).items():
         if isinstance(value, dict):
             numbers |= {f"dwt_{each:g}A_percent": percent for each, percent in value.items()}
-        else:
+        elif value is not None:
             numbers[name] = value
     return numbers
 
@@ -62,9 +72,7 @@ def _numbers(score: Score) -> dict[str, float]:
 def _average(splits: list[dict[str, float]]) -> dict[str, float]:
     frame = pd.DataFrame(splits)
     return {
-        name: column.sum().item()
-        if name in ("structures", "atoms")
-        else column.mean(skipna=False).item()
+        name: column.sum().item() if name in _COUNTS else column.mean(skipna=False).item()
         for name, column in frame.items()
     }
 
@@ -161,7 +169,9 @@ def score_latex(scores: Scores, board: Board, model: str = "this model") -> str:
     for task, by_split in numbers.items():
         header = [("Split",)]
         for heading, unit, _ in map(_column, by_split[AVERAGE]):
-            unit = {"meV/A": r"meV/\AA", "A": r"\AA", "%": r"\%"}.get(unit, unit)
+            unit = {"meV/A": r"meV/\AA", "A": r"\AA", "%": r"\%", "meV/A^3": r"meV/\AA$^3$"}.get(
+                unit, unit
+            )
             heading = heading.removesuffix(" A") + (r" \AA" if heading.endswith(" A") else "")
             header.append((f"{heading} ({unit})" if unit else heading,))
         rows = [[_title(split, board), *_cells(each)] for split, each in by_split.items()]
