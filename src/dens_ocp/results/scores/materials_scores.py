@@ -80,23 +80,23 @@ class CellScores:
     Attributes:
         structures: their number. failed: those that were given up.
         converged_percent: with every force on atoms and cell below fmax; percent of all.
-        mean_steps: mean over those that were not given up.
-        mean_volume_change_percent: of their cells, percent of the initial volume.
+        mean_steps: mean over those that were not given up; None where all were.
+        mean_volume_change_percent: of their cells, percent of the initial volume; likewise.
     """
 
     structures: int
     failed: int
     converged_percent: float
-    mean_steps: float
-    mean_volume_change_percent: float
+    mean_steps: float | None
+    mean_volume_change_percent: float | None
 
 
 def cell_scores(summary: Mapping[str, Mapping[str, Any]]) -> CellScores:
     """Scores of what ``summary.json`` says (:mod:`dens_ocp.relaxation.cell_trajectories`)."""
     ended = [each for each in summary.values() if not each["failure"]]
 
-    def mean(name: str) -> float:
-        return float(np.mean([each[name] for each in ended])) if ended else float("nan")
+    def mean(name: str) -> float | None:
+        return float(np.mean([each[name] for each in ended])) if ended else None
 
     return CellScores(
         structures=len(summary),

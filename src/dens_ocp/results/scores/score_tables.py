@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import pandas as pd
@@ -70,10 +70,12 @@ def _numbers(score: Score) -> dict[str, float]:
 
 
 def _average(splits: list[dict[str, float]]) -> dict[str, float]:
+    """Of the scores that every split has."""
     frame = pd.DataFrame(splits)
     return {
         name: column.sum().item() if name in _COUNTS else column.mean(skipna=False).item()
         for name, column in frame.items()
+        if all(name in split for split in splits)
     }
 
 
@@ -93,8 +95,13 @@ def _title(split: str, board: Board) -> str:
     return "Average" if split == AVERAGE else titles.get(split, split)
 
 
-def _cells(numbers: Mapping[str, float]) -> list[str]:
-    return [f"{value:.{_column(name)[2]}f}" for name, value in numbers.items()]
+def _cells(numbers: Mapping[str, float], names: Iterable[str]) -> list[str]:
+    return [f"{numbers[name]:.{_column(name)[2]}f}" if name in numbers else "-" for name in names]
+
+
+def _names(by_split: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The scores of all splits; one may have some that another lacks."""
+    return list(dict.fromkeys(name for numbers in by_split.values() for name in numbers))
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -126,12 +133,17 @@ def score_table(scores: Scores, board: Board) -> str:
     """Plain text: a table for each task, a row for each split and their average."""
     parts = []
     for task, by_split in score_numbers(scores).items():
-        columns = map(_column, by_split[AVERAGE])
+        names = _names(by_split)
+        columns = map(_column, names)
         header = [f"{heading} ({unit})" if unit else heading for heading, unit, _ in columns]
-        rows = [[_title(split, board), *_cells(numbers)] for split, numbers in by_split.items()]
+        rows = [[_title(split, board), *_cells(each, names)] for split, each in by_split.items()]
         parts.append(f"{board.name} {task.upper()}\n{text_table(['split', *header], rows)}")
     return "\n\n".join(parts) + "\n"
 
+
+_LATEX_UNITS = {
+    "meV/A": r"meV/\AA", "A": r"\AA", "%": r"\%", "meV/A^3": r"meV/\AA$^3$",
+}  # fmt: skip
 
 _PAPER = (
     ("s2ef", "energy_mae_meV", r"Energy MAE (meV) $\downarrow$", {"OC20": 0, "OC22": 1}),
@@ -168,12 +180,11 @@ def score_latex(scores: Scores, board: Board, model: str = "this model") -> str:
     ]
     for task, by_split in numbers.items():
         header = [("Split",)]
-        for heading, unit, _ in map(_column, by_split[AVERAGE]):
-            unit = {"meV/A": r"meV/\AA", "A": r"\AA", "%": r"\%", "meV/A^3": r"meV/\AA$^3$"}.get(
-                unit, unit
-            )
+        names = _names(by_split)
+        for heading, unit, _ in map(_column, names):
+            unit = _LATEX_UNITS.get(unit, unit)
             heading = heading.removesuffix(" A") + (r" \AA" if heading.endswith(" A") else "")
             header.append((f"{heading} ({unit})" if unit else heading,))
-        rows = [[_title(split, board), *_cells(each)] for split, each in by_split.items()]
+        rows = [[_title(split, board), *_cells(each, names)] for split, each in by_split.items()]
         lines += ["", f"% {board.name} {task.upper()}", latex_table(header, rows)]
     return "\n".join(lines) + "\n"
