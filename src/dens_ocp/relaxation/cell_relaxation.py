@@ -168,7 +168,7 @@ def _fitting(evaluate: Evaluate, structures: list[Atoms]) -> list[Results | None
     """The results; a batch that is too large for the device is halved, as fairchem does."""
     try:
         return list(evaluate(structures))
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         if len(structures) == 1:
             return [None]
     if torch.cuda.is_available():

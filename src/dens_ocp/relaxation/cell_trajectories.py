@@ -53,7 +53,9 @@ class Systems:
                 f"formats: {', '.join(ASE_FORMATS)} (dens-ocp data writes ase_db)"
             )
         check_dataset_paths(section, where)
-        self.dataset = registry.get_dataset_class(form)({**section, "a2g_args": {}})
+        self.dataset = registry.get_dataset_class(form)(
+            {**section, "a2g_args": {}, "transforms": {}}
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -83,7 +85,10 @@ def check(systems: Sequence[System], settings: CellRelaxation, where: str) -> No
             )
         seen.add(name)
         if os.sep in name:
-            raise DensError(f"{where}: the sid {name!r} cannot be the name of a file; change it")
+            raise DensError(
+                f"{where}: the structure {name} cannot have a file of its name; give every record "
+                "a sid, or a material_id, without a slash"
+            )
         if not settings.moves_cells:
             continue
         lacks = None

@@ -43,6 +43,10 @@ COMMANDS = {
         "dens_ocp.tools.score",
         "scores of predictions and relaxations, as the boards",
     ),
+    "compare": (
+        "dens_ocp.tools.compare",
+        "the scores of several evaluations in one table: with and without DeNS",
+    ),
     "export": ("dens_ocp.tools.export.command", "a DeNS checkpoint becomes one of stock fairchem"),
     "demo": (
         "dens_ocp.tools.demo.run",

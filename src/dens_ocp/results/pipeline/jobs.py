@@ -117,6 +117,7 @@ def prepare(
         "board": settings.board.name if settings.board else None,
         "checkpoint": str(checkpoint.resolve()),
         "checkpoint_sha256": sha256,
+        "dens": settings.trained_with_dens,
         "splits": {
             split: {task: sections.get(split) for task, sections in of_task.items()}
             for split in settings.splits

@@ -11,6 +11,7 @@ from fairchem.core.common.utils import merge_dicts
 from pydantic import BeforeValidator, Field
 
 from dens_ocp.data.checks import ASE_FORMATS
+from dens_ocp.dens.config import parse_dens_config
 from dens_ocp.dens.options import Section, parsed, read
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.relaxation.cell_relaxation import CellRelaxation
@@ -80,6 +81,15 @@ class EvaluationSettings:
         return tuple(named) if self.board is None else tuple(
             split for split in self.board.splits if split in named
         )  # fmt: skip
+
+    @property
+    def trained_with_dens(self) -> bool | None:
+        """Whether the checkpoint's training had DeNS; None: its config cannot be read."""
+        try:
+            dens = parse_dens_config(self.host.get("optim") or {})
+        except DensError:
+            return None
+        return dens is not None and dens.active
 
 
 def load_settings(

@@ -84,7 +84,8 @@ def score_json(scores: Scores, board: Board) -> str:
     return json.dumps({"board": board.name, "scores": score_numbers(scores)}, indent=2) + "\n"
 
 
-def _column(name: str) -> tuple[str, str, int]:
+def column(name: str) -> tuple[str, str, int]:
+    """Heading, unit and decimals of a score."""
     if name in _COLUMNS:
         return _COLUMNS[name]
     return f"DwT {name.removeprefix('dwt_').removesuffix('A_percent')} A", "%", 2
@@ -96,7 +97,7 @@ def _title(split: str, board: Board) -> str:
 
 
 def _cells(numbers: Mapping[str, float], names: Iterable[str]) -> list[str]:
-    return [f"{numbers[name]:.{_column(name)[2]}f}" if name in numbers else "-" for name in names]
+    return [f"{numbers[name]:.{column(name)[2]}f}" if name in numbers else "-" for name in names]
 
 
 def _names(by_split: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -134,7 +135,7 @@ def score_table(scores: Scores, board: Board) -> str:
     parts = []
     for task, by_split in score_numbers(scores).items():
         names = _names(by_split)
-        columns = map(_column, names)
+        columns = map(column, names)
         header = [f"{heading} ({unit})" if unit else heading for heading, unit, _ in columns]
         rows = [[_title(split, board), *_cells(each, names)] for split, each in by_split.items()]
         parts.append(f"{board.name} {task.upper()}\n{text_table(['split', *header], rows)}")
@@ -181,7 +182,7 @@ def score_latex(scores: Scores, board: Board, model: str = "this model") -> str:
     for task, by_split in numbers.items():
         header = [("Split",)]
         names = _names(by_split)
-        for heading, unit, _ in map(_column, names):
+        for heading, unit, _ in map(column, names):
             unit = _LATEX_UNITS.get(unit, unit)
             heading = heading.removesuffix(" A") + (r" \AA" if heading.endswith(" A") else "")
             header.append((f"{heading} ({unit})" if unit else heading,))
