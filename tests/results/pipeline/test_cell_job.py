@@ -3,10 +3,12 @@
 import pytest
 
 from dens_ocp.errors import DensError
+from dens_ocp.relaxation.cell_relaxation import CellRelaxation
 from dens_ocp.results.pipeline.cell_job import on_gpu, split_of
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.jobs import jobs_of
 from dens_ocp.results.pipeline.options import load_settings
+from tests.conftest import ROOT
 from tests.results.pipeline.test_options import TRAINED, write
 
 OUTPUTS = {"energy": {"level": "system"}, "stress": {"level": "system"}}
@@ -64,3 +66,11 @@ def test_shards_are_dealt_to_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     assert on_gpu(3, ["--num-gpus", "2"]) == {"CUDA_VISIBLE_DEVICES": "7"}
     assert on_gpu(3, []) == {} == on_gpu(3, ["--cpu", "--num-gpus", "2"])
+
+
+def test_the_config_in_the_repository(tmp_path):
+    """Matbench Discovery's settings of eqV2 S DeNS, in shards."""
+    settings = load_settings(ROOT / "configs/omat24/evaluate.yml", WITH_STRESS, [])
+    assert settings.relaxation == CellRelaxation(shards=8)
+    jobs = [job.name for job in jobs_of(settings, EvaluationFolder(tmp_path))]
+    assert len(jobs) == 9 and jobs[-1] == "predict-val"
