@@ -124,6 +124,22 @@ def test_again_nothing_runs(evaluated, folder, capsys):
     assert "relaxation.fmax: 0.02 then, 0.05 now" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--submit"], "--submit: relax_cell-val is no run of fairchem"),
+        (["--evaluation.relaxation.optimizer=FIER"], "did you mean 'FIRE'"),
+        (["--evaluation.relax_cell.val=nowhere"], "nowhere does not exist"),
+        (["--only", "relax_cell-vol"], "there is no run 'relax_cell-vol'"),
+    ],
+)
+def test_mistakes(folder, capsys, more, said):
+    out = folder / "mistake"
+    assert main([*words(folder, "dens"), "--out", str(out), *more]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(out.glob("*")), "nothing is begun"
+
+
 def test_with_and_without_dens(evaluated, folder, capsys):
     assert main(words(folder, "plain", "--evaluation.relax_cell.val=")) == 0
     capsys.readouterr()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +57,6 @@ class CellJob(Job):
         inherited: tuple[int, ...],
         on_percent: Callable[[int], None],
     ) -> str | None:
-        if "--submit" in arguments:
-            raise DensError(
-                f"--submit: {self.name} is no run of fairchem, which alone knows --submit; submit "
-                "a job array with slurm/evaluate (slurm/README.md), or call "
-                f"dens-ocp evaluate ... --only {self.name} in a job of your own"
-            )
         config = self.folder.config(self.name)
         write_text(config, yaml.safe_dump(self.config, sort_keys=False))
 
@@ -101,6 +95,21 @@ def cell_jobs(settings: EvaluationSettings, folder: EvaluationFolder) -> list[Jo
             }
             jobs.append(CellJob(MODE, split, config, folder, shard, shards))
     return jobs
+
+
+def refuse_submit(jobs: Sequence[Job]) -> None:
+    """Nothing is submitted where one of the runs cannot be.
+
+    Raises:
+        DensError: a run relaxes cells.
+    """
+    for job in jobs:
+        if isinstance(job, CellJob):
+            raise DensError(
+                f"--submit: {job.name} is no run of fairchem, which alone knows --submit; submit "
+                "a job array with slurm/evaluate (slurm/README.md), or call "
+                f"dens-ocp evaluate ... --only {job.name} in a job of your own"
+            )
 
 
 def split_of(name: str) -> str | None:

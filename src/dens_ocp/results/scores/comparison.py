@@ -45,8 +45,11 @@ class Row:
 
     @property
     def changes(self) -> tuple[float | None, ...]:
-        """Of each value after the first, in percent of the first."""
+        """Of each value after the first, in percent of the first; None for numbers of structures
+        and atoms, which are no measure of a model."""
         first, *others = self.values
+        if self.score in ("structures", "atoms"):
+            return tuple(None for _ in others)
         return tuple(
             100 * (value / first - 1) if value is not None and first else None for value in others
         )
