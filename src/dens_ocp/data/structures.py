@@ -25,6 +25,7 @@ class Structure:
         atomic_numbers, tags: (N,) int64. fixed: (N,) bool.
         pos: (N, 3) Angstrom. cell: (3, 3) Angstrom, zeros where a record has none.
         energy: eV, or None. forces: (N, 3) eV/Angstrom, or None.
+        stress: (3, 3) eV/Angstrom^3 with ASE's sign, or None.
         energy_relaxed: eV, or None. pos_relaxed: (N, 3) Angstrom, or None.
     """
 
@@ -37,6 +38,7 @@ class Structure:
     cell: np.ndarray
     energy: float | None = None
     forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
     energy_relaxed: float | None = None
     pos_relaxed: np.ndarray | None = None
 
@@ -90,6 +92,7 @@ def structure(record: Data) -> Structure:
         return next((np.asarray(each) for each in values if each is not None), None)
 
     natoms, tags, fixed, cell = len(record.pos), found("tags"), found("fixed"), found("cell")
+    stress = found("stress")
     energy, relaxed = found("energy", "y"), found("energy_relaxed", "y_relaxed")
     return Structure(
         id=record_id(record),
@@ -101,6 +104,7 @@ def structure(record: Data) -> Structure:
         cell=np.zeros((3, 3), np.float32) if cell is None else cell.reshape(3, 3),
         energy=None if energy is None else float(energy.item()),
         forces=found("forces", "force"),
+        stress=None if stress is None else stress.reshape(3, 3),
         energy_relaxed=None if relaxed is None else float(relaxed.item()),
         pos_relaxed=found("pos_relaxed"),
     )

@@ -33,6 +33,8 @@ from dens_ocp import whole_files
 from dens_ocp.errors import DensError
 
 SETTINGS_FILE = "relaxations.json"
+OPTION = "task.relax_opt.traj_dir"
+"""Names the folder of fairchem's relaxations."""
 _SYSTEMS = "systems"
 """Entry of the settings file: number of systems of the data set that is relaxed."""
 _UNFINISHED = ".traj_unfinished"
@@ -112,12 +114,15 @@ def read(path: Path) -> Finished | None:
         return None
 
 
-def read_of(folder: Path, name: str, numbers: np.ndarray, pos: np.ndarray) -> Finished | None:
+def read_of(
+    folder: Path, name: str, numbers: np.ndarray, pos: np.ndarray, where: str = OPTION
+) -> Finished | None:
     """The finished trajectory of a system, or None; see :func:`read`.
 
     Args:
         folder, name: of the trajectory.
         numbers: (N,) atomic numbers of the system. pos: (N, 3) its initial positions, Angstrom.
+        where: the option that names the folder, for messages.
 
     Raises:
         DensError: a trajectory of another system.
@@ -128,8 +133,8 @@ def read_of(folder: Path, name: str, numbers: np.ndarray, pos: np.ndarray) -> Fi
         and np.array_equal(finished.initial.positions, pos.astype(np.float64))
     ):
         raise DensError(
-            f"task.relax_opt.traj_dir: {folder / name}.traj starts from another structure than the "
-            f"system {name} of dataset.relax; give every data set a folder of its own"
+            f"{where}: {folder / name}.traj starts from another structure than the system {name} "
+            "of the data set to relax; give every data set a folder of its own"
         )
     return finished
 
@@ -155,11 +160,13 @@ def claim(
     settings: Mapping[str, Any],
     overwrite: bool = False,
     systems: int | None = None,
+    where: str = OPTION,
 ) -> None:
     """Write ``settings`` into the folder, or find that its trajectories are of the same ones.
 
     Files that a killed run left unfinished are removed. With ``overwrite`` what is there does not
     matter. ``systems``, the number of them, is written down for those who read the folder.
+    ``where`` is the option that names the folder.
 
     Raises:
         DensError: finished trajectories of another checkpoint or of other settings.
@@ -175,7 +182,7 @@ def claim(
         return
     if there != settings and not overwrite and any(map(read, folder.glob("*.traj"))):
         raise DensError(
-            f"task.relax_opt.traj_dir: {folder} holds trajectories of "
+            f"{where}: {folder} holds trajectories of "
             f"{_difference(there, settings)}; give another folder, or delete this one"
         )
     content = settings if systems is None else {**settings, _SYSTEMS: systems}

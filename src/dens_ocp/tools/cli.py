@@ -43,6 +43,10 @@ COMMANDS = {
         "dens_ocp.tools.score",
         "scores of predictions and relaxations, as the boards",
     ),
+    "compare": (
+        "dens_ocp.tools.compare",
+        "the scores of several evaluations in one table: with and without DeNS",
+    ),
     "export": ("dens_ocp.tools.export.command", "a DeNS checkpoint becomes one of stock fairchem"),
     "demo": (
         "dens_ocp.tools.demo.run",
@@ -63,6 +67,9 @@ COMMANDS = {
 }
 """Commands of ``dens-ocp``: module, which is imported when the command is called, and summary."""
 
+OF_COMMANDS = {"relax-cells": "dens_ocp.tools.relax_cells"}
+"""Modules of commands that other commands call; the help does not list them."""
+
 GOES_ON = ("evaluate", "ablate", "demo")
 """Those of them that go on where they were interrupted."""
 
@@ -71,9 +78,9 @@ class _Commands(click.Group):
     """:data:`COMMANDS`; each module has a click ``command``."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        module_name = OF_COMMANDS.get(cmd_name) or COMMANDS.get(cmd_name, (None,))[0]
+        if module_name is None:
             return None
-        module_name, _ = COMMANDS[cmd_name]
         return importlib.import_module(module_name).command
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -35,8 +35,8 @@ _HANDED_ON = (
     "--config-yml",
     type=click.Path(path_type=Path),
     required=True,
-    help="what to evaluate on: configs/oc20/evaluate.yml, configs/oc22/evaluate.yml, or your own; "
-    "the model's part comes from the checkpoint",
+    help="what to evaluate on: configs/oc20/evaluate.yml, configs/oc22/evaluate.yml, "
+    "configs/omat24/evaluate.yml, or your own; the model's part comes from the checkpoint",
 )
 @click.option(
     "--out",
@@ -93,6 +93,7 @@ def command(
 
     from dens_ocp.checkpoints import checkpoint_files
     from dens_ocp.launch import processor
+    from dens_ocp.results.pipeline.cell_job import refuse_submit
     from dens_ocp.results.pipeline.jobs import jobs_of, run_jobs
     from dens_ocp.results.pipeline.options import load_settings
 
@@ -113,6 +114,8 @@ def command(
     if not collect:
         args = SimpleNamespace(**handed_on)
         processor.choose(args)
+        if args.submit:
+            refuse_submit(named)
         threads = 1 if args.cpu and at_a_time > 1 else None
         words = changed(vars(args), *_HANDED_ON)
         start = partial(run_jobs, arguments=words, at_a_time=at_a_time, threads=threads)

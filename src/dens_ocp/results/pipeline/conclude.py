@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from dens_ocp.data.structures import open_structures
 from dens_ocp.errors import DensError
+from dens_ocp.relaxation.cell_trajectories import SUMMARY, read_summary, relaxed_of
+from dens_ocp.results.leaderboard import matbench_discovery
 from dens_ocp.results.leaderboard.boards import Board
 from dens_ocp.results.leaderboard.reference import read_references
 from dens_ocp.results.leaderboard.submission_sources import Choices
@@ -17,6 +19,7 @@ from dens_ocp.results.leaderboard.submission_writer import make_submission
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.options import EvaluationSettings
 from dens_ocp.results.report.page import evaluation_and_its_run, write_report
+from dens_ocp.results.scores.materials_scores import cell_scores
 from dens_ocp.results.scores.score_tables import score_json, score_latex, score_table
 from dens_ocp.results.scores.scores import Score, score_structures
 from dens_ocp.whole_files import write_text
@@ -48,6 +51,9 @@ def conclude(
         if found:
             scores[task] = found
     written = []
+    if settings.relax_cell:
+        scores["relax_cell"], files = _relaxed_cells(settings, folder, say)
+        written += files
     if scores:
         board = settings.board or Board("scores", settings.splits, settings.splits, "float32")
         table = score_table(scores, board)
@@ -92,6 +98,37 @@ def _scores(
         except DensError as error:
             raise DensError(f"{task}, {split}: {error}") from None
     return scores
+
+
+def _relaxed_cells(
+    settings: EvaluationSettings, folder: EvaluationFolder, say: Callable[[str], None]
+) -> tuple[dict[str, Score], list[Path]]:
+    """How the relaxations of each split ended, and their files for Matbench Discovery."""
+    scores: dict[str, Score] = {}
+    written = []
+    name = settings.name or folder.path.name
+    for split in settings.relax_cell:
+        shards = settings.relaxation.shards
+        folders = [folder.cells(split, shard, shards) for shard in range(shards)]
+        found = [(each, read_summary(each / SUMMARY)) for each in folders]
+        together = {sid: entry for _, summary in found for sid, entry in summary.items()}
+        scores[split] = cell_scores(together)
+        if failed := {sid: each["failure"] for sid, each in together.items() if each["failure"]}:
+            first = "; ".join(f"{sid}: {why}" for sid, why in list(failed.items())[:3])
+            say(f"{split}: {len(failed)} of {len(together)} structures were given up ({first})")
+        path = folder.matbench_discovery(name, split)
+        relaxed = (
+            (sid, relaxed_of(each, sid), entry["energy"])
+            for each, summary in found
+            for sid, entry in summary.items()
+            if not entry["failure"]
+        )
+        bar = tqdm(
+            relaxed, desc=path.name, total=len(together) - len(failed), leave=False, disable=None
+        )
+        matbench_discovery.write(path, name, bar)
+        written.append(path)
+    return scores, written
 
 
 def _submissions(

@@ -26,6 +26,9 @@ class EvaluationFolder:
         predictions/<split>.npz               S2EF predictions, as fairchem writes them
         relaxations/<split>/trajectories/     one <sid>.traj for each system
         relaxations/<split>/relaxed_positions.npz
+        relaxed_cells/<split>/                one <sid>.traj for each system, summary.json; of
+                                              several shards in folders 0-of-4, ...
+        matbench_discovery/<name>-<split>.json.gz   structures and energies of relaxed cells
         scores.txt, scores.json, scores.tex   where there are labels
         submission/s2ef.npz, is2re.npz, is2rs.npz
         report/index.html
@@ -46,6 +49,13 @@ class EvaluationFolder:
 
     def positions(self, split: str) -> Path:
         return self.path / "relaxations" / split / "relaxed_positions.npz"
+
+    def cells(self, split: str, shard: int = 0, shards: int = 1) -> Path:
+        folder = self.path / "relaxed_cells" / split
+        return folder if shards == 1 else folder / f"{shard}-of-{shards}"
+
+    def matbench_discovery(self, name: str, split: str) -> Path:
+        return self.path / "matbench_discovery" / f"{name}-{split}.json.gz"
 
     def results(self, task: str, split: str) -> Path:
         """What ``dens-ocp evaluate`` scores and submits as ``s2ef``, ``is2re`` or ``is2rs``."""

@@ -4,112 +4,17 @@ where they stopped."""
 from __future__ import annotations
 
 import copy
-import os
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from dens_ocp.data.checks import check_dataset_paths
-from dens_ocp.errors import DensError
+from dens_ocp.results.pipeline.cell_job import cell_jobs, split_of
 from dens_ocp.results.pipeline.folder import EvaluationFolder
+from dens_ocp.results.pipeline.job import Job
 from dens_ocp.results.pipeline.options import EvaluationSettings
-from dens_ocp.results.pipeline.process import jobs_bar, run_cli, side_by_side
+from dens_ocp.results.pipeline.process import jobs_bar, side_by_side
 from dens_ocp.results.report.training_sections import versions
-from dens_ocp.whole_files import write_text
-
-_PERCENT = re.compile(r"(\d+)%\|")
-_SUBMITTED = re.compile(r"Submitted jobs: (.+)")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run of fairchem.
-
-    Attributes:
-        mode: ``predict`` or ``run-relaxations``.
-        split: name of the split.
-        config: fairchem's config, with the data set.
-        folder: of the evaluation.
-    """
-
-    mode: str
-    split: str
-    config: dict[str, Any]
-    folder: EvaluationFolder
-
-    @property
-    def name(self) -> str:
-        """``predict-id`` or ``relax-id`` for example; fairchem's timestamp-id too."""
-        return f"{'predict' if self.mode == 'predict' else 'relax'}-{self.split}"
-
-    @property
-    def result(self) -> Path:
-        """The file that is there when, and only when, the run is done and collected."""
-        if self.mode == "predict":
-            return self.folder.predictions(self.split)
-        return self.folder.positions(self.split)
-
-    def collect(self) -> bool:
-        """Take over what the finished run wrote; returns whether the result is there."""
-        if not self.result.is_file():
-            pattern = "*_predictions.npz" if self.mode == "predict" else "relaxed_positions.npz"
-            written = sorted((self.folder.runs / "results" / self.name).glob(pattern))
-            if not written:
-                return False
-            self.result.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(written[0], self.result)
-        return True
-
-    def run(
-        self,
-        checkpoint: Path,
-        arguments: list[str],
-        *,
-        threads: int | None,
-        inherited: tuple[int, ...],
-        on_percent: Callable[[int], None],
-    ) -> str | None:
-        """Run it, or submit it to SLURM with ``--submit`` among the arguments.
-
-        Returns:
-            The SLURM job, or None.
-
-        Raises:
-            DensError: the run failed, or left no result.
-        """
-        config = self.folder.config(self.name)
-        write_text(config, yaml.safe_dump(self.config, sort_keys=False))
-        submitted: list[str] = []
-
-        def read(line: str) -> None:
-            if found := _PERCENT.search(line):
-                on_percent(int(found[1]))
-            if found := _SUBMITTED.search(line):
-                submitted.append(found[1].strip())
-
-        run_cli(
-            [
-                "--mode", self.mode, "--config-yml", str(config), "--checkpoint", str(checkpoint),
-                "--run-dir", str(self.folder.runs), "--timestamp-id", self.name,
-                "--identifier", self.name, *arguments,
-            ],
-            log=self.folder.output(self.name),
-            on_line=read,
-            threads=threads,
-            inherited=inherited,
-        )  # fmt: skip
-        if submitted:
-            return submitted[0]
-        if not self.collect():
-            raise DensError(
-                f"{self.name} ended without a result; see {self.folder.output(self.name)}"
-            )
-        return None
 
 
 def jobs_of(settings: EvaluationSettings, folder: EvaluationFolder) -> list[Job]:
@@ -118,6 +23,8 @@ def jobs_of(settings: EvaluationSettings, folder: EvaluationFolder) -> list[Job]
     base["task"] = base["task"] or {}
     if settings.board is not None:
         base["task"].setdefault("prediction_dtype", settings.board.prediction_dtype)
+    elif "stress" in (base.get("outputs") or {}):  # total energies: float16 rounds them by eV/10
+        base["task"].setdefault("prediction_dtype", "float32")
     relaxations, predictions = [], []
     for split in settings.splits:
         if split in settings.is2re:
@@ -131,7 +38,7 @@ def jobs_of(settings: EvaluationSettings, folder: EvaluationFolder) -> list[Job]
             config = copy.deepcopy(base)
             config["dataset"]["test"] = dict(settings.s2ef[split])
             predictions.append(Job("predict", split, config, folder))
-    return [*relaxations, *predictions]
+    return [*relaxations, *cell_jobs(settings, folder), *predictions]
 
 
 def run_jobs(
@@ -192,12 +99,15 @@ def prepare(
     Raises:
         DensError: a data set is missing or damaged; the folder holds results of something else.
     """
-    for task, sections in (("s2ef", settings.s2ef), ("is2re", settings.is2re)):
+    of_task = {"s2ef": settings.s2ef, "is2re": settings.is2re, "relax_cell": settings.relax_cell}
+    for task, sections in of_task.items():
         for split, section in sections.items():
             check_dataset_paths(section, f"evaluation.{task}.{split}")
     jobs = jobs_of(settings, folder)
 
     def is_there(name: str) -> bool:
+        if (of_cells := split_of(name)) is not None:
+            return folder.cells(of_cells).is_dir()
         mode, _, split = name.partition("-")
         if mode == "predict":
             return folder.predictions(split).is_file()
@@ -207,8 +117,9 @@ def prepare(
         "board": settings.board.name if settings.board else None,
         "checkpoint": str(checkpoint.resolve()),
         "checkpoint_sha256": sha256,
+        "dens": settings.trained_with_dens,
         "splits": {
-            split: {"s2ef": settings.s2ef.get(split), "is2re": settings.is2re.get(split)}
+            split: {task: sections.get(split) for task, sections in of_task.items()}
             for split in settings.splits
         },
         "relaxation_fmax": (settings.host.get("task") or {}).get("relaxation_fmax"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from fairchem.core.common.utils import merge_dicts
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
-from dens_ocp.dens.options import Section, read
+from dens_ocp.data.checks import ASE_FORMATS
+from dens_ocp.dens.config import parse_dens_config
+from dens_ocp.dens.options import Section, parsed, read
 from dens_ocp.errors import DensError, nearest
+from dens_ocp.relaxation.cell_relaxation import CellRelaxation
 from dens_ocp.results.leaderboard.boards import Board, board
 from dens_ocp.settings import config_file, oc22_references
 from dens_ocp.settings.configured_references import keeping_settings
@@ -29,6 +33,9 @@ class EvaluationSection(Section):
           board: OC20                        # or OC22; left out: no leaderboard files
           s2ef: {id: PATH, ood_ads: PATH}    # predictions
           is2re: {id: PATH}                  # relaxations: IS2RE and IS2RS
+          relax_cell: {wbm: PATH}            # relaxations of cell and positions
+          relaxation: {optimizer: FIRE, fmax: 0.02, steps: 500}    # how cells are relaxed
+          name: eqV2-31M-dens                # of the model, in Matbench Discovery's files
           dataset: {format: lmdb}            # what the data sets share
 
     In place of a path a data set can have a section of its own: ``{src: PATH, format: ...}``; an
@@ -39,6 +46,9 @@ class EvaluationSection(Section):
     dataset: dict[str, Any] = {}
     s2ef: Sources = {}
     is2re: Sources = {}
+    relax_cell: Sources = {}
+    relaxation: Any = None
+    name: str | None = Field(None, examples=["eqV2-31M-dens"])
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,9 @@ class EvaluationSettings:
         board: the leaderboard, or None: splits of any name, no leaderboard files.
         s2ef: sections of data sets to predict on, by split.
         is2re: sections of data sets of initial structures to relax, by split.
+        relax_cell: sections of data sets of structures whose cells are relaxed, by split.
+        relaxation: how cells are relaxed.
+        name: of the model in files for Matbench Discovery; None: that of the folder.
         host: fairchem's config of every run, without data sets (but for the normalizers and element
             references that ``dataset.train`` names).
     """
@@ -57,14 +70,26 @@ class EvaluationSettings:
     s2ef: dict[str, dict[str, Any]]
     is2re: dict[str, dict[str, Any]]
     host: dict[str, Any]
+    relax_cell: dict[str, dict[str, Any]] = field(default_factory=dict)
+    relaxation: CellRelaxation = CellRelaxation()
+    name: str | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
         """All splits, in the order of the board or of the config."""
-        named = dict.fromkeys([*self.s2ef, *self.is2re])
+        named = dict.fromkeys([*self.s2ef, *self.is2re, *self.relax_cell])
         return tuple(named) if self.board is None else tuple(
             split for split in self.board.splits if split in named
         )  # fmt: skip
+
+    @property
+    def trained_with_dens(self) -> bool | None:
+        """Whether the checkpoint's training had DeNS; None: its config cannot be read."""
+        try:
+            dens = parse_dens_config(self.host.get("optim") or {})
+        except DensError:
+            return None
+        return dens is not None and dens.active
 
 
 def load_settings(
@@ -98,16 +123,39 @@ def load_settings(
             )
     section = EvaluationSection.model_construct(**read(EvaluationSection, block, "evaluation"))
     s2ef, is2re = _sources("s2ef", section), _sources("is2re", section)
-    if not s2ef and not is2re:
+    relax_cell = _sources("relax_cell", section)
+    if not s2ef and not is2re and not relax_cell:
         raise DensError(
-            f"--config-yml: {path} names nothing to evaluate; give evaluation.s2ef and "
-            "evaluation.is2re the paths of the splits"
+            f"--config-yml: {path} names nothing to evaluate; give evaluation.s2ef, "
+            "evaluation.is2re or evaluation.relax_cell the paths of the splits"
         )
+    relaxation = parsed(CellRelaxation, section.relaxation, "evaluation.relaxation")
     named = _named_references(given.pop("dataset", None))
     host = _host(given, checkpoint.get("config") or {})
     if named:
         host["dataset"] = {"train": named}
-    return EvaluationSettings(section.board, s2ef, is2re, host)
+    if relax_cell and relaxation.moves_cells:
+        _check_stress(checkpoint.get("config") or {})
+    if section.name is not None and os.sep in section.name:
+        raise DensError(f"evaluation.name: {section.name!r} cannot be the name of a file")
+    return EvaluationSettings(
+        section.board, s2ef, is2re, host, relax_cell, relaxation, section.name
+    )
+
+
+def _check_stress(trained: dict[str, Any]) -> None:
+    """A calculator of the checkpoint gives the stress.
+
+    Raises:
+        DensError: it does not.
+    """
+    outputs = trained.get("outputs") or {}
+    if "stress" not in outputs:
+        raise DensError(
+            "evaluation.relax_cell: the checkpoint has no output stress, which moves cells (its "
+            f"outputs: {', '.join(outputs) or 'not known'}); take a checkpoint that was trained "
+            "with a stress head, or relax positions only: evaluation.relaxation.cell_filter: none"
+        )
 
 
 def _named_references(dataset: Any) -> dict[str, Any]:
@@ -123,6 +171,10 @@ def _named_references(dataset: Any) -> dict[str, Any]:
     return {"transforms": kept} if kept else {}
 
 
+_LABELS = {"r_energy": True, "r_forces": True, "r_stress": True}
+"""What is read of the records of ASE's files where the config does not say it."""
+
+
 def _sources(task: str, section: EvaluationSection) -> dict[str, dict[str, Any]]:
     """Sections of the data sets of a task by split."""
     chosen, sections = section.board, {}
@@ -135,6 +187,8 @@ def _sources(task: str, section: EvaluationSection) -> dict[str, dict[str, Any]]
         if source:  # an empty path: switched off on the command line
             own = source if isinstance(source, dict) else {"src": source}
             sections[split] = {"format": "lmdb", **section.dataset, **own}
+            if task == "s2ef" and sections[split]["format"] in ASE_FORMATS:
+                sections[split].setdefault("a2g_args", dict(_LABELS))
     return sections
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +27,8 @@ def run_cli(
     cwd: Path | None = None,
     threads: int | None = 1,
     inherited: Sequence[int] = (),
+    command: str = "main",
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """``dens-ocp main ...`` in a process of this interpreter; all its output goes to ``log``.
 
@@ -37,25 +39,27 @@ def run_cli(
         cwd: folder to run in.
         threads: CPU threads of the process; None: as many as torch takes.
         inherited: file descriptors that the process keeps open as long as it lives.
+        command: in place of ``main``. environment: further variables.
 
     Raises:
         DensError: the process failed; the message has the reason it gave and names ``log``.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {
+    variables = {
         **os.environ,
+        **(environment or {}),
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
         **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
     }
-    command = [sys.executable, "-m", "dens_ocp.tools.cli", "main", *arguments]
+    words = [sys.executable, "-m", "dens_ocp.tools.cli", command, *arguments]
     tail: list[str] = []
     with open(log, "w", encoding="utf-8") as file:
-        file.write(" ".join(command) + "\n")
+        file.write(" ".join(words) + "\n")
         process = subprocess.Popen(
-            command,
+            words,
             cwd=cwd,
-            env=environment,
+            env=variables,
             pass_fds=tuple(inherited),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -82,7 +86,7 @@ def run_cli(
     if status != 0:
         said = [line for line in tail if line.startswith("error: ")]
         reason = said[-1].removeprefix("error: ") if said else "\n".join(tail[-5:])
-        raise DensError(f"dens-ocp main {' '.join(arguments)} failed (see {log}):\n{reason}")
+        raise DensError(f"dens-ocp {command} {' '.join(arguments)} failed (see {log}):\n{reason}")
 
 
 def cores() -> int:

@@ -21,17 +21,22 @@ class Predictions:
         energy: (S,), eV, in the dtype of the file.
         forces: S arrays (n, 3), eV/Angstrom, of the atoms predicted for (fairchem: free atoms); or
             None where the file has none.
+        stress: (S, 3, 3), eV/Angstrom^3, or None.
     """
 
     ids: list[str]
     energy: np.ndarray
     forces: list[np.ndarray] | None
+    stress: np.ndarray | None = None
 
     def only(self, ids: Collection[str]) -> Predictions:
         """The predictions of ``ids``."""
         places = [place for place, name in enumerate(self.ids) if name in ids]
         forces = None if self.forces is None else [self.forces[place] for place in places]
-        return Predictions([self.ids[place] for place in places], self.energy[places], forces)
+        stress = None if self.stress is None else self.stress[places]
+        return Predictions(
+            [self.ids[place] for place in places], self.energy[places], forces, stress
+        )
 
 
 def read_arrays(
@@ -61,9 +66,10 @@ def read_predictions(path: Path) -> Predictions:
 
     Raises:
         DensError: an unreadable file, or one without ``ids`` and ``energy``, or whose ``chunk_idx``
-            does not cut ``forces`` into as many pieces as there are ids.
+            does not cut ``forces`` into as many pieces as there are ids, or a stress of another
+            number of structures.
     """
-    arrays = read_arrays(path, ("ids", "energy"), ("forces", "chunk_idx"))
+    arrays = read_arrays(path, ("ids", "energy"), ("forces", "chunk_idx", "stress"))
     ids = [str(each) for each in arrays["ids"]]
     energy = arrays["energy"].reshape(-1)
     if len(energy) != len(ids):
@@ -71,7 +77,12 @@ def read_predictions(path: Path) -> Predictions:
     forces = None
     if "forces" in arrays:
         forces = split_rows(arrays["forces"], arrays.get("chunk_idx"), len(ids), path)
-    return Predictions(ids, energy, forces)
+    stress = arrays.get("stress")
+    if stress is not None:
+        if stress.size != 9 * len(ids):
+            raise DensError(f"{path} has {len(ids)} ids and a stress of shape {stress.shape}")
+        stress = stress.reshape(-1, 3, 3)
+    return Predictions(ids, energy, forces, stress)
 
 
 def split_rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import pandas as pd
@@ -13,7 +13,7 @@ from dens_ocp.results.leaderboard.boards import Board
 from dens_ocp.results.scores.scores import Score
 
 Scores = Mapping[str, Mapping[str, Score]]
-"""By task (``s2ef``, ``is2re``, ``is2rs``) and split."""
+"""By task (``s2ef``, ``is2re``, ``is2rs``, ``relax_cell``) and split."""
 
 AVERAGE = "average"
 """In place of a split's name: the mean over the splits, each of the same weight, as the boards and
@@ -23,6 +23,12 @@ _COLUMNS = {
     "structures": ("structures", "", 0),
     "atoms": ("free atoms", "", 0),
     "energy_mae_meV": ("energy MAE", "meV", 1),
+    "energy_per_atom_mae_meV": ("energy MAE per atom", "meV", 2),
+    "stress_mae_meV_per_A3": ("stress MAE", "meV/A^3", 3),
+    "failed": ("failed", "", 0),
+    "converged_percent": ("converged", "%", 2),
+    "mean_steps": ("mean steps", "", 1),
+    "mean_volume_change_percent": ("mean volume change", "%", 2),
     "force_mae_meV_per_A": ("force MAE", "meV/A", 2),
     "force_cosine": ("force cos", "", 3),
     "efwt_percent": ("EFwT", "%", 2),
@@ -31,6 +37,10 @@ _COLUMNS = {
     "mean_distance_A": ("mean distance", "A", 3),
 }
 """Heading, unit and decimals by the name of the score."""
+
+
+_COUNTS = ("structures", "atoms", "failed")
+"""Of all splits their sum is told, of other numbers the mean."""
 
 
 def score_numbers(scores: Scores) -> dict[str, dict[str, dict[str, float]]]:
@@ -54,18 +64,18 @@ def _numbers(score: Score) -> dict[str, float]:
     for name, value in asdict(score).items():
         if isinstance(value, dict):
             numbers |= {f"dwt_{each:g}A_percent": percent for each, percent in value.items()}
-        else:
+        elif value is not None:
             numbers[name] = value
     return numbers
 
 
 def _average(splits: list[dict[str, float]]) -> dict[str, float]:
+    """Of the scores that every split has."""
     frame = pd.DataFrame(splits)
     return {
-        name: column.sum().item()
-        if name in ("structures", "atoms")
-        else column.mean(skipna=False).item()
+        name: column.sum().item() if name in _COUNTS else column.mean(skipna=False).item()
         for name, column in frame.items()
+        if all(name in split for split in splits)
     }
 
 
@@ -74,7 +84,8 @@ def score_json(scores: Scores, board: Board) -> str:
     return json.dumps({"board": board.name, "scores": score_numbers(scores)}, indent=2) + "\n"
 
 
-def _column(name: str) -> tuple[str, str, int]:
+def column(name: str) -> tuple[str, str, int]:
+    """Heading, unit and decimals of a score."""
     if name in _COLUMNS:
         return _COLUMNS[name]
     return f"DwT {name.removeprefix('dwt_').removesuffix('A_percent')} A", "%", 2
@@ -85,8 +96,13 @@ def _title(split: str, board: Board) -> str:
     return "Average" if split == AVERAGE else titles.get(split, split)
 
 
-def _cells(numbers: Mapping[str, float]) -> list[str]:
-    return [f"{value:.{_column(name)[2]}f}" for name, value in numbers.items()]
+def _cells(numbers: Mapping[str, float], names: Iterable[str]) -> list[str]:
+    return [f"{numbers[name]:.{column(name)[2]}f}" if name in numbers else "-" for name in names]
+
+
+def _names(by_split: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The scores of all splits; one may have some that another lacks."""
+    return list(dict.fromkeys(name for numbers in by_split.values() for name in numbers))
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -118,12 +134,17 @@ def score_table(scores: Scores, board: Board) -> str:
     """Plain text: a table for each task, a row for each split and their average."""
     parts = []
     for task, by_split in score_numbers(scores).items():
-        columns = map(_column, by_split[AVERAGE])
+        names = _names(by_split)
+        columns = map(column, names)
         header = [f"{heading} ({unit})" if unit else heading for heading, unit, _ in columns]
-        rows = [[_title(split, board), *_cells(numbers)] for split, numbers in by_split.items()]
+        rows = [[_title(split, board), *_cells(each, names)] for split, each in by_split.items()]
         parts.append(f"{board.name} {task.upper()}\n{text_table(['split', *header], rows)}")
     return "\n\n".join(parts) + "\n"
 
+
+_LATEX_UNITS = {
+    "meV/A": r"meV/\AA", "A": r"\AA", "%": r"\%", "meV/A^3": r"meV/\AA$^3$",
+}  # fmt: skip
 
 _PAPER = (
     ("s2ef", "energy_mae_meV", r"Energy MAE (meV) $\downarrow$", {"OC20": 0, "OC22": 1}),
@@ -160,10 +181,11 @@ def score_latex(scores: Scores, board: Board, model: str = "this model") -> str:
     ]
     for task, by_split in numbers.items():
         header = [("Split",)]
-        for heading, unit, _ in map(_column, by_split[AVERAGE]):
-            unit = {"meV/A": r"meV/\AA", "A": r"\AA", "%": r"\%"}.get(unit, unit)
+        names = _names(by_split)
+        for heading, unit, _ in map(column, names):
+            unit = _LATEX_UNITS.get(unit, unit)
             heading = heading.removesuffix(" A") + (r" \AA" if heading.endswith(" A") else "")
             header.append((f"{heading} ({unit})" if unit else heading,))
-        rows = [[_title(split, board), *_cells(each)] for split, each in by_split.items()]
+        rows = [[_title(split, board), *_cells(each, names)] for split, each in by_split.items()]
         lines += ["", f"% {board.name} {task.upper()}", latex_table(header, rows)]
     return "\n".join(lines) + "\n"

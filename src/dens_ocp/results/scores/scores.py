@@ -35,6 +35,7 @@ from dens_ocp.data.checks import check_lmdb_source
 from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.errors import DensError
 from dens_ocp.relaxation.trajectories import relaxed_systems
+from dens_ocp.results.scores.materials_scores import CellScores, CrystalErrors
 from dens_ocp.results.scores.prediction_files import (
     Predictions,
     energies_of_npz,
@@ -59,6 +60,8 @@ class S2EFScores:
         structures, atoms: number of structures, and of free atoms in them.
         energy_mae_meV: meV. force_mae_meV_per_A: meV/Angstrom. force_cosine: 1 is perfect.
         efwt_percent: percent.
+        energy_per_atom_mae_meV: meV per atom. stress_mae_meV_per_A3: meV/Angstrom^3, mean over the
+            nine components; both None where predictions or labels have no stress.
     """
 
     structures: int
@@ -67,6 +70,8 @@ class S2EFScores:
     force_mae_meV_per_A: float
     force_cosine: float
     efwt_percent: float
+    energy_per_atom_mae_meV: float | None = None
+    stress_mae_meV_per_A3: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class IS2RSScores:
     mean_distance_A: float
 
 
-Score = S2EFScores | IS2REScores | IS2RSScores
+Score = S2EFScores | IS2REScores | IS2RSScores | CellScores
 
 
 def score_split(
@@ -159,8 +164,12 @@ def s2ef_scores(predictions: Predictions, structures: Iterable[Structure]) -> S2
     index = _index(predictions.ids)
     metrics: dict = {}
     atoms = 0
+    crystals = None
     for chunk in _chunks(_labelled(structures, index, "id", "energy", "forces")):
         places = [index[each.id] for each in chunk]
+        stress = None if predictions.stress is None else predictions.stress[places]
+        crystals = crystals or CrystalErrors(stress is not None and chunk[0].stress is not None)
+        crystals.add(chunk, predictions.energy[places], stress)
         for each in chunk:
             _check_free(each)
         forces = [
@@ -185,6 +194,7 @@ def s2ef_scores(predictions: Predictions, structures: Iterable[Structure]) -> S2
         force_mae_meV_per_A=1000 * metrics["forces_mae"]["metric"],
         force_cosine=metrics["forces_cosine_similarity"]["metric"],
         efwt_percent=100 * metrics["energy_forces_within_threshold"]["metric"],
+        **crystals.scores,
     )
 
 
