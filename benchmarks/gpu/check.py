@@ -52,6 +52,7 @@ PARTS = (
     Part("small model", speed.of_case, 20, options={
         "family": "eqv2", "size": "3", "structures": 16, "names": _ALL,
         "tasks": ("step", "predict")}),
+    Part("processor", speed.of_processor, 60),
     Part("compile, fast", compiled.run, 30, most=90, options={"name": "fast"}, may_fail=True),
     Part("compile, stock", compiled.run, 30, most=90, options={"name": "flat"}, may_fail=True),
 )  # fmt: skip

@@ -93,6 +93,7 @@ def _speed(rows: Sequence[Finding]) -> list[str]:
 
 def _speed_row(f: Finding) -> tuple[str, ...]:
     about = f"{f['case']}, {f['structures']} structures, {f['precision']}, {f['task']}"
+    about += f", {f['device']}" if "device" in f else ""
     if "error" in f:
         return (about, f["label"], _cell(f["error"]), *[""] * 6)
     ratio, ms = f.get("ratio"), f["ms"]

@@ -209,6 +209,20 @@ def of_case(
     yield from measured(setting, some, names, how, tasks)
 
 
+def of_processor(setting: Setting) -> Iterator[Finding]:
+    """One core of the machine that the GPU is in, wall clock: machines differ more than cards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        on_cpu = replace(setting, device_name="cpu")
+        some = scenes.case("eqv2", "3", 2, setting.quick)
+        names = ("flat", "hydra", "ours", "fast")
+        for finding in measured(on_cpu, some, names, (precision.FLOAT32,), ("step",)):
+            yield {**finding, "device": "cpu, one thread"}
+    finally:
+        torch.set_num_threads(before)
+
+
 def of_batches(setting: Setting, seconds: float) -> Iterator[Finding]:
     """The paper's model with more and more structures, until ``graphs`` does not fit the memory, or
     for ``seconds``: there is more to measure."""
