@@ -8,6 +8,7 @@ import copy
 
 import pytest
 import torch
+from fairchem.core.common import gp_utils
 
 from dens_ocp.models.fast import layer_graphs
 from dens_ocp.models.fast.graph_recording import padded
@@ -177,6 +178,12 @@ class TestDropPath:
         assert torch.equal(out[:, 0], out[:, 1])
         assert out.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
         assert abs(float(out.mean()) - 1.0) < 0.05
+
+    def test_a_rank_of_a_group_may_have_fewer_atoms_than_structures(self, monkeypatch):
+        monkeypatch.setattr(launches, "FORCED", True)
+        monkeypatch.setattr(gp_utils, "initialized", lambda: True)
+        out = self.module()(torch.ones(3, 1, 1), torch.tensor([7, 8, 9]))
+        assert out.shape == (3, 1, 1)
 
     def test_nothing_is_dropped_in_evaluation(self, monkeypatch):
         monkeypatch.setattr(launches, "FORCED", True)
