@@ -147,6 +147,17 @@ def test_a_copy_has_its_own_graphs(batch, recorded):
     assert other.layer_graphs._model is other and not other.layer_graphs.recorded
 
 
+def test_of_frozen_layers(batch, recorded):
+    """Nothing wants a gradient of them: no backward is waited for."""
+    model = build_model({**SMALL_EQUIFORMER, **GRAPHS}).train().requires_grad_(False)
+    model.noise_head.requires_grad_(True)
+    data = corrupted(batch)
+    attach_scored(data, masks(data)["free"])
+    for _ in range(2):
+        model(data.clone())["noise"].sum().backward()
+    assert len(recorded) == 2
+
+
 def test_memory_is_given_back(batch, recorded):
     model = build_model({**SMALL_EQUIFORMER, **GRAPHS}).train()
     answers(model, batch)

@@ -183,8 +183,9 @@ class LayerGraphs:
             return None
         recorded, inputs = found
         out = recorded(*inputs.filled(given))[:atoms]
-        self._awaits_backward = True
-        out.register_hook(self._after_backward)
+        if out.requires_grad:
+            self._awaits_backward = True
+            out.register_hook(self._after_backward)
         return out
 
     def _after_backward(self, _gradient: torch.Tensor) -> None:
