@@ -48,7 +48,7 @@ endif
 # the tests that take long.
 CORE := -m "not slow" tests/dens tests/gaps tests/models tests/training tests/scenarios/test_training.py
 
-.PHONY: help setup demo test test-current benchmark lint clean distclean
+.PHONY: help setup setup-current demo test test-current benchmark lint clean distclean
 
 help:
 	@echo 'make demo       train, validate, predict and relax on embedded data (DEMO_ARGS=...)'
@@ -70,9 +70,13 @@ demo: $(DONE)/project
 test: $(DONE)/project
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(TEST_ARGS)
 
+WITH_CURRENT = TORCH='$(or $(TORCH),$(CURRENT))' VENV=.venv-current
+
+setup-current:
+	@$(MAKE) --no-print-directory setup $(WITH_CURRENT)
+
 test-current:
-	$(MAKE) --no-print-directory test TORCH='$(or $(TORCH),$(CURRENT))' VENV=.venv-current \
-		TEST_ARGS='$(or $(TEST_ARGS),$(CORE))'
+	$(MAKE) --no-print-directory test $(WITH_CURRENT) TEST_ARGS='$(or $(TEST_ARGS),$(CORE))'
 
 benchmark: $(DONE)/project
 	$(BIN)/python -W ignore -m benchmarks $(BENCHMARK_ARGS)
