@@ -18,6 +18,7 @@ from dens_ocp.models.fast import switch
 from dens_ocp.models.fast.operations import launches, s2_activation
 from dens_ocp.models.fast.operations.drop_path import FewLaunchesDropPath
 from dens_ocp.models.fast.operations.sphere_kernel import plain_silu
+from dens_ocp.relaxation.repeatable_frames import FromGeometry
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
 from tests.models.test_chosen_atoms import double, masks, run
 from tests.models.test_models import corrupted
@@ -123,7 +124,12 @@ def test_with_the_coefficients_of_all_orders_in_one_tensor(config, batch, monkey
 def outputs_and_gradients(config, batch, fast, autocast=False, train=True):
     model = build_model({**config, "fast": fast}).train(train)
     torch.manual_seed(1)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), torch.set_grad_enabled(train):
+    # frames that follow from the geometry: random ones change values by 1e-3
+    with (
+        FromGeometry(),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        torch.set_grad_enabled(train),
+    ):
         outputs = model(batch.clone())
     if not train:
         return outputs, []
