@@ -19,14 +19,16 @@ def crystal(seed: int) -> Atoms:
     return atoms
 
 
-def write_crystals(folder: Path) -> Path:
-    """``train`` (12) and ``val`` (6)."""
-    for split, seeds in (("train", range(12)), ("val", range(12, 18))):
+def write_crystals(
+    folder: Path, train: range = range(12), val: range = range(12, 18), sids: bool = False
+) -> Path:
+    """``train`` and ``val``, of these seeds; with ``sids`` they are called ``mat-<seed>``."""
+    for split, seeds in (("train", train), ("val", val)):
         (folder / split).mkdir()
         with ase.db.connect(folder / split / "data.db") as database:
             for seed in seeds:
                 atoms = crystal(seed)
                 atoms.calc = EMT()
                 atoms.get_stress()
-                database.write(atoms)
+                database.write(atoms, data={"sid": f"mat-{seed}"} if sids else {})
     return folder

@@ -2,7 +2,6 @@
 
 import json
 
-import ase.db
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,8 +16,9 @@ from dens_ocp.relaxation.cell_relaxation import CellRelaxation, of_model, relax
 from dens_ocp.relaxation.trajectories import read
 from dens_ocp.tools.cli import main
 from dens_ocp.tools.relax_cells import calculator
+from tests.crystals import crystal, write_crystals
 from tests.runs import make_trainer
-from tests.scenarios.test_materials import crystal, recipe
+from tests.scenarios.test_materials import recipe
 
 SEEDS = range(12, 16)
 
@@ -26,15 +26,7 @@ SEEDS = range(12, 16)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Crystals and two checkpoints, each trained for an epoch in this process."""
-    path = tmp_path_factory.mktemp("materials")
-    for split, seeds in (("train", range(8)), ("val", SEEDS)):
-        (path / split).mkdir()
-        with ase.db.connect(path / split / "data.db") as database:
-            for seed in seeds:
-                atoms = crystal(seed)
-                atoms.calc = EMT()
-                atoms.get_stress()
-                database.write(atoms, data={"sid": f"mat-{seed}"})
+    path = write_crystals(tmp_path_factory.mktemp("materials"), range(8), SEEDS, sids=True)
     for name, given in (("dens", {}), ("plain", {"use_denoising_pos": False})):
         trainer = make_trainer(
             recipe(path, max_epochs=1, **given), path, is_debug=False, timestamp_id=name

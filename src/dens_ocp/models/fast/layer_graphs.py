@@ -175,10 +175,12 @@ class LayerGraphs:
         }  # fmt: skip
         atoms, edges = len(x), len(edge_distance)
         how = (working_dtype(x), *((each.dtype, each.requires_grad) for each in given.values()))
-        found = self._fitting(atoms, edges, how)
-        if found is None:
-            layers = Layers(blocks, self._model)
-            found = self._record(layers, given, (padded(atoms), padded(edges), *how))
+        key = (padded(atoms), padded(edges), *how)
+        found = self.recorded.get(key)
+        if found is None and len(self.recorded) < MOST:
+            found = self._record(Layers(blocks, self._model), given, key)
+        elif found is None:
+            found = self._larger(key)
         if found is None:
             return None
         recorded, inputs = found
@@ -191,25 +193,19 @@ class LayerGraphs:
     def _after_backward(self, _gradient: torch.Tensor) -> None:
         self._awaits_backward = False
 
-    def _fitting(
-        self, atoms: int, edges: int, how: tuple[Any, ...]
-    ) -> tuple[Recorded, Inputs] | None:
-        full = len(self.recorded) >= MOST
+    def _larger(self, key: tuple[Any, ...]) -> tuple[Recorded, Inputs] | None:
+        """The smallest recorded size that ``key`` fits into without much waste."""
         sizes = [
-            key
-            for key in self.recorded
-            if key[2:] == how
-            and (key[:2] == (padded(atoms), padded(edges)) or full)
-            and atoms < key[0] <= WASTE * padded(atoms)
-            and edges < key[1] <= WASTE * padded(edges)
+            each
+            for each in self.recorded
+            if each[2:] == key[2:]
+            and all(o <= n <= WASTE * o for o, n in zip(key[:2], each[:2], strict=True))
         ]
         return self.recorded[min(sizes)] if sizes else None
 
     def _record(
         self, layers: Layers, given: dict[str, torch.Tensor], key: tuple[Any, ...]
     ) -> tuple[Recorded, Inputs] | None:
-        if len(self.recorded) >= MOST:
-            return None
         atoms, edges, *_ = key
         inputs = Inputs(given, atoms, edges, self._arenas)
         inputs.filled(given)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from dens_ocp.errors import DensError
 from dens_ocp.relaxation.cell_trajectories import SUMMARY
 from dens_ocp.results.pipeline.folder import EvaluationFolder
-from dens_ocp.results.pipeline.job import PERCENT, Job
+from dens_ocp.results.pipeline.job import Job
 from dens_ocp.results.pipeline.options import EvaluationSettings
-from dens_ocp.results.pipeline.process import run_cli
-from dens_ocp.whole_files import write_text
 
 MODE = "relax_cell"
 _OF_SHARDS = re.compile(r"-\d+-of-\d+$")
@@ -48,36 +45,11 @@ class CellJob(Job):
     def collect(self) -> bool:
         return self.result.is_file()
 
-    def run(
-        self,
-        checkpoint: Path,
-        arguments: list[str],
-        *,
-        threads: int | None,
-        inherited: tuple[int, ...],
-        on_percent: Callable[[int], None],
-    ) -> str | None:
-        config = self.folder.config(self.name)
-        write_text(config, yaml.safe_dump(self.config, sort_keys=False))
-
-        def read(line: str) -> None:
-            if found := PERCENT.search(line):
-                on_percent(int(found[1]))
-
-        run_cli(
-            [str(config), "--checkpoint", str(checkpoint), *_handed_on(arguments)],
-            command="relax-cells",
-            log=self.folder.output(self.name),
-            on_line=read,
-            threads=threads,
-            inherited=inherited,
-            environment=on_gpu(self.shard, arguments),
-        )
-        if not self.collect():
-            raise DensError(
-                f"{self.name} ended without a result; see {self.folder.output(self.name)}"
-            )
-        return None
+    def _call(
+        self, config: Path, checkpoint: Path, arguments: list[str]
+    ) -> tuple[list[str], dict[str, Any]]:
+        words = [str(config), "--checkpoint", str(checkpoint), *_handed_on(arguments)]
+        return words, {"command": "relax-cells", "environment": on_gpu(self.shard, arguments)}
 
 
 def cell_jobs(settings: EvaluationSettings, folder: EvaluationFolder) -> list[Job]:

@@ -16,7 +16,7 @@ from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.pipeline.process import run_cli
 from dens_ocp.whole_files import write_text
 
-PERCENT = re.compile(r"(\d+)%\|")
+_PERCENT = re.compile(r"(\d+)%\|")
 _SUBMITTED = re.compile(r"Submitted jobs: (.+)")
 
 
@@ -81,22 +81,20 @@ class Job:
         submitted: list[str] = []
 
         def read(line: str) -> None:
-            if found := PERCENT.search(line):
+            if found := _PERCENT.search(line):
                 on_percent(int(found[1]))
             if found := _SUBMITTED.search(line):
                 submitted.append(found[1].strip())
 
+        words, more = self._call(config, checkpoint, arguments)
         run_cli(
-            [
-                "--mode", self.mode, "--config-yml", str(config), "--checkpoint", str(checkpoint),
-                "--run-dir", str(self.folder.runs), "--timestamp-id", self.name,
-                "--identifier", self.name, *arguments,
-            ],
+            words,
             log=self.folder.output(self.name),
             on_line=read,
             threads=threads,
             inherited=inherited,
-        )  # fmt: skip
+            **more,
+        )
         if submitted:
             return submitted[0]
         if not self.collect():
@@ -104,3 +102,14 @@ class Job:
                 f"{self.name} ended without a result; see {self.folder.output(self.name)}"
             )
         return None
+
+    def _call(
+        self, config: Path, checkpoint: Path, arguments: list[str]
+    ) -> tuple[list[str], dict[str, Any]]:
+        """The words of its command, and more options of :func:`run_cli`."""
+        words = [
+            "--mode", self.mode, "--config-yml", str(config), "--checkpoint", str(checkpoint),
+            "--run-dir", str(self.folder.runs), "--timestamp-id", self.name,
+            "--identifier", self.name, *arguments,
+        ]  # fmt: skip
+        return words, {}
