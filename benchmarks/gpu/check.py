@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add("--device", choices=("cuda", "cpu"), default="cuda",
         help="cpu: a rehearsal; use --quick with it")  # fmt: skip
     add("--quick", action="store_true", help="tiny models: does it work? Times mean nothing")
-    add("--seconds", type=float, default=440.0,
+    add("--seconds", type=float, default=475.0,
         help="of the whole check; parts that no longer fit are skipped and listed")  # fmt: skip
     add("--only", metavar="TEXT", action="append",
         help="only parts whose name has this text; several times: any of them")  # fmt: skip

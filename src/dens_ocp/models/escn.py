@@ -67,6 +67,15 @@ class eSCNDeNS(DeNSModel, eSCNBackbone):  # noqa: N801 (fairchem's spelling)
 
         return self.layer_blocks[0].register_forward_pre_hook(hook)
 
+    def forward(self, data: Batch) -> dict[str, torch.Tensor]:
+        """fairchem makes the matrices of its grids at the first call; under autocast they would be
+        in half precision for good."""
+        with torch.autocast(data.pos.device.type, enabled=False):
+            for of_degrees in self.SO3_grid:
+                for grid in of_degrees:
+                    grid.get_to_grid_mat(data.pos.device)
+        return super().forward(data)
+
     def _original_task(
         self, data: Batch, emb: dict[str, Any], atoms: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:

@@ -141,6 +141,31 @@ def distance(a, b) -> float:
     return ((a - b).norm() / (a.norm() + 1e-12)).item()
 
 
+def without_kept_values():
+    """Constants of the modules of models, which the first to ask makes, are made again."""
+    for _, name, _ in pkgutil.walk_packages(dens_ocp.models.__path__, "dens_ocp.models."):
+        for each in vars(importlib.import_module(name)).values():
+            if hasattr(each, "cache_clear"):
+                each.cache_clear()
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
+@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+def test_nothing_of_autocast_is_kept(config, batch, form, fast):
+    """What is made at the first call, under autocast, is as exact as without."""
+    data, outputs = corrupted(batch), []
+    for autocast_first in (False, True):
+        without_kept_values()
+        model = build_model({**config, "fast": fast}).train()
+        if autocast_first:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                model(data.clone())
+        with torch.no_grad(), FromGeometry():
+            outputs.append(model(data.clone()))
+    for name, value in outputs[0].items():
+        assert torch.equal(value, outputs[1][name]), name
+
+
 @pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
 def test_equal_in_float32(config, batch, form):
     data = corrupted(batch)

@@ -80,7 +80,8 @@ def z_axis(
     """J of all degrees, (I, I), which is symmetric; frequency of each coefficient, (I,); index of
     its mirror image within its degree, (I,) int64; J times the spherical harmonics of the polar
     axis, (I,), ``component`` normalisation; I = (lmax+1)^2."""
-    with torch.inference_mode(False):
+    # the first to ask may be under autocast, and later ones may not
+    with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
         swap = torch.block_diag(*[wigner._Jd[degree].to(dtype) for degree in range(lmax + 1)])
         orders = [degree - m for degree in range(lmax + 1) for m in range(2 * degree + 1)]
         mirrored = [
