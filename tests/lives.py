@@ -7,6 +7,7 @@ and killed like any other process.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 
@@ -164,8 +166,22 @@ def _serve() -> None:
 
     fairchem_utils.setup_imports()
     import fairchem.core._cli  # noqa: F401
+    from e3nn import o3
+
+    import dens_ocp.models.equiformer_v2
+    import dens_ocp.models.escn
+    import dens_ocp.models.fast.switch
+    import dens_ocp.trainer  # noqa: F401
+    from dens_ocp.dens.force_encoding import spherical_harmonics
+
+    o3.ToS2Grid(3, (8, 8))  # e3nn generates code and compiles it in its first calls
+    for _ in range(3):
+        spherical_harmonics(torch.ones(2, 3), 3)
 
     logging.root.handlers.clear()  # of what was imported; fairchem's main sets up its own
+
+    gc.collect()
+    gc.freeze()  # else each life looks through all that was imported when it ends: a second
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:

@@ -40,12 +40,13 @@ if pid:
 """
 
 ENDS = """
-import os, signal, sys
+import gc, os, signal, sys
 import dens_ocp
 import torch
 from fairchem.core.common import distutils
 
 folder, clean = sys.argv[1], sys.argv[2] == "clean"
+gc.freeze()  # else each rank looks through all that was imported when it ends
 for number in range(8):
     ranks = []
     for rank in range(2):
