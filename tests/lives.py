@@ -180,8 +180,9 @@ def _serve() -> None:
 
     logging.root.handlers.clear()  # of what was imported; fairchem's main sets up its own
 
-    gc.collect()
-    gc.freeze()  # else each life looks through all that was imported when it ends: a second
+    if "triton" not in sys.modules:  # whose types would be reported as leaks at the end
+        gc.collect()
+        gc.freeze()  # else each life looks through all that was imported when it ends: a second
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:

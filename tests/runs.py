@@ -135,7 +135,8 @@ def environment(**variables: str) -> dict[str, str]:
         )
         and name != "PYTHONDONTWRITEBYTECODE"  # else each process compiles the package again
     }
-    path = os.pathsep.join([str(root / "src"), kept.get("PYTHONPATH", "")])
+    # an empty entry would be the folder that a process is started in
+    path = os.pathsep.join(filter(None, [str(root / "src"), kept.get("PYTHONPATH")]))
     return {
         **kept,
         "OMP_NUM_THREADS": "1",

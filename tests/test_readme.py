@@ -197,7 +197,7 @@ def test_yaml_blocks_are_valid():
 # ---- executed -------------------------------------------------------------------------------
 
 
-def execute(words: list[str], folder: Path, *, script: bool) -> str:
+def execute(words: list[str], folder: Path, *, script: bool = True) -> str:
     """Run a command of the README in ``folder``, with the installed script or, as that takes six
     seconds of imports, with the function that it calls (``test_scripts_are_ours``)."""
     assert (BIN / words[0]).exists(), f"{words[0]} is missing: install the project (make setup)"

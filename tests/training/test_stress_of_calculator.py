@@ -75,7 +75,7 @@ def test_it_is_the_heads_own_tensor(tmp_path, model):
         outputs[name].flatten() * rmsd + mean for name, (mean, rmsd) in scales.items()
     ]  # fmt: skip
     expected = CartesianTensor("ij=ji").to_cartesian(torch.cat(parts)).numpy()
-    scale = np.abs(expected).max()
+    scale = float(np.abs(expected).max())
     assert scale > 1e-3 and np.abs(expected[0, 1]) > 1e-3 * scale
     assert found == pytest.approx(expected, abs=1e-6 * scale)
     assert atoms.get_stress() == pytest.approx(

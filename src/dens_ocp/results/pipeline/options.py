@@ -73,6 +73,7 @@ class EvaluationSettings:
     relax_cell: dict[str, dict[str, Any]] = field(default_factory=dict)
     relaxation: CellRelaxation = CellRelaxation()
     name: str | None = None
+    trained: dict[str, Any] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ class EvaluationSettings:
     def trained_with_dens(self) -> bool | None:
         """Whether the checkpoint's training had DeNS; None: its config cannot be read."""
         try:
-            dens = parse_dens_config(self.host.get("optim") or {})
+            dens = parse_dens_config((self.trained or self.host).get("optim") or {})
         except DensError:
             return None
         return dens is not None and dens.active
@@ -131,15 +132,16 @@ def load_settings(
         )
     relaxation = parsed(CellRelaxation, section.relaxation, "evaluation.relaxation")
     named = _named_references(given.pop("dataset", None))
-    host = _host(given, checkpoint.get("config") or {})
+    trained = checkpoint.get("config") or {}
+    host = _host(given, trained)
     if named:
         host["dataset"] = {"train": named}
     if relax_cell and relaxation.moves_cells:
-        _check_stress(checkpoint.get("config") or {})
+        _check_stress(trained)
     if section.name is not None and os.sep in section.name:
         raise DensError(f"evaluation.name: {section.name!r} cannot be the name of a file")
     return EvaluationSettings(
-        section.board, s2ef, is2re, host, relax_cell, relaxation, section.name
+        section.board, s2ef, is2re, host, relax_cell, relaxation, section.name, trained
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dens_ocp.errors import DensError
+from dens_ocp.launch import new_interpreter
 
 _running: set[subprocess.Popen] = set()
 
@@ -52,10 +52,10 @@ def run_cli(
         "PYTHONWARNINGS": "ignore",
         **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
     }
-    words = [sys.executable, "-m", "dens_ocp.tools.cli", command, *arguments]
+    words = new_interpreter.of_command_line(command, *arguments)
     tail: list[str] = []
     with open(log, "w", encoding="utf-8") as file:
-        file.write(" ".join(words) + "\n")
+        file.write(" ".join(["dens-ocp", command, *arguments]) + "\n")
         process = subprocess.Popen(
             words,
             cwd=cwd,

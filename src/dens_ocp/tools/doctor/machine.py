@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dens_ocp.errors import DensError
+from dens_ocp.launch import new_interpreter
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
 from dens_ocp.tools.doctor.packages import EXTENSIONS
 
@@ -104,8 +105,8 @@ def all_reduce(backend: str, world: int, timeout: float = 120.0) -> str:
     Returns:
         "" if each of them has the right sum, else why not.
     """
-    command = [sys.executable, "-W", "ignore", "-c", _ALL_REDUCE, backend, str(world)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = new_interpreter.of_program(_ALL_REDUCE, backend, str(world))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=timeout, env=environment, check=False)  # fmt: skip

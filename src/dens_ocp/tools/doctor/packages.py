@@ -16,6 +16,7 @@ from importlib import metadata
 from importlib.machinery import PathFinder
 from typing import NamedTuple
 
+from dens_ocp.launch import new_interpreter
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 OURS, HOST = "dens-ocp", "fairchem-core"
@@ -87,7 +88,7 @@ def check_packages() -> Iterator[Finding]:
         text = "is not installed in this environment (its files are imported from elsewhere)"
         fix = "-m pip install --no-build-isolation -e . (in the project's folder)"
         yield Finding(PROBLEM, OURS, text, f"{sys.executable} {fix}")
-    command = [sys.executable, "-m", "pip", "check"]
+    command = new_interpreter.of_module("pip", "check")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found: dict[str, Finding] = {}
     for line in done.stdout.splitlines():
@@ -136,7 +137,7 @@ def try_imports(names: Sequence[str] = MODULES, timeout: float = 300.0) -> dict[
     while left:
         try:
             child = subprocess.run(
-                [sys.executable, "-c", _PROGRAM, *left],
+                new_interpreter.of_program(_PROGRAM, *left),
                 stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
                 check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
