@@ -51,6 +51,14 @@ def test_sources_and_what_comes_from_the_checkpoint(tmp_path):
     assert "dataset" not in settings.host
 
 
+@pytest.mark.parametrize(("p", "expected"), [(0.5, True), (0.0, False)])
+def test_whether_it_was_trained_with_dens_is_of_the_checkpoint(tmp_path, p, expected):
+    """Not of a training config that the evaluation's includes."""
+    trained = {"config": {**TRAINED["config"], "optim": {"batch_size": 3, "dens": {"p": p}}}}
+    path = write(tmp_path / "c.yml", {"s2ef": {"val": "a"}}, optim={"dens": {"p": 0.5 - p}})
+    assert load_settings(path, trained, []).trained_with_dens is expected
+
+
 def test_jobs(tmp_path):
     path = write(tmp_path / "c.yml", {"board": "OC22", "s2ef": {"id": "a"}, "is2re": {"ood": "c"}})
     folder = EvaluationFolder(tmp_path / "out")
