@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from fairchem.core.common.registry import registry
+from fairchem.core.datasets import create_dataset
 from torch_geometric.data import Data
 
 from dens_ocp.data.checks import check_dataset_paths
@@ -48,12 +49,17 @@ class Structure:
         return ~self.fixed
 
 
+_CHOOSING = ("first_n", "sample_n", "max_atoms", "subset_to")
+"""Options of a section that choose some of the records."""
+
+
 def open_structures(section: Mapping[str, Any], name: str = "dataset") -> Structures:
     """Open the data set of a config section as fairchem would.
 
     Args:
         section: ``src``, ``format`` (default ``lmdb``), ``key_mapping`` (beside OC20's) and what
-            else the format takes; ``transforms`` are left out.
+            else the format takes, and options that choose some of its records (``first_n``, ...);
+            ``transforms`` are left out.
         name: of the section, for messages.
 
     Raises:
@@ -62,7 +68,12 @@ def open_structures(section: Mapping[str, Any], name: str = "dataset") -> Struct
     section = {"format": "lmdb", **section}
     section.pop("transforms", None)
     check_dataset_paths(section, name)
-    dataset = registry.get_dataset_class(section["format"])(section)
+    if any(section.get(option) is not None for option in _CHOOSING):
+        if not {"first_n", "sample_n"} & section.keys():
+            section["no_shuffle"] = True
+        dataset = create_dataset(section, "val")
+    else:
+        dataset = registry.get_dataset_class(section["format"])(section)
     read_with(dataset, numbered=True)
     return Structures(dataset)
 
