@@ -68,8 +68,9 @@ def open_structures(section: Mapping[str, Any], name: str = "dataset") -> Struct
     section = {"format": "lmdb", **section}
     section.pop("transforms", None)
     check_dataset_paths(section, name)
-    if any(section.get(option) is not None for option in _CHOOSING):
-        if not {"first_n", "sample_n"} & section.keys():
+    choosing = {option for option in _CHOOSING if section.get(option) is not None}
+    if choosing:
+        if not choosing & {"first_n", "sample_n"}:  # fairchem takes one of the three
             section["no_shuffle"] = True
         dataset = create_dataset(section, "val")
     else:
