@@ -95,12 +95,12 @@ def test_another_device_is_measured_again(tmp_path, monkeypatch):
 
 def test_a_resumed_run_multiplies_as_before(tmp_path, monkeypatch):
     monkeypatch.setattr(matrix_products, "_taken", None)
-    monkeypatch.setattr(matrix_products, "_share", lambda: 2.0)
+    monkeypatch.setattr(matrix_products, "_is_faster_here", lambda: False)
     trained(tmp_path, "whole", epochs=2)
     half = tmp_path / "checkpoints" / "whole" / "checkpoint.4.pt"
     assert torch.load(half, weights_only=False)["resume"]["form"]["onednn"] is False
     monkeypatch.setattr(matrix_products, "_taken", None)
-    monkeypatch.setattr(matrix_products, "_share", lambda: 0.5)
+    monkeypatch.setattr(matrix_products, "_is_faster_here", lambda: True)
     trained(tmp_path, "resumed", epochs=2, load=half)
     assert matrix_products.takes_onednn() is False
     trained(tmp_path, "another", epochs=1)  # in this process the choice is made

@@ -1,4 +1,4 @@
-"""What is chosen by measurement at the start of a run, for all ranks and for resumes."""
+"""What is chosen for the machine at the start of a run, for all ranks and for resumes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def settle(trainer: HostTrainer, batch: Any) -> None:
     """Before the first step of a run: on a GPU time the forward and backward of its batch in both
-    forms; on a CPU see which library multiplies its matrices faster.
+    forms; on a CPU note which library multiplies its matrices.
 
     Ranks add up their seconds, so all take the same form. A run that goes on takes the choice of
     the run that wrote the checkpoint, if that was on the same kind of device: a resumed run repeats

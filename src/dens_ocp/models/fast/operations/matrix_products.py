@@ -3,13 +3,16 @@
 On a CPU torch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors only;
 oneDNN, which torch carries along, uses it on all that have it. On an AMD Zen 5 core a product of
 (1480, 1280) and (1280, 896) runs at 105 GFLOP/s with the one and at 240 with the other
-(``python -m benchmarks --products``). Which one is taken is measured once in a process, with a
-product of that kind. For other dtypes and devices this is ``torch.nn.functional.linear``.
+(``python -m benchmarks --products``). On Intel's processors, and on AMD's up to Zen 4, whose units
+are 256 bits wide, both run at the same speed. Which one is taken follows from the processor alone,
+never from a measurement: two runs on one machine give the same numbers to the last bit. For other
+dtypes and devices this is ``torch.nn.functional.linear``.
 """
 
 from __future__ import annotations
 
-import time
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,21 +21,19 @@ from dens_ocp.models.fast.form import FastForm
 
 _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
-ADVANTAGE = 0.9
-"""oneDNN is taken where it needs at most this share of the other library's time: on the processors
-that were measured the share is 0.45 or about 1, so the choice does not depend on chance."""
+_PROCESSOR = Path("/proc/cpuinfo")
 
-_SHAPE = (740, 512, 448)
-"""Rows, inputs and outputs of the product that is measured: 2 to 4 ms."""
+ZEN_5 = 26
+"""AMD's family number of Zen 5, the first whose units for AVX-512 are 512 bits wide."""
 
 _taken: bool | None = None
 
 
 def takes_onednn() -> bool:
-    """Whether float32 products on this machine's CPU go to oneDNN; measured at the first call."""
+    """Whether float32 products on this machine's CPU go to oneDNN."""
     global _taken
     if _taken is None:
-        _taken = _ONEDNN is not None and _share() <= ADVANTAGE
+        _taken = _ONEDNN is not None and _is_faster_here()
     return _taken
 
 
@@ -42,34 +43,24 @@ def take_onednn(choice: bool) -> None:
     _taken = choice and _ONEDNN is not None
 
 
-def _share(rounds: int = 9) -> float:
-    """oneDNN's seconds over the other library's, the least of each, in turn. Of the processor's
-    time with one thread: other work on the machine lengthens the wall clock's."""
-    now = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    rows, inputs, outputs = _SHAPE
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        x = torch.linspace(-1, 1, rows * inputs).view(rows, inputs)
-        weight = torch.linspace(-1, 1, outputs * inputs).view(outputs, inputs)
-        found: tuple[list[float], list[float]] = ([], [])
-        for _ in range(1 + rounds):
-            for seconds, run in zip(
-                found,
-                (
-                    lambda: _ONEDNN(x, weight, None, "none", [], ""),  # type: ignore[misc]
-                    lambda: torch.nn.functional.linear(x, weight),
-                ),
-                strict=True,
-            ):
-                start = now()
-                run()
-                seconds.append(now() - start)
-    ours, others = (min(seconds[1:]) for seconds in found)
-    return ours / others
+def _is_faster_here() -> bool:
+    """Whether MKL leaves AVX-512 unused on a processor that has wide units for it. What Linux says
+    of the first core; elsewhere torch's own library is kept."""
+    if not torch.backends.mkl.is_available():
+        return False
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not _PROCESSOR.is_file():
+        return False
+    described = _PROCESSOR.read_text(encoding="utf-8", errors="replace")
+    vendor = re.search(r"^vendor_id\s*:\s*(\S+)", described, re.M)
+    family = re.search(r"^cpu family\s*:\s*(\d+)", described, re.M)
+    if vendor is None or family is None:
+        return False
+    return vendor[1] == "AuthenticAMD" and int(family[1]) >= ZEN_5
 
 
 def uses_onednn(*tensors: torch.Tensor | None) -> bool:
-    """Whether products of these tensors go to oneDNN: float32 on a CPU, outside autocast, where
-    oneDNN is faster."""
+    """Whether products of these tensors go to oneDNN: float32 on a CPU, outside autocast, on a
+    processor where oneDNN is faster."""
     return (
         _ONEDNN is not None
         and all(
