@@ -56,6 +56,22 @@ SMALL_ESCN = {
     "otf_graph": True,
 }
 
+SMALL_ESEN = {
+    "name": "esen_dens",
+    "max_neighbors": 12,
+    "cutoff": 6.0,
+    "num_layers": 2,
+    "sphere_channels": 8,
+    "hidden_channels": 8,
+    "edge_channels": 8,
+    "lmax": 2,
+    "mmax": 2,
+    "num_distance_basis": 16,
+    "act_type": "gate",
+    "mlp_type": "spectral",
+    "use_envelope": True,
+}
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

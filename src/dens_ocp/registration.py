@@ -22,6 +22,11 @@ from dens_ocp import gaps
 TRAINER_NAMES = ("dens", "denoising_forces")
 """``denoising_forces`` is the authors' name."""
 
+MODEL_NAMES = ("equiformer_v2_dens", "escn_dens", "esen_dens", "equiformer_dens")
+"""Models with DeNS."""
+
+MODELS_IN_WORDS = f"{', '.join(MODEL_NAMES[:-1])} or {MODEL_NAMES[-1]}"
+
 _REGISTRY = "fairchem.core.common.registry"
 _COMMAND_LINE = "fairchem.core._cli"
 _TABLES = (
@@ -57,13 +62,14 @@ def register() -> None:
     from dens_ocp.models.equiformer.model import EquiformerDeNS
     from dens_ocp.models.equiformer_v2 import EquiformerV2DeNS
     from dens_ocp.models.escn import eSCNDeNS
+    from dens_ocp.models.esen import eSENDeNS
     from dens_ocp.training.trainer import DeNSTrainer
 
     for name in TRAINER_NAMES:
         registry.register_trainer(name)(DeNSTrainer)
-    registry.register_model("equiformer_v2_dens")(EquiformerV2DeNS)
-    registry.register_model("escn_dens")(eSCNDeNS)
-    registry.register_model("equiformer_dens")(EquiformerDeNS)
+    models = (EquiformerV2DeNS, eSCNDeNS, eSENDeNS, EquiformerDeNS)
+    for name, model in zip(MODEL_NAMES, models, strict=True):
+        registry.register_model(name)(model)
     registry.register_dataset("dens_lmdb")(DeNSLmdbDataset)
     registry.register_dataset("dens_ase_db")(DeNSAseDBDataset)
 

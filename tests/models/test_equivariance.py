@@ -1,16 +1,14 @@
 """Rotation, translation, permutation and batching, with force encoding active."""
 
-import pytest
 import torch
 from e3nn import o3
 from torch_geometric.data import Batch
 
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
-from tests.models.test_models import corrupted
+from tests.conftest import build_model
+from tests.models.test_models import ALL, corrupted
 
 # eSCN's force block is a quadrature over points of the sphere: equivariant up to its error
-TOLERANCE = {"equiformer_v2_dens": 2e-4, "escn_dens": 5e-3}
-BOTH = pytest.mark.parametrize("config", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+TOLERANCE = {"equiformer_v2_dens": 2e-4, "escn_dens": 5e-3, "esen_dens": 2e-4}
 
 
 def setting(config, batch):
@@ -33,7 +31,7 @@ def assert_close(actual, expected, tolerance, what):
     assert (actual - expected).abs().max() < tolerance * scale, what
 
 
-@BOTH
+@ALL
 def test_rotation(config, batch):
     model, data = setting(config, batch)
     before = predict(model, data)
@@ -49,7 +47,7 @@ def test_rotation(config, batch):
         assert_close(after[name], before[name] @ rotation.T, tolerance, name)
 
 
-@BOTH
+@ALL
 def test_translation(config, batch):
     model, data = setting(config, batch)
     before = predict(model, data)
@@ -60,7 +58,7 @@ def test_translation(config, batch):
         assert_close(after[name], before[name], TOLERANCE[config["name"]], name)
 
 
-@BOTH
+@ALL
 def test_permutation_of_atoms(config, batch):
     model, data = setting(config, batch)
     before = predict(model, data)
@@ -90,7 +88,7 @@ def test_permutation_of_atoms(config, batch):
         assert_close(after[name], before[name][order], tolerance, name)
 
 
-@BOTH
+@ALL
 def test_batching(config, batch):
     model, data = setting(config, batch)
     together = predict(model, data)

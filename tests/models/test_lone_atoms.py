@@ -9,7 +9,7 @@ from ase import Atoms
 from torch_geometric.data import Batch
 
 from dens_ocp.dens.step_plan import Corruption, read
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model, slab
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN, build_model, slab
 from tests.lmdbs import write_lmdb
 from tests.molecules import SMALL_EQUIFORMER_L2
 from tests.plans import attach, attach_scored
@@ -25,6 +25,9 @@ MODELS = {
     },
     "escn": {**SMALL_ESCN, "fast": True},
     "escn, fairchem's path": {**SMALL_ESCN, "fast": False},
+    "esen": {**SMALL_ESEN, "fast": True},
+    "esen, fairchem's path": {**SMALL_ESEN, "fast": False},
+    "esen with gradient forces": {**SMALL_ESEN, "forces": "gradient", "regress_stress": True},
     "equiformer": {**SMALL_EQUIFORMER_L2, "use_pbc": False},
     "equiformer, periodic": {**SMALL_EQUIFORMER_L2, "use_pbc": True},
 }  # fmt: skip

@@ -9,10 +9,14 @@ from dens_ocp.dens.force_encoding import ForceEncoding, force_coefficients
 from dens_ocp.errors import DensError
 from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.parameter_names import translated
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN, build_model
 from tests.plans import attach
 
-BOTH = pytest.mark.parametrize("config", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+ALL = pytest.mark.parametrize(
+    "config",
+    [SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN, {**SMALL_ESEN, "forces": "gradient"}],
+    ids=["eqv2", "escn", "esen", "esen with gradient forces"],
+)
 
 
 def corrupted(batch, **options):
@@ -32,7 +36,7 @@ def corrupted(batch, **options):
     return batch
 
 
-@BOTH
+@ALL
 def test_evaluation_has_no_noise_head_and_reads_no_forces(config, batch):
     model = build_model(config).eval()
     calls = []
@@ -53,7 +57,7 @@ def test_evaluation_has_no_noise_head_and_reads_no_forces(config, batch):
         assert torch.equal(clean[name], same[name]) and torch.equal(clean[name], without[name])
 
 
-@BOTH
+@ALL
 def test_training_without_corruption_equals_evaluation(config, batch):
     model = build_model(config)
     torch.manual_seed(0)
@@ -64,7 +68,7 @@ def test_training_without_corruption_equals_evaluation(config, batch):
     assert torch.allclose(training["energy"], evaluation["energy"], atol=1e-5)
 
 
-@BOTH
+@ALL
 def test_every_parameter_gets_a_gradient_corrupted_or_not(config, batch):
     model = build_model({**config, "use_noise_schedule_sigma_encoding": True}).train()
     for data in (batch, corrupted(batch.clone())):
@@ -75,7 +79,7 @@ def test_every_parameter_gets_a_gradient_corrupted_or_not(config, batch):
         assert silent == []
 
 
-@BOTH
+@ALL
 def test_force_encoding_reads_corrupted_atoms_only(config, batch):
     model = build_model(config).train()
     if config is SMALL_ESCN:
@@ -97,7 +101,7 @@ def test_force_encoding_reads_corrupted_atoms_only(config, batch):
     assert torch.equal(energy(data.forces), energy(nan))
 
 
-@BOTH
+@ALL
 def test_sigma_encoding_is_seen(config, batch):
     model = build_model({**config, "use_noise_schedule_sigma_encoding": True}).train()
     data = corrupted(batch)

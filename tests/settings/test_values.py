@@ -147,7 +147,9 @@ def test_load_balancing_is_atoms(given):
     assert run.checked({"optim": {"load_balancing": given}})["optim"]["load_balancing"] == "atoms"
 
 
-@pytest.mark.parametrize("name", ["equiformer_v2_dens", "escn_dens", "equiformer_dens"])
+@pytest.mark.parametrize(
+    "name", ["equiformer_v2_dens", "escn_dens", "esen_dens", "equiformer_dens"]
+)
 def test_numbers_of_our_models_by_the_types_of_their_constructors(name):
     from fairchem.core.common.registry import registry
 
@@ -174,7 +176,7 @@ def test_numbers_of_our_models_by_the_types_of_their_constructors(name):
             seen += 1
             assert run.model({"name": name, option: "False"})[option] is False, option
     assert seen > 12
-    if name != "equiformer_dens":
+    if name in ("equiformer_v2_dens", "escn_dens"):
         assert run.model({"name": name, "lmax_list": ["4"]})["lmax_list"] == [4]
         assert run.model({"name": name, "lmax_list": 4})["lmax_list"] == [4]
 

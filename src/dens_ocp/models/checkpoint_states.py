@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from dens_ocp.errors import DensError
 from dens_ocp.models.denoising_model import DenoisingModel
-from dens_ocp.models.parameter_names import head_of, is_constant, is_dens, translated
+from dens_ocp.models.parameter_names import head_of, is_buffer, is_constant, is_dens, translated
 
 _ORIGINAL_TASK = ("energy", "forces")
 """What fairchem's hydra models call the heads that all models here have."""
@@ -27,13 +27,37 @@ _SEEN_IN_NUMBERS = (
 class FittedState:
     """Attributes:
     state_dict: under the model's names, complete.
-    initialised: names that the checkpoint lacks; they keep the model's initial values.
-    order: names that it has, in its own order: that of the parameters of the model it is of.
+    initialised: names that the checkpoint lacks, or whose values there are not taken over; they
+        keep the model's initial values.
+    given: the checkpoint's weights under our names, in its own order: that of the parameters of
+        the model it is of.
+    dropped: names among them that are not taken over.
     """
 
     state_dict: dict[str, torch.Tensor]
     initialised: tuple[str, ...]
-    order: tuple[str, ...] = ()
+    given: dict[str, torch.Tensor] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+
+
+def without_dens(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights without the modules of DeNS, which give the same energies and forces.
+
+    Without an encoded force and with sigma = 0, a DeNS model adds the same vector to the l = 0
+    coefficient of every atom: the bias of the force encoding and of the sigma encoding
+    (``DeNSModel.predict``). The initial l = 0 coefficient is a row of ``sphere_embedding``, so the
+    vector added to every row gives the same node embedding. Nothing else of DeNS is used in
+    evaluation.
+
+    Args:
+        state: of a DeNS model on a fairchem backbone, or of one without DeNS; it stays as it is.
+    """
+    kept = {name: value for name, value in state.items() if not is_dens(name)}
+    for name in ("force_embedding.bias", "noise_schedule_sigma_embedding.bias"):
+        if name in state:
+            atoms = kept["sphere_embedding.weight"]
+            kept["sphere_embedding.weight"] = atoms + state[name].to(atoms)
+    return kept
 
 
 def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str) -> FittedState:
@@ -55,14 +79,16 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         for name, value in state_dict.items()
         if not is_constant(name)
     }
-    missing = [name for name in own if name not in given]
-    unexpected = [name for name in given if name not in own]
-    foreign = [name for name in missing if not is_dens(name)]
+    usable = model.start_from(given) if isinstance(model, DenoisingModel) else given
+    dropped = [name for name in given if name not in usable]
+    missing = [name for name in own if name not in usable]
+    unexpected = [name for name in usable if name not in own]
+    foreign = [name for name in missing if not is_dens(name) and name not in dropped]
     shapes = [
-        f"{name}: {tuple(given[name].shape)} in the checkpoint, "
+        f"{name}: {tuple(usable[name].shape)} in the checkpoint, "
         f"{tuple(own[name].shape)} in the model"
         for name in own
-        if name in given and given[name].shape != own[name].shape
+        if name in usable and usable[name].shape != own[name].shape
     ]
     if foreign or unexpected or shapes:
         found = [f"{name} is missing in the checkpoint" for name in foreign[:1]]
@@ -74,9 +100,10 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
             "one the checkpoint was trained with"
         )
     return FittedState(
-        state_dict={name: given.get(name, value) for name, value in own.items()},
+        state_dict={name: usable.get(name, value) for name, value in own.items()},
         initialised=tuple(missing),
-        order=tuple(given),
+        given=given,
+        dropped=tuple(dropped),
     )
 
 
@@ -142,8 +169,8 @@ def _trainable(model: torch.nn.Module) -> list[str]:
 
 def _trainable_in(state: FittedState, model: torch.nn.Module) -> list[str]:
     """Names of trainable parameters in the order of the checkpoint."""
-    trainable = set(_trainable(model))
-    return [name for name in state.order if name in trainable]
+    trainable = {*_trainable(model), *(name for name in state.dropped if not is_buffer(name))}
+    return [name for name in state.given if name in trainable]
 
 
 def warn_of_another_scale(model: DenoisingModel, checkpoint: dict[str, Any], origin: str) -> None:
@@ -191,7 +218,7 @@ def warn_of_other_options(model: torch.nn.Module, checkpoint: dict[str, Any], or
         )  # fmt: skip
 
 
-def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | None) -> FittedState:
+def averaged(model: DenoisingModel, state: FittedState, ema: dict[str, Any] | None) -> FittedState:
     """The state with its parameters replaced by the averaged ones (EMA) of the checkpoint.
 
     fairchem stores the average as a list in the order of the trainable parameters of the model
@@ -206,12 +233,41 @@ def averaged(model: torch.nn.Module, state: FittedState, ema: dict[str, Any] | N
         return state
     names = _trainable_in(state, model)
     shadow = ema["shadow_params"]
-    if [p.shape for p in shadow] != [state.state_dict[name].shape for name in names]:
+    if [p.shape for p in shadow] != [state.given[name].shape for name in names]:
         raise DensError(
             f"the checkpoint's averaged weights (EMA) do not belong to its model: {len(shadow)} "
             f"tensors for {len(names)} parameters; remove its `ema` entry to use the plain weights"
         )
-    return replace(state, state_dict={**state.state_dict, **dict(zip(names, shadow, strict=True))})
+    usable = model.start_from({**state.given, **dict(zip(names, shadow, strict=True))})
+    return replace(state, state_dict={**state.state_dict, **usable})
+
+
+def _modules(names: Collection[str]) -> str:
+    return ", ".join(sorted({name.split(".")[0] for name in names}))
+
+
+def _said(state: FittedState, evaluation: bool) -> str:
+    """What was done to a checkpoint, for the log."""
+    if state.dropped:
+        found = f"has {_modules(state.dropped)}, which this model does not take over"
+        start = "it is the start of fine-tuning, at step 0"
+    else:
+        found, start = (
+            "has no DeNS parameters",
+            "it is the start of fine-tuning with DeNS, at step 0",
+        )
+    if evaluation:
+        return f"{found}; they are not needed for evaluation"
+    new = f"; initialised: {_modules(state.initialised)}" if state.initialised else ""
+    return f"{found}; {start}{new}"
+
+
+def _not_trained(state: FittedState, path: str) -> str:
+    return (
+        f"checkpoint: {path} was trained with direct forces, and the config says model.forces: "
+        f"gradient and model.new_energy_head: True, so {_modules(state.initialised)} is not "
+        "trained; evaluate a checkpoint of the run that starts from it"
+    )
 
 
 def fitted(
@@ -239,19 +295,18 @@ def fitted(
     warn_of_other_options(model, checkpoint, path)
     if not evaluation and not state.initialised:
         warn_of_another_scale(model, checkpoint, path)
-    if not state.initialised and is_in_own_order(model, state):
+    changed = bool(state.initialised or state.dropped)
+    if not changed and is_in_own_order(model, state):
         return {**checkpoint, "state_dict": state.state_dict}
-    start = "it is the start of fine-tuning with DeNS, at step 0"
-    if state.initialised:
-        logging.warning(
-            "%s has no DeNS parameters; %s; initialised: %s",
-            path,
-            "they are not needed for evaluation" if evaluation else start,
-            ", ".join(sorted({name.split(".")[0] for name in state.initialised})),
-        )
+    if evaluation and any(not is_dens(name) for name in state.initialised):
+        raise DensError(_not_trained(state, path))
+    if changed:
+        logging.warning("%s %s", path, _said(state, evaluation))
     elif not evaluation:
         logging.warning(
-            "%s is of a model of fairchem's with its parameters in another order; %s", path, start
+            "%s is of a model of fairchem's with its parameters in another order; it is the start "
+            "of fine-tuning with DeNS, at step 0",
+            path,
         )
     state = averaged(model, state, checkpoint.get("ema"))
     kept = {name: value for name, value in checkpoint.items() if name not in of_a_run}

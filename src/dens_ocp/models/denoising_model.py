@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -30,6 +31,15 @@ class DenoisingModel(torch.nn.Module, ABC):
     can_denoise: bool = True
     force_encoding_scale: float = 1.0
     gradient_forces: bool = False
+
+    @classmethod
+    def has_gradient_forces(cls, options: Mapping[str, Any]) -> bool:
+        """Whether a model with these options has :attr:`gradient_forces`."""
+        return cls.gradient_forces
+
+    def start_from(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What this model can take over of another one's weights, by our names."""
+        return dict(state)
 
     def forward(self, data: Batch) -> dict[str, torch.Tensor]:
         """:meth:`denoise` in training mode, :meth:`predict` in evaluation mode."""

@@ -17,6 +17,7 @@ from dens_ocp.dens.force_encoding import ForceEncoding, checked_scale
 from dens_ocp.dens.step_plan import read, read_plan
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.models import extra_heads, lone_atoms
+from dens_ocp.models.checkpoint_states import without_dens
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.fast import choice, switch
 from dens_ocp.models.fast.rotation import spherical_harmonics
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 class DeNSModel(DenoisingModel):
     """Mixin in front of a fairchem backbone class.
 
-    A subclass sets ``energy_head`` (fairchem's), ``force_head`` and ``noise_head`` (of
-    :mod:`dens_ocp.models.chosen_atoms`), and says with :meth:`injected` where an embedding is
-    added.
+    A subclass sets ``energy_head`` (fairchem's), ``force_head`` and ``noise_head`` (which compute
+    chosen atoms, :mod:`dens_ocp.models.chosen_atoms`), and says with :meth:`injected` where an
+    embedding is added.
 
     A vector is computed only where it is looked at: with ``scored`` in the batch the force head for
     scored atoms that are not corrupted, the noise head for scored ones that are.
@@ -40,8 +41,17 @@ class DeNSModel(DenoisingModel):
     In training all three heads are computed, in evaluation the noise head is not.
     """
 
+    force_embedding: ForceEncoding | None
+    noise_schedule_sigma_embedding: torch.nn.Linear | None
+    noise_head: torch.nn.Module | None
     form_is_open: bool
     """``fast: auto``, and nobody has chosen the form for the device at hand yet."""
+    why_direct = (
+        "fairchem's backbone takes the rotations of edges out of the derivatives, turns edges by "
+        "random angles that its energy depends on a little, and has neighbours come and go without "
+        "an envelope, so the gradient of its energy is no force; use esen_dens or equiformer_dens"
+    )
+    """Why forces cannot be gradients; empty where they can."""
 
     def __init__(
         self,
@@ -51,6 +61,8 @@ class DeNSModel(DenoisingModel):
         use_noise_schedule_sigma_encoding: bool = False,
         use_denoising_energy: bool = True,
         use_denoising_stress: bool = True,
+        use_noise_head: bool = True,
+        forces: str = "direct",
         heads: Mapping[str, Any] | None = None,
         fast: bool | str = "auto",
         **backbone_options: Any,
@@ -65,6 +77,10 @@ class DeNSModel(DenoisingModel):
             use_denoising_energy: False: ablation, the trainer puts no energy loss on DeNS
                 structures (the authors' model option; ``optim.dens.energy`` says the same).
             use_denoising_stress: likewise of the stress (``optim.dens.stress``).
+            use_noise_head: False: no noise head and no force encoding: the stock model in this
+                form, for ``optim.dens.enabled: false``.
+            forces: ``direct``: of a head. ``gradient``: minus the gradient of the energy, where the
+                backbone allows it.
             heads: further outputs, by name: ``module``, a head of fairchem's, and its options
                 (:mod:`dens_ocp.models.extra_heads`).
             fast: evaluate the backbone in another order (:mod:`dens_ocp.models.fast`): the same
@@ -79,21 +95,25 @@ class DeNSModel(DenoisingModel):
         _check_options(type(self), backbone_options)
         if fast not in (True, False, "auto"):
             raise DensError(f"model.fast: {fast!r}: must be True, False or auto")
+        _check_forces(forces, self.why_direct)
         super().__init__(**backbone_options)
+        self.gradient_forces = forces == "gradient"
         self.use_force_encoding = use_force_encoding
         self.force_encoding_scale = checked_scale(force_encoding_scale)
         self.use_denoising_energy = use_denoising_energy
         self.use_denoising_stress = use_denoising_stress
+        self.can_denoise = use_noise_head
         # parameters are created in the authors' order (heads of the original task first): an
         # averaged model (EMA) is stored as a list in this order
         self.build_heads()
-        self.force_embedding = ForceEncoding(
-            self.sphere_channels, max(self.lmax_list), self.force_encoding_scale
-        )
-        self.noise_schedule_sigma_embedding = (
-            torch.nn.Linear(1, self.sphere_channels) if use_noise_schedule_sigma_encoding else None
-        )
-        self.build_noise_head()
+        self.force_embedding = self.noise_schedule_sigma_embedding = self.noise_head = None
+        if use_noise_head:
+            self.force_embedding = ForceEncoding(
+                self.sphere_channels, self.max_degree, self.force_encoding_scale
+            )
+            if use_noise_schedule_sigma_encoding:
+                self.noise_schedule_sigma_embedding = torch.nn.Linear(1, self.sphere_channels)
+            self.build_noise_head()
         self.heads = extra_heads.build(self, heads)
         self._register_load_state_dict_pre_hook(partial(translate, heads=tuple(self.heads)))
         self.form_is_open = fast == "auto"
@@ -103,9 +123,19 @@ class DeNSModel(DenoisingModel):
     def take_form(self, fast: bool) -> None:
         """Evaluate the backbone in the fast form or in fairchem's, from the next batch on."""
         (switch.make_fast if fast else switch.make_stock)(self)
-        self.force_embedding.harmonics = (
-            spherical_harmonics if fast else force_encoding.spherical_harmonics
-        )
+        if self.force_embedding is not None:
+            self.force_embedding.harmonics = (
+                spherical_harmonics if fast else force_encoding.spherical_harmonics
+            )
+
+    def start_from(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Without a noise head: :func:`~dens_ocp.models.checkpoint_states.without_dens`."""
+        return dict(state) if self.can_denoise else without_dens(state)
+
+    @property
+    def max_degree(self) -> int:
+        """Largest degree l of the node embedding."""
+        return max(self.lmax_list)
 
     @abstractmethod
     def build_heads(self) -> None:
@@ -158,7 +188,8 @@ class DeNSModel(DenoisingModel):
             return lone_atoms.graph_of_pair(data)
         with torch.autocast(data.pos.device.type, enabled=False):
             graph = super().generate_graph(data, *args, **options)  # type: ignore[misc]
-        if graph.edge_index.shape[1] == 0:
+        edges = graph["edge_index"] if isinstance(graph, dict) else graph.edge_index
+        if edges.shape[1] == 0:
             raise lone_atoms.NoEdgesError
         return graph
 
@@ -177,9 +208,13 @@ class DeNSModel(DenoisingModel):
             ``energy`` (B,) and ``forces`` (N, 3), normalised; these are zero but for the
             ``force_atoms`` of the batch's plan.
         """
-        embedding = self.force_embedding.without_forces(data.pos.shape[0])
-        sigmas = embedding.new_zeros(data.pos.shape[0], 1)
-        emb = self._backbone(data, embedding, sigmas)
+        return self._without_corruption(data)
+
+    def _without_corruption(self, data: Batch) -> dict[str, torch.Tensor]:
+        embedding = None
+        if self.force_embedding is not None:
+            embedding = self.force_embedding.without_forces(data.pos.shape[0])
+        emb = self._backbone(data, embedding, data.pos.new_zeros(data.pos.shape[0], 1))
         return self._original_task(data, emb, read_plan(data).force_atoms)
 
     def denoise(self, data: Batch) -> dict[str, torch.Tensor]:
@@ -188,8 +223,10 @@ class DeNSModel(DenoisingModel):
         Returns:
             ``energy`` (B,) and ``forces`` (N, 3), normalised; ``noise`` (N, 3) in units of sigma.
             ``forces`` are zero but for the ``force_atoms`` of the batch's plan, ``noise`` but for
-            its ``noise_atoms``.
+            its ``noise_atoms``. Without a noise head there is none.
         """
+        if self.force_embedding is None or self.noise_head is None:
+            return self._without_corruption(data)
         plan, corruption = read_plan(data), read(data)
         encoded = corruption.noise_mask & self.use_force_encoding
         forces = data.forces if "forces" in data else torch.zeros_like(data.pos)
@@ -199,8 +236,11 @@ class DeNSModel(DenoisingModel):
         return {**outputs, "noise": self.noise_head(data, emb, plan.noise_atoms)["forces"]}
 
     def _backbone(
-        self, data: Batch, embedding: torch.Tensor, sigmas: torch.Tensor
+        self, data: Batch, embedding: torch.Tensor | None, sigmas: torch.Tensor
     ) -> dict[str, Any]:
+        """What heads stand on; ``embedding`` (N, (lmax + 1)^2, C) is added to the initial one."""
+        if embedding is None:
+            return super(DenoisingModel, self).forward(data)
         if self.noise_schedule_sigma_embedding is not None:
             scalars = self.noise_schedule_sigma_embedding(sigmas)[:, None, :]
             embedding = torch.cat([embedding[:, :1] + scalars, embedding[:, 1:]], dim=1)
@@ -218,14 +258,31 @@ class DeNSModel(DenoisingModel):
         return outputs
 
 
+FORCES = ("direct", "gradient")
+
+
+def _check_forces(forces: Any, why_direct: str) -> None:
+    if forces not in FORCES:
+        raise DensError(
+            f"model.forces: {forces!r} is not known{nearest(str(forces), FORCES)}; it is one of "
+            f"{', '.join(FORCES)}"
+        )
+    if forces == "gradient" and why_direct:
+        raise DensError(f"model.forces: gradient: {why_direct}")
+
+
 def _check_options(cls: type, options: dict[str, Any]) -> None:
     backbone = next(
         base
         for base in cls.__mro__
         if base.__module__.startswith("fairchem.") and "__init__" in vars(base)
     )
-    known = {*inspect.signature(backbone).parameters, *inspect.signature(DeNSModel).parameters}
-    known.remove("backbone_options")
+    known = {
+        name
+        for each in (backbone, DeNSModel, cls)
+        for name in inspect.signature(each).parameters
+        if name not in ("options", "backbone_options")
+    }
     for name in options:
         if name not in known:
             raise DensError(f"unknown option model.{name}{nearest(name, known)}")

@@ -62,7 +62,7 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
         self.layer_graphs = LayerGraphs(self) if cuda_graphs else None
 
     def _backbone(
-        self, data: Batch, embedding: torch.Tensor, sigmas: torch.Tensor
+        self, data: Batch, embedding: torch.Tensor | None, sigmas: torch.Tensor
     ) -> dict[str, Any]:
         graphs = self.layer_graphs
         with graphs.in_use() if graphs is not None else nullcontext():

@@ -55,6 +55,7 @@ class eSCNDeNS(DeNSModel, eSCNBackbone):  # noqa: N801 (fairchem's spelling)
 
     def build_noise_head(self) -> None:
         self.noise_head = eSCNChosenAtomsHead(self)
+        assert self.force_embedding is not None
         torch.nn.init.uniform_(self.force_embedding.weight, -0.001, 0.001)
 
     def injected(self, embedding: torch.Tensor) -> RemovableHandle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from e3nn import o3
 from fairchem.core.common import gp_utils
 from fairchem.core.common.registry import registry
 from fairchem.core.models.equiformer_v2.heads.rank2 import Rank2SymmetricTensorHead
+from fairchem.core.models.esen.nn.rank2 import (
+    Rank2SymmetricTensorHead as eSENRank2SymmetricTensorHead,
+)
 from torch_geometric.utils import scatter
 
 from dens_ocp.errors import DensError, nearest
@@ -19,11 +23,11 @@ if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
 
-class Rank2Head(Rank2SymmetricTensorHead):
-    """fairchem's head of a symmetric tensor (stress), with its parameters and numbers.
+class Rank2Form(torch.nn.Module):
+    """First base of fairchem's heads of a symmetric tensor (stress): their parameters and numbers.
 
-    Its forward is written anew: fairchem's fails where the last atom has no neighbour, and where a
-    batch has one edge, and it averages over atoms in half precision under autocast.
+    Their forward is written anew: fairchem's fails where the last atom has no neighbour, and where
+    a batch has one edge, and it averages over atoms in half precision under autocast.
 
     fairchem's tensor is not equivariant: the layers of its MLP have biases and SiLU, which act on
     each of the five components by itself, so the stress of a turned crystal is not the turned
@@ -39,7 +43,7 @@ class Rank2Head(Rank2SymmetricTensorHead):
         Args:
             backbone: fairchem's.
             equivariant: see the class.
-            options: of fairchem's ``Rank2SymmetricTensorHead``.
+            args, options: of fairchem's ``Rank2SymmetricTensorHead``.
         """
         super().__init__(backbone, *args, **options)
         self.equivariant = equivariant
@@ -74,14 +78,14 @@ class Rank2Head(Rank2SymmetricTensorHead):
             degree 0 and 2 in fairchem's basis; else ``<name>`` (B, 9), where fairchem has
             (3 B, 3). Normalised.
         """
-        graph, nodes = emb["graph"], emb["node_embedding"]
-        features = self._edge_features(nodes, graph)
-        directions = self._directions(graph.edge_distance_vec)  # (E, 5) or (E, 9)
+        nodes, edge_index, vectors = self._parts(emb)
+        features = self._edge_features(nodes, edge_index, vectors)
+        directions = self._directions(vectors)  # (E, 5) or (E, 9)
         parts: list[tuple[Callable, torch.Tensor]] = [(self._of_tensors, directions)]
         if self.decompose:
             parts.insert(0, (self.block.scalar_MLP, torch.ones_like(directions[:, :1])))
         tensors = [
-            self._of_structures(mlp, features[:, None, :] * each[:, :, None], graph, data)
+            self._of_structures(mlp, features[:, None, :] * each[:, :, None], edge_index, data)
             for mlp, each in parts
         ]
         if not self.decompose:
@@ -90,14 +94,22 @@ class Rank2Head(Rank2SymmetricTensorHead):
         names = (f"{self.output_name}_isotropic", f"{self.output_name}_anisotropic")
         return {name: each * scale for name, each in zip(names, tensors, strict=True)}
 
-    def _edge_features(self, nodes: Any, graph: Any) -> torch.Tensor:
+    def _parts(self, emb: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of the backbone's output: (N, (lmax + 1)^2, C) node embedding, (2, E) edges, (E, 3) their
+        vectors."""
+        graph = emb["graph"]
+        return emb["node_embedding"].embedding, graph.edge_index, graph.edge_distance_vec
+
+    def _edge_features(
+        self, nodes: torch.Tensor, edge_index: torch.Tensor, vectors: torch.Tensor
+    ) -> torch.Tensor:
         """(E, channels): embeddings of the ends of an edge in its direction."""
-        degrees = list(range(nodes.lmax_list[-1] + 1))
-        with torch.autocast(nodes.embedding.device.type, enabled=False):
-            along = o3.spherical_harmonics(degrees, graph.edge_distance_vec, False).detach()
+        degrees = list(range(math.isqrt(nodes.shape[1])))
+        with torch.autocast(nodes.device.type, enabled=False):
+            along = o3.spherical_harmonics(degrees, vectors, False).detach()
             along = self.sphharm_norm(along[:, :, None])  # (E, (lmax + 1)^2, 1)
-        ends = graph.edge_index if self.use_source_target_embedding else graph.edge_index[1:]
-        found = [torch.einsum("elc,el->ec", nodes.embedding[each], along[:, :, 0]) for each in ends]
+        ends = edge_index if self.use_source_target_embedding else edge_index[1:]
+        found = [torch.einsum("elc,el->ec", nodes[each], along[:, :, 0]) for each in ends]
         return self.xedge_layer_norm(torch.cat(found, dim=1))
 
     def _directions(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -106,20 +118,32 @@ class Rank2Head(Rank2SymmetricTensorHead):
         return (vectors[:, :, None] * vectors[:, None, :]).flatten(1)
 
     def _of_structures(
-        self, mlp: Callable, values: torch.Tensor, graph: Any, data: Batch
+        self, mlp: Callable, values: torch.Tensor, edge_index: torch.Tensor, data: Batch
     ) -> torch.Tensor:
         """(B, k) of (E, k, channels): mean over the edges into an atom, over atoms, ``mlp`` between
         or before."""
         if self.block.edge_level:
             values = mlp(values)
-        atoms = scatter(
-            values, graph.edge_index[1], dim=0, dim_size=data.pos.shape[0], reduce="mean"
-        )
+        atoms = scatter(values, edge_index[1], dim=0, dim_size=data.pos.shape[0], reduce="mean")
         if not self.block.edge_level:
             atoms = mlp(atoms)
         of_atoms = atoms[:, :, 0].to(torch.promote_types(atoms.dtype, torch.float32))
         reduce = "sum" if self.block.extensive else "mean"
         return scatter(of_atoms, data.batch, dim=0, dim_size=data.natoms.numel(), reduce=reduce)
+
+
+class Rank2Head(Rank2Form, Rank2SymmetricTensorHead):
+    """EquiformerV2's and eSCN's: ``module: rank2_symmetric_head``."""
+
+
+class eSENRank2Head(Rank2Form, eSENRank2SymmetricTensorHead):  # noqa: N801 (fairchem's spelling)
+    """eSEN's: ``module: esen_rank2_head``."""
+
+    def _parts(self, emb: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return emb["node_embedding"], emb["edge_index"], emb["edge_distance_vec"]
+
+
+RANK2 = (Rank2Head, eSENRank2Head)
 
 
 def build(backbone: Any, block: Mapping[str, Mapping[str, Any]] | None) -> torch.nn.ModuleDict:
@@ -151,7 +175,7 @@ def build(backbone: Any, block: Mapping[str, Mapping[str, Any]] | None) -> torch
 
 
 def head_class(module: Any, where: str) -> type[torch.nn.Module]:
-    """The class of ``module``; :class:`Rank2Head` in place of fairchem's.
+    """The class of ``module``; one of :data:`RANK2` in place of fairchem's.
 
     Raises:
         DensError: there is none.
@@ -165,10 +189,10 @@ def head_class(module: Any, where: str) -> type[torch.nn.Module]:
         raise DensError(
             f"{where}.module: {module} is not known{nearest(str(module), known)} ({error})"
         ) from None
-    return Rank2Head if issubclass(cls, Rank2SymmetricTensorHead) else cls
+    return next((ours for ours in RANK2 if issubclass(cls, ours.__mro__[2])), cls)
 
 
 def _options_of(cls: type[torch.nn.Module]) -> list[str]:
-    classes = (cls, Rank2SymmetricTensorHead) if cls is Rank2Head else (cls,)
-    names = [name for each in classes for name in inspect.signature(each).parameters]
-    return [name for name in names if name not in ("backbone", "args", "options")]
+    classes = cls.__mro__[:3] if cls in RANK2 else (cls,)
+    names = [name for each in classes for name in inspect.signature(each.__init__).parameters]
+    return [name for name in names if name not in ("self", "backbone", "args", "options")]

@@ -46,6 +46,8 @@ def with_pair(data: Batch) -> Batch:
     both.step_plan = StepPlan(
         force_atoms=_with_two_more(plan.force_atoms), noise_atoms=_with_two_more(plan.noise_atoms)
     )
+    if data.get("cell", None) is not None:
+        both.cell = torch.cat([data.cell, torch.eye(3).to(data.cell)[None]])
     shift = data.pos.new_tensor([[0.0, 0.0, 0.0], [_DISTANCE, 0.0, 0.0]])
     both.pos = torch.cat([data.pos, shift])
     numbers = data.atomic_numbers

@@ -23,12 +23,17 @@ _HEADS = {
     # the heads of fairchem's own DeNS model
     "scalar_block": "energy_head.energy_block",
     "vector_block": "force_head.force_block",
+    # fairchem's eSEN, whose heads are linear maps
+    "linear": "force_head.linear",
+    "denoising_linear": "noise_head.linear",
     # the authors' Equiformer (MD17)
     "denoising_pos_head": "noise_head",
     "force_embed": "force_embedding",
 }
 
 _CONSTANTS = (".output_mask", ".gate.mul.weight", ".sep_act.dtp.tp.weight", ".dw.tp.weight")
+
+_BUFFER = re.compile(r"\.(SO3_grid|SO3_rotation|mapping|mappingReduced)\.|\.expand_index$")
 
 DENS_MODULES = ("force_embedding.", "noise_head.", "noise_schedule_sigma_embedding.")
 """What a model without DeNS does not have."""
@@ -98,6 +103,17 @@ def is_constant(name: str) -> bool:
     True
     """
     return "._w3j_" in name or name.endswith(_CONSTANTS)
+
+
+def is_buffer(name: str) -> bool:
+    """Whether ``name`` is a table that fairchem's models store beside their parameters.
+
+    >>> is_buffer("noise_head.force_block.SO3_grid.0.1.to_grid_mat")
+    True
+    >>> is_buffer("noise_head.force_block.proj.weight")
+    False
+    """
+    return _BUFFER.search(name) is not None
 
 
 def is_dens(name: str) -> bool:

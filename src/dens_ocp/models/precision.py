@@ -32,6 +32,11 @@ def in_float32(outputs: Any) -> Any:
     return outputs.float() if half else outputs
 
 
+def output_in_float32(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+    """A forward hook: what the module gives, without half precision."""
+    return in_float32(output)
+
+
 def energies_in_float32(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
     """A forward hook of fairchem's EquiformerV2 energy block: the energy is a sum over atoms in the
     dtype of its terms, (N, 1, 1) ``output.embedding``; not in that of autocast."""

@@ -12,6 +12,7 @@ from fairchem.core.common.utils import setup_imports
 from dens_ocp.dens.options import is_missing, mapping
 from dens_ocp.dens.options import read as read_section
 from dens_ocp.errors import DensError, nearest
+from dens_ocp.registration import MODELS_IN_WORDS
 from dens_ocp.settings.sections import dataset, hydra_model, optim, signatures, targets, task
 from dens_ocp.settings.sections.values import flag
 
@@ -143,5 +144,5 @@ def _model_class(name: str, where: str) -> type:
         (reason, *_) = str(error).strip("'\"").splitlines() or [""]
         raise DensError(
             f"{where}.name: {name} is not known{nearest(name, known)} ({reason}); "
-            "--model.name=equiformer_v2_dens, escn_dens or equiformer_dens"
+            f"--model.name={MODELS_IN_WORDS}"
         ) from None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dens_ocp.errors import DensError
+from dens_ocp.registration import MODELS_IN_WORDS
 
 
 def model_class(name: str) -> Any:
@@ -21,8 +22,7 @@ def model_class(name: str) -> Any:
     except (RuntimeError, KeyError, ValueError, ImportError) as error:
         (reason, *_) = str(error).strip("'\"").splitlines() or [""]
         raise DensError(
-            f"model.name: {name} is not known ({reason}); --model.name=equiformer_v2_dens, "
-            "escn_dens or equiformer_dens"
+            f"model.name: {name} is not known ({reason}); --model.name={MODELS_IN_WORDS}"
         ) from None
 
 
@@ -54,8 +54,11 @@ def build_model(model: Mapping[str, Any], stock: bool = False) -> Any:
 def has_gradient_forces(model: Mapping[str, Any]) -> bool:
     """Whether the forces of a section's model are gradients of its energy; an unknown model's are
     not (:func:`build_model` says that it is unknown)."""
+    from dens_ocp.models.denoising_model import DenoisingModel
+
     try:
-        return bool(getattr(model_class(model["name"]), "gradient_forces", False))
+        cls = model_class(model["name"])
+        return issubclass(cls, DenoisingModel) and cls.has_gradient_forces(model)
     except DensError:
         return False
 

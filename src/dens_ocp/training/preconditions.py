@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dens_ocp.errors import DensError
+from dens_ocp.registration import MODELS_IN_WORDS
 from dens_ocp.training.metric_errors import metric_name
 
 NO_BLOCK = (
@@ -53,8 +54,7 @@ def check_model(name: str, has_noise_head: bool, could_have_one: bool) -> None:
         name = f"{name} with use_noise_head: False"
     raise DensError(
         f"model.name: {name} has no noise head and no force encoding, so DeNS cannot train "
-        "it; use equiformer_v2_dens, escn_dens or equiformer_dens, or set "
-        "optim.dens.enabled: false"
+        f"it; use {MODELS_IN_WORDS}, or set optim.dens.enabled: false"
     )
 
 

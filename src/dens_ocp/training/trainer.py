@@ -90,10 +90,16 @@ class DeNSTrainer(HostTrainer):
     def _gradient_forces(self) -> bool:
         return getattr(self._unwrapped_model, "gradient_forces", False)
 
+    def _share_scale(self) -> None:
+        if self._gradient_forces:
+            derivatives = [
+                each for each in gradient_forces.DERIVATIVES if each in self.output_targets
+            ]
+            gradient_forces.share_scale(self.normalizers, derivatives)
+
     def load_references_and_normalizers(self) -> None:
         super().load_references_and_normalizers()
-        if self._gradient_forces:
-            gradient_forces.share_scale(self.normalizers)
+        self._share_scale()
         if self.dens.active and self.train_loader is not None:
             preconditions.check_normalizers(self.normalizers, self._gradient_forces)
         if self.dens.auto and self.dens.active and self.train_loader is not None:
@@ -103,8 +109,7 @@ class DeNSTrainer(HostTrainer):
     def load_checkpoint(self, *args: Any, **options: Any) -> None:
         """The host's; what was derived from the config's normalizers follows the checkpoint's."""
         super().load_checkpoint(*args, **options)
-        if self._gradient_forces:
-            gradient_forces.share_scale(self.normalizers)
+        self._share_scale()
         if self._auto is not None and self._force_scale != self._scale_of_picks:
             logging.info("optim.dens: auto picks again, for the checkpoint's scale of forces")
             self._pick_dens(self._auto)

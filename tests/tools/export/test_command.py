@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from dens_ocp.models.parameter_names import is_dens
 from dens_ocp.tools import cli
 from dens_ocp.tools.export import stock_model
 from tests.conftest import SMALL_EQUIFORMER
@@ -182,7 +183,11 @@ def test_a_checkpoint_without_noise_head_can_be_exported(originals, tmp_path):
 @pytest.mark.parametrize("name", MODELS)
 def test_nothing_is_left_when_predictions_differ(originals, tmp_path, capsys, monkeypatch, name):
     """The command compares what it wrote: here the fold is left out."""
-    monkeypatch.setattr(stock_model, "constant_embedding", lambda model: torch.zeros(8))
+
+    def unfolded(state):
+        return {name: value for name, value in state.items() if not is_dens(name)}
+
+    monkeypatch.setattr(stock_model, "without_dens", unfolded)
     out = tmp_path / "out.pt"
     out.write_text("mine")
     refused(

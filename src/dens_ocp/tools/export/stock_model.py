@@ -1,11 +1,5 @@
 """The stock model of a DeNS model: its name, its options, its weights; and the config of an
 exported checkpoint, also as a YAML file for stock fairchem's command line.
-
-Without an encoded force and with sigma = 0, a DeNS model adds the same vector to the l = 0
-coefficient of every atom: the bias of the force encoding and of the sigma encoding
-(``DeNSModel.predict``). The initial l = 0 coefficient is a row of ``sphere_embedding``, so the
-vector added to every row gives the same node embedding. Nothing else of DeNS is used in
-evaluation.
 """
 
 from __future__ import annotations
@@ -21,10 +15,11 @@ from fairchem.core.models.escn.escn import eSCN
 
 from dens_ocp.dens.config import OFFICIAL_KEYS
 from dens_ocp.errors import DensError
+from dens_ocp.models.checkpoint_states import without_dens
 from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.equiformer_v2 import EquiformerV2DeNS
 from dens_ocp.models.escn import eSCNDeNS
-from dens_ocp.models.parameter_names import flat_name, is_dens
+from dens_ocp.models.parameter_names import flat_name
 from dens_ocp.settings import defaults
 
 STOCK_MODELS: dict[type[DeNSModel], tuple[str, type[torch.nn.Module]]] = {
@@ -113,24 +108,11 @@ def _stock_head(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def constant_embedding(model: DeNSModel) -> torch.Tensor:
-    """(C,): what evaluation adds to the l = 0 coefficient of every atom."""
-    constant = model.force_embedding.without_forces(1)[0, 0]
-    if model.noise_schedule_sigma_embedding is not None:
-        constant = constant + model.noise_schedule_sigma_embedding(constant.new_zeros(1))
-    return constant.detach()
-
-
 def stock_state(model: DeNSModel) -> dict[str, torch.Tensor]:
     """The stock model's state dict: no module of DeNS, its embedding folded into the atoms'."""
-    state = {
-        name: value.detach().clone()
-        for name, value in model.state_dict().items()
-        if not is_dens(name)
-    }
-    state["sphere_embedding.weight"] += constant_embedding(model)
+    state = {name: value.detach().clone() for name, value in model.state_dict().items()}
     rename = _hydra_name if len(model.heads) else flat_name
-    return {rename(name): value for name, value in state.items()}
+    return {rename(name): value for name, value in without_dens(state).items()}
 
 
 def _hydra_name(name: str) -> str:

@@ -119,7 +119,11 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 
 
 class OneDnnLinear(FastForm, torch.nn.Linear):
-    """``torch.nn.Linear``."""
+    """``torch.nn.Linear``, where the model's outputs are not gradients themselves."""
+
+    @classmethod
+    def fits(cls, model: torch.nn.Module, name: str, module: torch.nn.Module) -> bool:
+        return not getattr(model, "gradient_forces", False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)
