@@ -55,8 +55,9 @@ def double(model, data):
         torch.set_default_dtype(torch.float32)
         graph = generate(batch, **options)
         torch.set_default_dtype(torch.float64)
-        graph.edge_distance = graph.edge_distance.double()
-        graph.edge_distance_vec = graph.edge_distance_vec.double()
+        fields = graph if isinstance(graph, dict) else vars(graph)  # eSEN's is a dict
+        for name in ("edge_distance", "edge_distance_vec"):
+            fields[name] = fields[name].double()
         return graph
 
     model.generate_graph = graph_in_double

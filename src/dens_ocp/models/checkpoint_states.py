@@ -53,10 +53,14 @@ def without_dens(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         state: of a DeNS model on a fairchem backbone, or of one without DeNS; it stays as it is.
     """
     kept = {name: value for name, value in state.items() if not is_dens(name)}
-    for name in ("force_embedding.bias", "noise_schedule_sigma_embedding.bias"):
-        if name in state:
-            atoms = kept["sphere_embedding.weight"]
-            kept["sphere_embedding.weight"] = atoms + state[name].to(atoms)
+    biases = [
+        state[name]
+        for name in ("force_embedding.bias", "noise_schedule_sigma_embedding.bias")
+        if name in state
+    ]
+    if biases:
+        atoms = kept["sphere_embedding.weight"]
+        kept["sphere_embedding.weight"] = atoms + torch.stack(biases).sum(0).to(atoms)
     return kept
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN
 from tests.runs import make_trainer, small_config, write_config, write_data
 
 MODELS = {
@@ -18,6 +18,7 @@ MODELS = {
     "equiformer_v2": {**SMALL_EQUIFORMER, "fast": False},
     # fairchem's quadrature needs fewer points here than the test of equivariance does
     "escn": {**SMALL_ESCN, "num_sphere_samples": 128, "fast": False},
+    "esen": {**SMALL_ESEN, "fast": False},
 }
 
 

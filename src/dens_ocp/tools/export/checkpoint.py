@@ -119,7 +119,8 @@ def largest_differences(
     Both models draw random edge frames in each forward; they draw the same here.
 
     Returns:
-        ``energy``, ``forces`` and what else the model has; NaN where an output is not finite.
+        ``energy``, ``forces`` and what else both have (of a stress one may give its parts alone);
+        NaN where an output is not finite.
     """
     outputs = []
     for each in (model.eval(), stock.eval()):
@@ -129,4 +130,5 @@ def largest_differences(
     return {
         name: ((outputs[1][name].view_as(value) - value).abs().max() / value.abs().max()).item()
         for name, value in outputs[0].items()
+        if name in ("energy", "forces") or name in outputs[1]
     }

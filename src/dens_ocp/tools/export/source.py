@@ -23,6 +23,7 @@ from dens_ocp.models.checkpoint_states import averaged, fit
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.parameter_names import is_dens, translated
+from dens_ocp.registration import MODEL_NAMES
 from dens_ocp.settings import config_file, oc22_references
 from dens_ocp.tools.export.stock_model import STOCK_MODELS, training_section
 
@@ -65,13 +66,14 @@ def read_source(path: Path, config_yml: Path | None = None, raw: bool = False) -
     """
     checkpoint = checkpoint_files.read(path, torch.device("cpu"))
     state_dict = checkpoint["state_dict"]
-    if not any(is_dens(translated(name)) for name in state_dict):
+    given = {} if config_yml is None else config_file.read(config_yml, "--config-yml")
+    config = {**(checkpoint.get("config") or {}), **given}
+    plain = not any(is_dens(translated(name)) for name in state_dict)
+    if plain and _has_noise_head(config):
         raise DensError(
             f"{path} has no force encoding and no noise head, so it is not a DeNS checkpoint; if "
             "it is one of stock fairchem already, it needs no export"
         )
-    given = {} if config_yml is None else config_file.read(config_yml, "--config-yml")
-    config = {**(checkpoint.get("config") or {}), **given}
     options = _model_section(config, path)
     name = options.pop("name")
     # fairchem's own path: the exported model is compared with it, in float32
@@ -99,6 +101,12 @@ def read_source(path: Path, config_yml: Path | None = None, raw: bool = False) -
     )
 
 
+def _has_noise_head(config: dict[str, Any]) -> bool:
+    """Whether the config's model has one, as far as it says."""
+    model = config.get("model")
+    return not isinstance(model, dict) or model.get("use_noise_head", True) is not False
+
+
 def _model_section(config: dict[str, Any], path: Path) -> dict[str, Any]:
     model = config.get("model")
     if isinstance(model, str):  # the authors' and old fairchem's checkpoints
@@ -123,7 +131,7 @@ def _model_class(name: str, path: Path) -> type[DeNSModel]:
             "to export it to; use the checkpoint where dens-ocp is installed (OCPCalculator, "
             "fairchem main)"
         )
-    known = ("equiformer_v2_dens", "escn_dens")
+    known = MODEL_NAMES[: len(STOCK_MODELS)]
     raise DensError(
         f"{path}: model.name: {name} is not a DeNS model of this package{nearest(name, known)} "
         f"(known: {', '.join(known)}); give a config with the right `model` section: --config-yml "

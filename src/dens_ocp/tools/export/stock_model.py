@@ -7,11 +7,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fairchem.core.models.equiformer_v2.equiformer_v2_deprecated import EquiformerV2
 from fairchem.core.models.escn.escn import eSCN
+from fairchem.core.models.esen.esen import eSEN_Backbone
 
 from dens_ocp.dens.config import OFFICIAL_KEYS
 from dens_ocp.errors import DensError
@@ -19,14 +20,41 @@ from dens_ocp.models.checkpoint_states import without_dens
 from dens_ocp.models.dens_model import DeNSModel
 from dens_ocp.models.equiformer_v2 import EquiformerV2DeNS
 from dens_ocp.models.escn import eSCNDeNS
+from dens_ocp.models.esen import eSENDeNS
 from dens_ocp.models.parameter_names import flat_name
 from dens_ocp.settings import defaults
 
-STOCK_MODELS: dict[type[DeNSModel], tuple[str, type[torch.nn.Module]]] = {
-    EquiformerV2DeNS: ("equiformer_v2", EquiformerV2),
-    eSCNDeNS: ("escn", eSCN),
-}
-"""Our class -> name and class of fairchem's flat model."""
+
+class Stock(NamedTuple):
+    """What a model of ours is in fairchem.
+
+    Attributes:
+        name: of its backbone, without ``_backbone``.
+        options: the class whose constructor has its options.
+        flat: there is a flat model of this name, for energy and forces alone.
+        energy, forces: modules of the heads in a hydra model.
+    """
+
+    name: str
+    options: type[torch.nn.Module]
+    flat: bool
+    energy: str
+    forces: str
+
+
+STOCK_MODELS: dict[type[DeNSModel], Stock] = {
+    EquiformerV2DeNS: Stock(
+        "equiformer_v2", EquiformerV2, True, "equiformer_v2_energy_head",
+        "equiformer_v2_force_head",
+    ),
+    eSCNDeNS: Stock("escn", eSCN, True, "escn_energy_head", "escn_force_head"),
+    eSENDeNS: Stock(
+        "esen", eSEN_Backbone, False, "esen_mlp_energy_head", "esen_linear_force_head"
+    ),
+}  # fmt: skip
+
+_GRADIENT_HEAD = "esen_mlp_efs_head"
+"""fairchem's head of the energy that differentiates it too."""
 
 _ORIGINAL_TASK = {"energy": "energy_head.", "forces": "force_head."}
 """Names of heads in a hydra model -> of ours."""
@@ -69,33 +97,44 @@ def stock_options(cls: type[DeNSModel], options: dict[str, Any]) -> dict[str, An
     Returns:
         ``name`` and those options that the stock model has. The others concern DeNS, or how
         gradients are computed (``activation_checkpoint`` of EquiformerV2). With outputs beside
-        energy and forces (``heads``), which the flat models cannot have, a hydra model.
+        energy and forces (``heads``), which the flat models cannot have, and of eSEN, which has no
+        flat model, a hydra model.
 
     Raises:
         DensError: a head, or energy references with heads, that stock fairchem has not.
     """
-    name, stock = STOCK_MODELS[cls]
-    known = inspect.signature(stock.__init__).parameters
+    stock = STOCK_MODELS[cls]
+    known = inspect.signature(stock.options.__init__).parameters
     kept = {key: value for key, value in options.items() if key in known}
-    if not options.get("heads"):
-        return {"name": name, **kept}
+    if _is_flat(stock, options.get("heads")):
+        return {"name": stock.name, **kept}
     if options.get("use_energy_lin_ref"):
         raise DensError(
             "model.use_energy_lin_ref: True with model.heads: stock fairchem adds these references "
             "in models of energy and forces alone; the checkpoint cannot be exported"
         )
-    further = {each: _stock_head(each, given) for each, given in options["heads"].items()}
+    given = options.get("heads") or {}
+    heads = {
+        "energy": {"module": stock.energy},
+        "forces": {"module": stock.forces},
+        **{name: _stock_head(name, each) for name, each in given.items()},
+    }
+    if not stock.flat:
+        kept |= {"otf_graph": True, "direct_forces": True}
+    if cls.has_gradient_forces(options):
+        del heads["forces"]
+        kept["direct_forces"], heads["energy"] = False, {"module": _GRADIENT_HEAD}
     return {
         "name": "hydra",
         "pass_through_head_outputs": True,
         "otf_graph": True,
-        "backbone": {"model": f"{name}_backbone", **kept},
-        "heads": {
-            "energy": {"module": f"{name}_energy_head"},
-            "forces": {"module": f"{name}_force_head"},
-            **further,
-        },
+        "backbone": {"model": f"{stock.name}_backbone", **kept},
+        "heads": heads,
     }
+
+
+def _is_flat(stock: Stock, heads: Any) -> bool:
+    return stock.flat and not heads
 
 
 def _stock_head(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +150,7 @@ def _stock_head(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def stock_state(model: DeNSModel) -> dict[str, torch.Tensor]:
     """The stock model's state dict: no module of DeNS, its embedding folded into the atoms'."""
     state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    rename = _hydra_name if len(model.heads) else flat_name
+    rename = flat_name if _is_flat(STOCK_MODELS[type(model)], model.heads) else _hydra_name
     return {rename(name): value for name, value in without_dens(state).items()}
 
 
