@@ -47,6 +47,14 @@ SHARED = {
     "task.relaxation_fmax": 0.02,
     "task.relax_opt.memory": 50,
 }
+ESEN = {
+    **{name: value for name, value in SHARED.items() if not name.startswith("model.")},
+    "model.name": "esen_dens", "model.num_layers": 10, "model.lmax": 3, "model.mmax": 2,
+    "model.sphere_channels": 128, "model.hidden_channels": 128, "model.edge_channels": 128,
+    "model.cutoff": 6.0, "model.num_distance_basis": 10, "model.act_type": "gate",
+    "model.mlp_type": "spectral", "model.use_envelope": True, "model.forces": "direct",
+    "optim.optimizer_params": {"weight_decay": 1e-3},
+}  # fmt: skip
 EQUIFORMER = SHARED | {
     "model.name": "equiformer_v2_dens",
     "model.max_radius": 12.0,
@@ -133,6 +141,14 @@ RECIPES = {
         96,
         51_878_784,  # not in the paper: counted here
     ),
+    "oc20/2M/esen_dens.yml": (
+        ESEN
+        | ABLATION_RELAXATIONS
+        | {"optim.batch_size": 8, "optim.lr_initial": 4e-4, "optim.max_epochs": 12},
+        DeNSConfig(p=0.5, coefficient=10, sigma=0.15, r=0.5),
+        128,
+        30_086_275,
+    ),
     "oc20/all_md/equiformer_v2_dens.yml": (
         EQUIFORMER
         | FULL_RELAXATIONS
@@ -189,6 +205,7 @@ SMALL = {
         "lmax_list": [2],
         "mmax_list": [2],
     },
+    "esen_dens": {"num_layers": 1, "sphere_channels": 8, "hidden_channels": 8, "edge_channels": 8},
     "escn_dens": {
         "num_layers": 1,
         "sphere_channels": 8,
@@ -274,7 +291,7 @@ def test_header_agrees_with_the_settings(recipe):
     assert f"--config-yml configs/{recipe}" in header
     for word in ("cost", "expected result", "source", "GPU-hours"):
         assert word in header
-    if "equiformer" in recipe:
+    if "escn" not in recipe:
         assert f"{parameters:,}" in header
 
 
@@ -287,9 +304,11 @@ def test_model_of_the_recipe(recipe):
     settings, _, _, parameters = RECIPES[recipe]
     model = build_model(config_of(CONFIGS / recipe)["model"])
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-    assert model.cutoff == 12.0
-    for name in ("max_neighbors", "lmax_list", "mmax_list", "sphere_channels", "otf_graph"):
-        assert getattr(model, name) == settings[f"model.{name}"]
+    assert model.cutoff == (6.0 if "esen" in recipe else 12.0)
+    for name in ("max_neighbors", "lmax_list", "mmax_list", "lmax", "mmax", "sphere_channels"):
+        if f"model.{name}" in settings:
+            assert getattr(model, name) == settings[f"model.{name}"]
+    assert model.otf_graph
     if "equiformer" in recipe:
         assert model.distance_expansion.num_output == 600
         assert len(model.blocks) == settings["model.num_layers"]

@@ -45,10 +45,86 @@ RECIPES = {
     "eqV2_31M.yml": (8, 4, 2, 4, 5, 34_339_083, 31_207_434),
 }
 recipes = pytest.mark.parametrize("recipe", RECIPES)
+# the public eSEN-30M (arXiv 2502.12147, Matbench Discovery); DeNS of fairchem's recipes above
+ESEN = {
+    "model.name": "esen_dens", "model.num_layers": 10, "model.lmax": 3, "model.mmax": 2,
+    "model.sphere_channels": 128, "model.hidden_channels": 128, "model.edge_channels": 128,
+    "model.cutoff": 6.0, "model.max_neighbors": 300, "model.num_distance_basis": 10,
+    "model.distance_function": "gaussian", "model.act_type": "gate", "model.mlp_type": "spectral",
+    "model.use_envelope": True, "model.norm_type": "rms_norm_sh", "optim.batch_size": 4,
+    "optim.eval_batch_size": 4,
+}  # fmt: skip
+# recipe: epochs, parameters with those of DeNS and without
+ESEN_RECIPES = {
+    "esen_30M_dens_direct.yml": (70, 30_218_890, 30_217_993),
+    "esen_30M_conservative.yml": (30, 30_085_121, 30_085_121),
+}
+esen_recipes = pytest.mark.parametrize("recipe", ESEN_RECIPES)
+COMMON = {"common.yml", "common_eqV2.yml", "common_eSEN.yml"}
 
 
 def test_every_recipe_is_tested():
-    assert {path.name for path in FOLDER.glob("*.yml")} == {*RECIPES, "common.yml"}
+    assert {path.name for path in FOLDER.glob("*.yml")} == {*RECIPES, *ESEN_RECIPES, *COMMON}
+
+
+@esen_recipes
+def test_esen(recipe):
+    epochs, parameters, without = ESEN_RECIPES[recipe]
+    direct = recipe == "esen_30M_dens_direct.yml"
+    config = config_of(FOLDER / recipe)
+    expected = ESEN | {"optim.max_epochs": epochs, "dataset.train.format": "ase_db"}
+    assert {name: option(config, name) for name in expected} == expected
+    assert config["model"]["forces"] == ("direct" if direct else "gradient")
+    dens = DENS if direct else DeNSConfig(enabled=False)
+    assert parse_dens_config(config["optim"]) == dens
+    assert load_config(FOLDER / recipe)[1:] == ([], [])
+    model = build_model(config["model"])
+    sizes = {name: each.numel() for name, each in model.named_parameters()}
+    of_dens = [n for name, n in sizes.items() if name.startswith(("force_embedding", "noise_head"))]
+    assert (sum(sizes.values()), sum(sizes.values()) - sum(of_dens)) == (parameters, without)
+    header = (FOLDER / recipe).read_text().partition("\nincludes:")[0]
+    assert f"{parameters:,}" in header and f"{without:,}" in header and "Ours" in header
+    steps, frames = re.search(r"# cost +([\d,]+) steps \(([\d,]+) frames", header).groups()
+    share = math.ceil(int(frames.replace(",", "")) / 128)
+    assert int(steps.replace(",", "")) == math.ceil(share / 4) * epochs
+
+
+SMALL_ESEN_OPTIONS = [
+    "--model.num_layers=1", "--model.sphere_channels=8", "--model.hidden_channels=8",
+    "--model.edge_channels=8", "--model.lmax=2", "--logger=tensorboard", "--optim.num_workers=0",
+    "--optim.max_epochs=2", "--optim.scheduler_params.warmup_epochs=0.5", "--optim.eval_every=100",
+]  # fmt: skip
+
+
+def test_esen_in_two_stages(tmp_path):
+    """Direct with DeNS, then conservative from its checkpoint, through the command line."""
+    data = write_crystals(tmp_path)
+    options = [f"--dataset.{split}.src={data / split}" for split in ("train", "val")]
+    options += SMALL_ESEN_OPTIONS
+    direct = run("train", FOLDER / "esen_30M_dens_direct.yml", *options, "--timestamp-id", "a",
+                 cwd=tmp_path)  # fmt: skip
+    assert any(line.get("loss_noise") for line in logged(tmp_path, "a")), direct.stdout
+    start = tmp_path / "checkpoints" / "a" / "best_checkpoint.pt"
+    second = run(
+        "train", FOLDER / "esen_30M_conservative.yml", *options, "--timestamp-id", "b",
+        "--checkpoint", str(start), cwd=tmp_path,
+    )  # fmt: skip
+    said = second.stdout + second.stderr
+    assert "has force_embedding, force_head, heads, noise_head, which this model does not" in said
+    lines = logged(tmp_path, "b")
+    for name in ("loss_energy", "loss_forces", "loss_stress_isotropic", "loss_stress_anisotropic"):
+        assert all(np.isfinite(line[name]) for line in lines)
+    assert not any("loss_noise" in line for line in lines)
+    # a resume goes on, and does not start anew
+    own = tmp_path / "checkpoints" / "b" / "checkpoint.pt"
+    third = run(
+        "train", FOLDER / "esen_30M_conservative.yml", *options, "--timestamp-id", "b",
+        "--checkpoint", str(own), "--optim.max_epochs=3", cwd=tmp_path,
+    )  # fmt: skip
+    assert "which this model does not" not in third.stdout + third.stderr
+    assert [line["step"] for line in logged(tmp_path, "b")] == list(
+        range(1, 1 + 3 * len(lines) // 2)
+    )
 
 
 @recipes

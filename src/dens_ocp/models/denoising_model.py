@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +36,10 @@ class DenoisingModel(torch.nn.Module, ABC):
     def has_gradient_forces(cls, options: Mapping[str, Any]) -> bool:
         """Whether a model with these options has :attr:`gradient_forces`."""
         return cls.gradient_forces
+
+    def replaces_heads(self, names: Collection[str]) -> bool:
+        """Whether weights of these names (ours) are a start whose heads this model replaces."""
+        return False
 
     def start_from(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What this model can take over of another one's weights, by our names."""

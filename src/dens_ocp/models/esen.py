@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -153,14 +153,23 @@ class eSENDeNS(DeNSModel, eSEN_Backbone):  # noqa: N801 (fairchem's spelling)
         ours = () if self.force_embedding is None else ("force_embedding.bias",)
         return {*super().no_weight_decay(), *ours}
 
+    def replaces_heads(self, names: Collection[str]) -> bool:
+        return self.gradient_forces and any(name.startswith("force_head.") for name in names)
+
     def start_from(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Also without the force head, if forces are gradients; then, with ``new_energy_head``,
-        without the energy head too."""
-        state = super().start_from(state)
-        heads = ("force_head.", "energy_head.") if self.new_energy_head else ("force_head.",)
-        if not self.gradient_forces or not any(name.startswith("force_head.") for name in state):
-            return state
-        return {name: value for name, value in state.items() if not name.startswith(heads)}
+        """Of a model with direct forces, if these are gradients: without the heads of forces and of
+        further outputs and, with ``new_energy_head``, without that of the energy."""
+        started = super().start_from(state)
+        if not self.replaces_heads(started):
+            return started
+        own = set(self.state_dict())
+        energy = "energy_head." if self.new_energy_head else "force_head."
+        return {
+            name: value
+            for name, value in started.items()
+            if not name.startswith(("force_head.", energy))
+            and (name in own or not name.startswith("heads."))
+        }
 
     # ---- forward ---------------------------------------------------------------------------
 
