@@ -9,6 +9,7 @@ beside it the fields of the authors' code, so that code written for it keeps wor
                                               predicted
 ``noise_vec``              (N, 3)     float   noise added to its position, Angstrom; 0 elsewhere
 ``sigmas``                 (N, 1)     float   its standard deviation, Angstrom; 0 elsewhere
+``dens_batch_mask``        (B,)       bool    structure has an atom in ``noise_mask``
 ``denoising_pos_forward``  --         bool    the batch carries the fields above
 ``forces``                 (N, 3)     float   DFT forces of the *original* structure, eV/Angstrom
 ``md``                     (B,)       int     1: from molecular dynamics (All+MD), never corrupted
@@ -139,6 +140,7 @@ def attach(batch: Batch, plan: StepPlan) -> None:
     batch.noise_mask = corruption.noise_mask
     batch.noise_vec = corruption.noise_vec
     batch.sigmas = corruption.sigmas
+    batch.dens_batch_mask = corruption.structure_mask
     batch.denoising_pos_forward = True
 
 

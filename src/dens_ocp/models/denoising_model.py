@@ -23,6 +23,8 @@ class DenoisingModel(torch.nn.Module, ABC):
         use_denoising_stress: False: no loss of the stress on DeNS structures.
         can_denoise: the model has a noise head.
         force_encoding_scale: encoded forces (eV/Angstrom) are multiplied by it.
+        left_out_of_batches: outputs that the model does not give of any structure of a batch with a
+            corrupted atom (:mod:`dens_ocp.models.authors_contract`).
         gradient_forces: forces are minus the gradient of the energy, so both share one scale.
     """
 
@@ -31,6 +33,7 @@ class DenoisingModel(torch.nn.Module, ABC):
     can_denoise: bool = True
     force_encoding_scale: float = 1.0
     gradient_forces: bool = False
+    left_out_of_batches: tuple[str, ...] = ()
 
     @classmethod
     def has_gradient_forces(cls, options: Mapping[str, Any]) -> bool:

@@ -54,8 +54,26 @@ def check_model(name: str, has_noise_head: bool, could_have_one: bool) -> None:
         name = f"{name} with use_noise_head: False"
     raise DensError(
         f"model.name: {name} has no noise head and no force encoding, so DeNS cannot train "
-        f"it; use {MODELS_IN_WORDS}, or set optim.dens.enabled: false"
+        f"it; use {MODELS_IN_WORDS}, one that follows the authors' contract "
+        "(docs/models.md), or set optim.dens.enabled: false"
     )
+
+
+def check_energies(left_out: Collection[str]) -> None:
+    """A model gives the energy (or stress) of structures in one batch with DeNS structures.
+
+    Args:
+        left_out: what it does not give.
+
+    Raises:
+        DensError: it does not, and each structure is chosen for itself.
+    """
+    if left_out:
+        raise DensError(
+            f"optim.dens.choice: structure: the model leaves out the {', '.join(left_out)} of a "
+            "whole batch in which an atom is corrupted, also of structures that are not; set "
+            "optim.dens.choice: batch"
+        )
 
 
 def check_normalizers(normalizers: Collection[str], gradient_forces: bool) -> None:

@@ -31,7 +31,8 @@ from dens_ocp.dens.step_plan import (
 )  # fmt: skip
 from dens_ocp.errors import DensError
 from dens_ocp.launch.agreement import on_master
-from dens_ocp.models import checkpoint_states, gradient_forces
+from dens_ocp.models import authors_contract, checkpoint_states, gradient_forces
+from dens_ocp.models.authors_contract import AuthorsContract
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.patched import swapped
 from dens_ocp.training import preconditions
@@ -78,6 +79,9 @@ class DeNSTrainer(HostTrainer):
     def load_model(self) -> None:
         super().load_model()
         if self.dens.enabled:
+            model = self._unwrapped_model
+            if not isinstance(model, DenoisingModel) and authors_contract.follows(model):
+                authors_contract.adopt(model)
             ours = isinstance(self._unwrapped_model, DenoisingModel)
             preconditions.check_model(self.config["model"]["name"], self._can_denoise, ours)
 
@@ -149,6 +153,8 @@ class DeNSTrainer(HostTrainer):
             return super()._forward(batch)
         attach(batch, self.step_plan(batch))
         outputs = super()._forward(batch)
+        if self.dens.choice == "structure":
+            preconditions.check_energies(self._unwrapped_model.left_out_of_batches)
         if "noise" not in outputs:  # no output target of the config's
             outputs["noise"] = self._model_outputs["noise"]
         return outputs
@@ -232,8 +238,8 @@ class DeNSTrainer(HostTrainer):
             prediction, weight = out[name], None
             if options["level"] == "atom":
                 prediction, target = prediction[counted], target[counted]
-            elif self.model.training and not self._is_trained_in_dens(name):
-                weight = ~corruption.structure_mask
+            elif self.model.training:
+                weight = self._weight_in_dens(name, plan.corruption)
             terms[name] = target_loss(
                 loss_fn,
                 coefficient,
@@ -243,6 +249,15 @@ class DeNSTrainer(HostTrainer):
                 weight=weight,
             )
         return terms
+
+    def _weight_in_dens(self, name: str, corruption: Corruption | None) -> torch.Tensor | None:
+        """(B,) bool, structures on which a target of structures has a loss; None: all."""
+        if corruption is None or self._is_trained_in_dens(name):
+            return None
+        whole = self.output_targets[name].get("parent", name)
+        if whole in self._unwrapped_model.left_out_of_batches:
+            return torch.zeros_like(corruption.structure_mask)
+        return ~corruption.structure_mask
 
     def _is_trained_in_dens(self, name: str) -> bool:
         """Whether a target of structures has a loss on DeNS structures too."""
@@ -337,6 +352,6 @@ class DeNSTrainer(HostTrainer):
     ) -> dict[str, Any]:
         """Bring a checkpoint of ours, the authors' or fairchem's into the model's form."""
         model = self._unwrapped_model
-        if not isinstance(model, DenoisingModel):
+        if not isinstance(model, DenoisingModel) or isinstance(model, AuthorsContract):
             return checkpoint
         return checkpoint_states.fitted(model, checkpoint, path, evaluation, TRAINING_STATE)
