@@ -21,6 +21,9 @@ from fairchem.core.models.equiformer_v2.transformer_block import (
     SO2EquivariantGraphAttention,
 )
 from fairchem.core.models.escn.escn import LayerBlock, MessageBlock
+from fairchem.core.models.esen.esen_block import Edgewise, GridAtomwise
+from fairchem.core.models.esen.nn.embedding import EdgeDegreeEmbedding as eSENEdgeDegreeEmbedding
+from fairchem.core.models.esen.nn.so3_layers import SO3_Linear
 
 from dens_ocp.models.chosen_atoms import ExactRotation
 from dens_ocp.models.fast.equiformer_v2 import (
@@ -29,6 +32,13 @@ from dens_ocp.models.fast.equiformer_v2 import (
     FastVectorBlock,
 )
 from dens_ocp.models.fast.escn import FastLayerBlock, FastMessageBlock
+from dens_ocp.models.fast.esen import (
+    FastEdgeDegree,
+    FastEdgewise,
+    FasteSENLinear,
+    FastGridAtomwise,
+    TwiceEdgewise,
+)
 from dens_ocp.models.fast.form import FastForm
 from dens_ocp.models.fast.grid_mlp import FastFeedForward, ScalarFeedForward
 from dens_ocp.models.fast.operations.drop_path import FewLaunchesDropPath
@@ -58,6 +68,11 @@ TABLE: tuple[tuple[type[torch.nn.Module], type[FastForm]], ...] = (
     (FeedForwardNetwork, ScalarFeedForward),
     (LayerBlock, FastLayerBlock),
     (MessageBlock, FastMessageBlock),
+    (Edgewise, FastEdgewise),
+    (Edgewise, TwiceEdgewise),
+    (eSENEdgeDegreeEmbedding, FastEdgeDegree),
+    (GridAtomwise, FastGridAtomwise),
+    (SO3_Linear, FasteSENLinear),
 )
 """Stock class, fast class. A module changes its class where the two fit (:meth:`FastForm.fits`)."""
 

@@ -1,0 +1,225 @@
+"""Fast forms of eSEN's blocks. Coefficients of an edge lie by order from one rotation to the other,
+so that nothing is permuted between, and only the orders that the convolutions have are rotated.
+
+A class for forces of a head, whose parts are differentiable once, and one for forces that are
+gradients, which are differentiated again, made of torch's own operations; the model decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from fairchem.core.models.esen.common.so3 import CoefficientMapping, SO3_Grid
+from fairchem.core.models.esen.esen_block import Edgewise, GridAtomwise
+from fairchem.core.models.esen.nn.activation import GateActivation
+from fairchem.core.models.esen.nn.embedding import EdgeDegreeEmbedding
+from fairchem.core.models.esen.nn.so2_layers import SO2_Convolution
+from fairchem.core.models.esen.nn.so3_layers import SO3_Linear
+
+from dens_ocp.models.fast.form import FastForm
+from dens_ocp.models.fast.operations.matrix_products import linear
+from dens_ocp.models.fast.operations.s2_activation import silu_on_sphere
+from dens_ocp.models.fast.operations.so2_convolution import so2_convolution
+
+
+class EdgeRotations(NamedTuple):
+    """What stands in the place of the Wigner matrices of a batch of E edges.
+
+    Attributes:
+        there: (E, K, (lmax + 1)^2), from an atom's coefficients to the K of an edge, by order: m = 0
+            first, then +1, -1, ...
+        back: (E, (lmax + 1)^2, K), the other way, times the envelope of the edge's length.
+    """
+
+    there: torch.Tensor
+    back: torch.Tensor
+
+
+def edge_rotations(
+    wigner: torch.Tensor, wigner_inv: torch.Tensor, block: Edgewise, lengths: torch.Tensor
+) -> EdgeRotations:
+    """Once for all layers; differentiable.
+
+    Args:
+        wigner, wigner_inv: (E, (lmax + 1)^2, (lmax + 1)^2). block: a layer's. lengths: (E,).
+    """
+    rows = block.out_mask[_by_order(block.mappingReduced)]
+    back = wigner_inv[:, :, rows]
+    if block.use_envelope:
+        back = back * block.envelope(lengths / block.cutoff)[:, None, None]
+    return EdgeRotations(wigner[:, rows], back)
+
+
+def is_fast(block: torch.nn.Module) -> bool:
+    return isinstance(block, FastEdgewise)
+
+
+def _by_order(mapping: CoefficientMapping) -> torch.Tensor:
+    """(K,) int64: the place by degree of each coefficient by order."""
+    return mapping.to_m.argmax(dim=1)
+
+
+def _rows(mapping: CoefficientMapping) -> list[int]:
+    """Coefficients of each order, both signs."""
+    return [size if order == 0 else 2 * size for order, size in enumerate(mapping.m_size)]
+
+
+class FastEdgewise(FastForm, Edgewise):
+    """fairchem's ``Edgewise``, for direct forces. ``wigner`` and ``wigner_inv`` are
+    :class:`EdgeRotations`."""
+
+    once = True
+
+    @classmethod
+    def fits(cls, model: torch.nn.Module, name: str, module: torch.nn.Module) -> bool:
+        return getattr(model, "gradient_forces", False) is not cls.once
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        x_edge: torch.Tensor,
+        edge_distance: torch.Tensor,
+        edge_index: torch.Tensor,
+        wigner: torch.Tensor,
+        wigner_inv: torch.Tensor,
+        node_offset: int = 0,
+    ) -> torch.Tensor:
+        ends = torch.cat([x.index_select(0, end) for end in edge_index], dim=2)
+        sizes = _rows(self.mappingReduced)
+        orders = torch.bmm(wigner, ends).split(sizes, dim=1)
+        orders = self._scaled(orders, self.so2_conv_1.rad_func(x_edge))
+        orders, extra = self._convolved(self.so2_conv_1, orders)
+        orders, _ = self._convolved(self.so2_conv_2, self._activated(extra, orders))
+        messages = torch.bmm(wigner_inv, torch.cat(list(orders), dim=1))
+        out = messages.new_zeros(len(x), *messages.shape[1:])
+        return out.index_add(0, edge_index[1] - node_offset, messages)
+
+    def _scaled(self, orders: Sequence[torch.Tensor], factors: torch.Tensor) -> list[torch.Tensor]:
+        """By the radial function; +m and -m have one factor."""
+        sizes, channels = self.mappingReduced.m_size, orders[0].shape[2]
+        parts = factors.split([size * channels for size in sizes], dim=1)
+        return [
+            (values.unflatten(1, (-1, size)) * part.view(-1, 1, size, channels)).flatten(1, 2)
+            for values, part, size in zip(orders, parts, sizes, strict=True)
+        ]
+
+    def _convolved(
+        self, layer: SO2_Convolution, orders: Sequence[torch.Tensor]
+    ) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        return so2_convolution(layer, orders)
+
+    def _activated(
+        self, scalars: torch.Tensor, orders: Sequence[torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        if isinstance(self.act, GateActivation):
+            return _gated(scalars, orders)
+        first = torch.nn.functional.silu(scalars)[:, None]
+        vectors = self._on_sphere(orders)
+        return [torch.cat([first, vectors[0][:, 1:]], dim=1), *vectors[1:]]
+
+    def _on_sphere(self, orders: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        to_grid, from_grid = _flat_matrices(self.SO3_grid["lmax_mmax"])
+        by_order = _by_order(self.mappingReduced)
+        return silu_on_sphere(
+            list(orders), to_grid[:, by_order], from_grid[:, by_order], _rows(self.mappingReduced)
+        )
+
+
+def _gated(scalars: torch.Tensor, orders: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """fairchem's ``GateActivation``: SiLU of l = 0, a factor for each degree above."""
+    channels = orders[0].shape[2]
+    gates = torch.sigmoid(scalars).view(len(scalars), -1, channels)  # of l = 1, 2, ...
+    first = torch.nn.functional.silu(orders[0][:, :1])
+    activated = [torch.cat([first, orders[0][:, 1:] * gates], dim=1)]
+    for order, values in enumerate(orders[1:], start=1):
+        both = values.unflatten(1, (2, -1)) * gates[:, None, order - 1 :]
+        activated.append(both.flatten(1, 2))
+    return activated
+
+
+def _flat_matrices(grid: SO3_Grid) -> tuple[torch.Tensor, torch.Tensor]:
+    """(G, K): to the grid and from it."""
+    return grid.get_to_grid_mat().flatten(0, 1), grid.get_from_grid_mat().flatten(0, 1)
+
+
+class TwiceEdgewise(FastEdgewise):
+    """The same for forces that are gradients."""
+
+    once = False
+
+    def _convolved(
+        self, layer: SO2_Convolution, orders: Sequence[torch.Tensor]
+    ) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        extra = layer.extra_m0_output_channels or 0
+        out = layer.fc_m0(orders[0].flatten(1))
+        more, out = out.split([extra, out.shape[1] - extra], dim=1)
+        convolved = [out.unflatten(1, (-1, layer.m_output_channels))]
+        for values, of_order in zip(orders[1:], layer.so2_m_conv, strict=True):
+            plus, minus = values.flatten(1).chunk(2, dim=1)
+            a, b = of_order.fc.weight.chunk(2)
+            common = (plus + minus) @ a.t()  # three products in the place of four (Gauss)
+            real, imaginary = common - minus @ (a + b).t(), common + plus @ (b - a).t()
+            both = torch.cat([real, imaginary], dim=1)
+            convolved.append(both.unflatten(1, (-1, layer.m_output_channels)))
+        return convolved, more
+
+    def _on_sphere(self, orders: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        to_grid, from_grid = _flat_matrices(self.SO3_grid["lmax_mmax"])
+        by_order = _by_order(self.mappingReduced)
+        values = torch.nn.functional.silu(to_grid[:, by_order] @ torch.cat(list(orders), dim=1))
+        return (from_grid[:, by_order].t() @ values).split(_rows(self.mappingReduced), dim=1)
+
+
+class FastEdgeDegree(FastForm, EdgeDegreeEmbedding):
+    """fairchem's ``EdgeDegreeEmbedding``: only m = 0 is rotated, the others are zero."""
+
+    @classmethod
+    def fits(cls, model: torch.nn.Module, name: str, module: torch.nn.Module) -> bool:
+        return hasattr(model, "get_rotmat_and_wigner")
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        x_edge: torch.Tensor,
+        edge_distance: torch.Tensor,
+        edge_index: torch.Tensor,
+        wigner_inv: torch.Tensor,
+        node_offset: int = 0,
+    ) -> torch.Tensor:
+        of_zero = self.rad_func(x_edge).unflatten(1, (-1, self.sphere_channels))
+        messages = torch.bmm(wigner_inv[:, :, : of_zero.shape[1]], of_zero)
+        into = edge_index[1] - node_offset
+        return x.index_add(0, into, messages.to(x.dtype), alpha=1 / self.rescale_factor)
+
+
+class FastGridAtomwise(FastForm, GridAtomwise):
+    """fairchem's ``GridAtomwise``: its first and last layer have no bias, so they act on
+    coefficients, which are fewer than the points of the grid."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, _, middle, _, last = self.grid_mlp
+        to_grid, from_grid = _flat_matrices(self.SO3_grid["lmax_lmax"])
+        on_grid = torch.nn.functional.silu(to_grid @ first(x))
+        on_grid = torch.nn.functional.silu(middle(on_grid))
+        return last(from_grid.t() @ on_grid)
+
+
+class FasteSENLinear(FastForm, SO3_Linear):  # noqa: N801 (fairchem's spelling)
+    """fairchem's ``SO3_Linear``, one product for each degree, for direct forces."""
+
+    @classmethod
+    def fits(cls, model: torch.nn.Module, name: str, module: torch.nn.Module) -> bool:
+        return not getattr(model, "gradient_forces", False)
+
+    def forward(self, input_embedding: torch.Tensor) -> torch.Tensor:
+        parts: list[Any] = [
+            linear(
+                input_embedding[:, degree**2 : (degree + 1) ** 2],
+                self.weight[degree],
+                self.bias if degree == 0 else None,
+            )
+            for degree in range(self.lmax + 1)
+        ]
+        return torch.cat(parts, dim=1)
