@@ -20,7 +20,7 @@ from fairchem.core.models.esen.esen import (
 from dens_ocp.errors import DensError
 from dens_ocp.models import precision
 from dens_ocp.models.dens_model import DeNSModel
-from dens_ocp.models.fast.esen import edge_rotations, is_fast
+from dens_ocp.models.fast.esen import is_fast, rotations
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -190,13 +190,13 @@ class eSENDeNS(DeNSModel, eSEN_Backbone):  # noqa: N801 (fairchem's spelling)
         self, edge_distance_vecs: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """fairchem's, in the precision of the positions; with ``fast`` only what the blocks need of
-        the matrices (:class:`~dens_ocp.models.fast.esen.EdgeRotations`)."""
+        the matrices (:func:`dens_ocp.models.fast.esen.rotations`)."""
         with torch.autocast(edge_distance_vecs.device.type, enabled=False):
             rotation, there, back = super().get_rotmat_and_wigner(edge_distance_vecs)
             block = self.blocks[0].edge_wise
             if is_fast(block):
                 lengths = torch.linalg.norm(edge_distance_vecs, dim=-1)
-                there, back = edge_rotations(there, back, block, lengths)
+                there, back = rotations(there, back, block, lengths)
         return rotation, there, back
 
     def predict(self, data: Batch) -> dict[str, torch.Tensor]:

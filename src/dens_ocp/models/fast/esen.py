@@ -18,18 +18,20 @@ from fairchem.core.models.esen.nn.embedding import EdgeDegreeEmbedding
 from fairchem.core.models.esen.nn.so2_layers import SO2_Convolution
 from fairchem.core.models.esen.nn.so3_layers import SO3_Linear
 
+from dens_ocp.models.fast.edge_frames import EdgeFrames, edge_frames
 from dens_ocp.models.fast.form import FastForm
+from dens_ocp.models.fast.messages import into_frames, out_of_frames
 from dens_ocp.models.fast.operations.matrix_products import linear
 from dens_ocp.models.fast.operations.s2_activation import silu_on_sphere
 from dens_ocp.models.fast.operations.so2_convolution import so2_convolution
 
 
 class EdgeRotations(NamedTuple):
-    """What stands in the place of the Wigner matrices of a batch of E edges.
+    """What stands in the place of the Wigner matrices of a batch of E edges, to be differentiated.
 
     Attributes:
-        there: (E, K, (lmax + 1)^2), from an atom's coefficients to the K of an edge, by order: m = 0
-            first, then +1, -1, ...
+        there: (E, K, (lmax + 1)^2), from an atom's coefficients to the K of an edge, by order:
+            m = 0 first, then +1, -1, ...
         back: (E, (lmax + 1)^2, K), the other way, times the envelope of the edge's length.
     """
 
@@ -37,19 +39,25 @@ class EdgeRotations(NamedTuple):
     back: torch.Tensor
 
 
-def edge_rotations(
-    wigner: torch.Tensor, wigner_inv: torch.Tensor, block: Edgewise, lengths: torch.Tensor
-) -> EdgeRotations:
-    """Once for all layers; differentiable.
+def rotations(
+    wigner: torch.Tensor, wigner_inv: torch.Tensor, block: FastEdgewise, lengths: torch.Tensor
+) -> tuple[Any, Any]:
+    """What the blocks are given for ``wigner`` and ``wigner_inv``, made once for all of them.
 
     Args:
         wigner, wigner_inv: (E, (lmax + 1)^2, (lmax + 1)^2). block: a layer's. lengths: (E,).
     """
+    envelope = None
+    if block.use_envelope:
+        envelope = block.envelope(lengths / block.cutoff)[:, None, None]
+    if block.once:
+        frames = edge_frames(wigner, block.lmax, block.mmax, rescale=False)
+        if envelope is not None:
+            frames.back = tuple(envelope * matrix for matrix in frames.back)
+        return frames, frames
     rows = block.out_mask[_by_order(block.mappingReduced)]
     back = wigner_inv[:, :, rows]
-    if block.use_envelope:
-        back = back * block.envelope(lengths / block.cutoff)[:, None, None]
-    return EdgeRotations(wigner[:, rows], back)
+    return EdgeRotations(wigner[:, rows], back if envelope is None else back * envelope)
 
 
 def is_fast(block: torch.nn.Module) -> bool:
@@ -67,8 +75,7 @@ def _rows(mapping: CoefficientMapping) -> list[int]:
 
 
 class FastEdgewise(FastForm, Edgewise):
-    """fairchem's ``Edgewise``, for direct forces. ``wigner`` and ``wigner_inv`` are
-    :class:`EdgeRotations`."""
+    """fairchem's ``Edgewise``, for direct forces; ``wigner`` is of :func:`rotations`."""
 
     once = True
 
@@ -82,28 +89,27 @@ class FastEdgewise(FastForm, Edgewise):
         x_edge: torch.Tensor,
         edge_distance: torch.Tensor,
         edge_index: torch.Tensor,
-        wigner: torch.Tensor,
-        wigner_inv: torch.Tensor,
+        wigner: Any,
+        wigner_inv: Any,
         node_offset: int = 0,
     ) -> torch.Tensor:
-        ends = torch.cat([x.index_select(0, end) for end in edge_index], dim=2)
-        sizes = _rows(self.mappingReduced)
-        orders = torch.bmm(wigner, ends).split(sizes, dim=1)
-        orders = self._scaled(orders, self.so2_conv_1.rad_func(x_edge))
+        scale = self.so2_conv_1.rad_func(x_edge)
+        orders: Sequence[torch.Tensor] = self._into(x, scale, edge_index, wigner)
         orders, extra = self._convolved(self.so2_conv_1, orders)
         orders, _ = self._convolved(self.so2_conv_2, self._activated(extra, orders))
-        messages = torch.bmm(wigner_inv, torch.cat(list(orders), dim=1))
-        out = messages.new_zeros(len(x), *messages.shape[1:])
-        return out.index_add(0, edge_index[1] - node_offset, messages)
+        return self._out_of(orders, edge_index[1] - node_offset, len(x), wigner_inv)
 
-    def _scaled(self, orders: Sequence[torch.Tensor], factors: torch.Tensor) -> list[torch.Tensor]:
-        """By the radial function; +m and -m have one factor."""
-        sizes, channels = self.mappingReduced.m_size, orders[0].shape[2]
-        parts = factors.split([size * channels for size in sizes], dim=1)
-        return [
-            (values.unflatten(1, (-1, size)) * part.view(-1, 1, size, channels)).flatten(1, 2)
-            for values, part, size in zip(orders, parts, sizes, strict=True)
-        ]
+    def _into(
+        self, x: torch.Tensor, scale: torch.Tensor, ends: torch.Tensor, frames: Any
+    ) -> Sequence[torch.Tensor]:
+        """Both ends of each edge in its frame, times the radial function."""
+        return into_frames(x, scale, list(ends), frames)
+
+    def _out_of(
+        self, orders: Sequence[torch.Tensor], target: torch.Tensor, atoms: int, frames: Any
+    ) -> torch.Tensor:
+        """Messages rotated back, times the envelope, added up."""
+        return out_of_frames(orders, None, target, atoms, frames)
 
     def _convolved(
         self, layer: SO2_Convolution, orders: Sequence[torch.Tensor]
@@ -145,9 +151,27 @@ def _flat_matrices(grid: SO3_Grid) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class TwiceEdgewise(FastEdgewise):
-    """The same for forces that are gradients."""
+    """The same for forces that are gradients; ``wigner`` is that of :class:`EdgeRotations`."""
 
     once = False
+
+    def _into(
+        self, x: torch.Tensor, scale: torch.Tensor, ends: torch.Tensor, frames: Any
+    ) -> Sequence[torch.Tensor]:
+        values = torch.cat([x.index_select(0, end) for end in ends], dim=2)
+        orders = torch.bmm(frames, values).split(_rows(self.mappingReduced), dim=1)
+        sizes, channels = self.mappingReduced.m_size, values.shape[2]
+        factors = scale.split([size * channels for size in sizes], dim=1)
+        return [
+            (each.unflatten(1, (-1, size)) * factor.view(-1, 1, size, channels)).flatten(1, 2)
+            for each, factor, size in zip(orders, factors, sizes, strict=True)
+        ]
+
+    def _out_of(
+        self, orders: Sequence[torch.Tensor], target: torch.Tensor, atoms: int, frames: Any
+    ) -> torch.Tensor:
+        messages = torch.bmm(frames, torch.cat(list(orders), dim=1))
+        return messages.new_zeros(atoms, *messages.shape[1:]).index_add(0, target, messages)
 
     def _convolved(
         self, layer: SO2_Convolution, orders: Sequence[torch.Tensor]
@@ -185,13 +209,16 @@ class FastEdgeDegree(FastForm, EdgeDegreeEmbedding):
         x_edge: torch.Tensor,
         edge_distance: torch.Tensor,
         edge_index: torch.Tensor,
-        wigner_inv: torch.Tensor,
+        wigner_inv: Any,
         node_offset: int = 0,
     ) -> torch.Tensor:
         of_zero = self.rad_func(x_edge).unflatten(1, (-1, self.sphere_channels))
+        target = edge_index[1] - node_offset
+        if isinstance(wigner_inv, EdgeFrames):
+            sums = out_of_frames([of_zero.contiguous()], None, target, len(x), wigner_inv)
+            return x + sums.to(x.dtype) / self.rescale_factor
         messages = torch.bmm(wigner_inv[:, :, : of_zero.shape[1]], of_zero)
-        into = edge_index[1] - node_offset
-        return x.index_add(0, into, messages.to(x.dtype), alpha=1 / self.rescale_factor)
+        return x.index_add(0, target, messages.to(x.dtype), alpha=1 / self.rescale_factor)
 
 
 class FastGridAtomwise(FastForm, GridAtomwise):
