@@ -39,6 +39,8 @@ CASES = (
     Case("eqv2", "3", "stress"),
     Case("escn", "3", "oc20"),
     Case("escn", "12", "oc20"),
+    Case("esen", "3", "oc20"),
+    Case("esen_gradient", "3", "oc20"),
 )
 PAPER = (Case("eqv2", "paper", "oc20"), Case("escn", "paper", "oc20"))
 QUICK = tuple(
@@ -59,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         description="Training steps and predictions of stock fairchem, fairchem's DeNS, and ours, "
         "in turn in one process. Cases are family-size/batch: eqv2-3/oc20, eqv2-12/oc20, "
         "eqv2-12/free (all atoms free), eqv2-3/stress (and a head of the stress), escn-3/oc20, "
-        "escn-12/oc20; variants: flat and hydra "
+        "escn-12/oc20, esen-3/oc20, esen_gradient-3/oc20; variants: flat and hydra "
         "(stock fairchem without DeNS), fairchem-dens, ours, fast. "
         "python -m benchmarks gpu --help: is it right and fast on the GPU that is here?",
     )

@@ -49,7 +49,25 @@ ESCN = {
 }
 """The paper's eSCN but for Lmax, which is 6 there."""
 
-FAMILIES = {"eqv2": EQUIFORMER, "escn": ESCN}
+ESEN = {
+    "use_pbc": True,
+    "otf_graph": True,
+    "max_neighbors": 20,
+    "cutoff": 12.0,
+    "sphere_channels": 128,
+    "hidden_channels": 128,
+    "edge_channels": 128,
+    "lmax": 3,
+    "mmax": 2,
+    "num_distance_basis": 10,
+    "act_type": "gate",
+    "mlp_type": "spectral",
+    "use_envelope": True,
+}
+"""eSEN-30M (configs/omat24/mptrj/common_eSEN.yml), with the neighbours of the others."""
+
+FAMILIES = {"eqv2": EQUIFORMER, "escn": ESCN, "esen": ESEN, "esen_gradient": ESEN}
+"""``esen_gradient``: forces are gradients of the energy."""
 
 SIZES: dict[str, dict[str, Any]] = {
     "3": {"num_layers": 3},
@@ -64,7 +82,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Name -> what differs from the above; options that a family does not have are left out."""
 
-_KNOWN = {"eqv2": set(EQUIFORMER) | {"num_layers"}, "escn": set(ESCN) | {"num_layers"}}
+_KNOWN = {name: {*options, "num_layers"} for name, options in FAMILIES.items()}
 
 
 @dataclass(frozen=True)
@@ -72,7 +90,7 @@ class Case:
     """A batch and a model size: variants of one case are measured in turn.
 
     Attributes:
-        family: ``eqv2`` or ``escn``. size: key of :data:`SIZES`. batch: key of batches.FREE_SHARE.
+        family, size: keys of :data:`FAMILIES`, :data:`SIZES`. batch: key of batches.FREE_SHARE.
         structures: of the batch. slab: atoms along both axes, and layers, of each.
         options: of the model, over those of the size (for scaling).
     """

@@ -27,12 +27,17 @@ def _flat(name: str, **more: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda options: {"name": name, **options, **more}
 
 
-def _hydra(backbone: str, energy: str, forces: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _hydra(
+    backbone: str, energy: str, forces: str | None, **more: Any
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    heads = {"energy": {"module": energy}}
+    if forces is not None:
+        heads["forces"] = {"module": forces}
     return lambda options: {
         "name": "hydra",
         "pass_through_head_outputs": True,
-        "backbone": {"model": backbone, **options},
-        "heads": {"energy": {"module": energy}, "forces": {"module": forces}},
+        "backbone": {"model": backbone, **options, **more},
+        "heads": heads,
     }
 
 
@@ -61,6 +66,7 @@ class Variant:
 
 _EQV2_HEADS = ("equiformerV2_scalar_head", "equiformerV2_vector_head")
 _ESCN_HEADS = ("escn_energy_head", "escn_force_head")
+_ESEN_HEADS = ("esen_mlp_energy_head", "esen_linear_force_head")
 _DENS_HEADS = ("eqV2_DeNS_scalar_head", "eqV2_DeNS_vector_head")
 _STOCK, _DENS = "equiformerv2_forces", "equiformerv2_dens"
 
@@ -84,6 +90,19 @@ VARIANTS = (
             "dens", _OURS, ours=True),
     Variant("fast", "ours, fast", "escn", _flat("escn_dens", fast=True),
             "dens", _OURS, ours=True),
+    Variant("hydra", "fairchem, no DeNS (hydra)", "esen",
+            _hydra("esen_backbone", *_ESEN_HEADS), _STOCK, {}, True),
+    Variant("ours", "ours, heads alone", "esen", _flat("esen_dens", fast=False),
+            "dens", _OURS, ours=True),
+    Variant("fast", "ours, fast", "esen", _flat("esen_dens", fast=True),
+            "dens", _OURS, ours=True),
+    Variant("hydra", "fairchem, no DeNS (hydra)", "esen_gradient",
+            _hydra("esen_backbone", "esen_mlp_efs_head", None, direct_forces=False), _STOCK, {},
+            True),
+    Variant("ours", "ours, fairchem's path", "esen_gradient",
+            _flat("esen_dens", fast=False, forces="gradient"), "dens", _OURS, ours=True),
+    Variant("fast", "ours, fast", "esen_gradient",
+            _flat("esen_dens", fast=True, forces="gradient"), "dens", _OURS, ours=True),
 )  # fmt: skip
 
 

@@ -56,8 +56,8 @@ def double(model, data):
         graph = generate(batch, **options)
         torch.set_default_dtype(torch.float64)
         fields = graph if isinstance(graph, dict) else vars(graph)  # eSEN's is a dict
-        for name in ("edge_distance", "edge_distance_vec"):
-            fields[name] = fields[name].double()
+        fields["edge_distance_vec"] = fields["edge_distance_vec"].double()
+        fields["edge_distance"] = fields["edge_distance_vec"].norm(dim=1)
         return graph
 
     model.generate_graph = graph_in_double

@@ -12,6 +12,7 @@ from dens_ocp.errors import DensError
 from dens_ocp.models import checkpoint_states
 from dens_ocp.models.outputs import whole_tensor
 from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN, build_model, slab
+from tests.models.fast.test_models import keep_graph_in_double
 from tests.models.test_models import corrupted
 
 GRADIENT = {**SMALL_ESEN, "forces": "gradient"}
@@ -128,20 +129,7 @@ def in_double(config, batch):
     data = batch.clone()
     for name in ("pos", "cell", "forces"):
         data[name] = data[name].double()
-    generate = model.generate_graph
-
-    def graph_in_double(moved):
-        single = moved.clone()
-        single.pos, single.cell = moved.pos.detach().float(), moved.cell.detach().float()
-        graph = generate(single)
-        source, target = graph["edge_index"]
-        images = graph["cell_offsets"].double()
-        shift = torch.einsum("ei,eij->ej", images, moved.cell[moved.batch[target]])
-        vectors = moved.pos[source] - moved.pos[target] + shift
-        assert torch.allclose(vectors.float(), graph["edge_distance_vec"], atol=1e-4)
-        return {**graph, "edge_distance_vec": vectors, "edge_distance": vectors.norm(dim=1)}
-
-    model.generate_graph = graph_in_double
+    keep_graph_in_double(model)
     return model, data
 
 

@@ -20,12 +20,13 @@ from dens_ocp.models.fast.operations import launches, s2_activation
 from dens_ocp.models.fast.operations.drop_path import FewLaunchesDropPath
 from dens_ocp.models.fast.operations.sphere_kernel import plain_silu
 from dens_ocp.relaxation.repeatable_frames import FromGeometry
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN, build_model
 from tests.models.test_chosen_atoms import double, masks, run
 from tests.models.test_models import corrupted
 from tests.plans import attach_scored
 
 EQV2, ESCN = SMALL_EQUIFORMER, {**SMALL_ESCN, "num_sphere_samples": 64}
+ESEN = SMALL_ESEN
 DROPOUT = {"alpha_drop": 0.2, "drop_path_rate": 0.1, "proj_drop": 0.1}
 CONFIGS = {
     "eqv2": EQV2,
@@ -47,7 +48,19 @@ CONFIGS = {
     "escn Lmax 4, mmax 2": {**ESCN, "lmax_list": [4]},
     "escn resolution": {**ESCN, "lmax_list": [4], "resolution": 12},
     "escn activation checkpoints": {**ESCN, "activation_checkpoint": True},
+    "esen": ESEN,
+    "esen S2, grid mlp": {**ESEN, "act_type": "s2", "mlp_type": "grid", "use_envelope": False},
+    "esen Lmax 4, mmax 2": {**ESEN, "lmax": 4},
+    "esen mmax 0": {**ESEN, "mmax": 0},
+    "esen S2, Lmax 3, mmax 1": {**ESEN, "act_type": "s2", "lmax": 3, "mmax": 1},
+    "esen activation checkpoints": {**ESEN, "activation_checkpointing": True},
+    "esen layer norm, bessel": {
+        **ESEN,
+        "norm_type": "layer_norm_sh",
+        "distance_function": "bessel",
+    },
 }
+GRADIENTS = {name: each for name, each in CONFIGS.items() if name.startswith("esen")}
 
 
 @pytest.fixture(params=[False, True], ids=["blocks", "few launches"])
@@ -90,14 +103,50 @@ def test_equal_in_float64(config, batch, form, monkeypatch):
     assert any(gradient.any() for gradient in fast[3].values())
 
 
+@pytest.mark.parametrize("config", GRADIENTS.values(), ids=GRADIENTS)
+def test_gradient_forces_in_float64(config, batch):
+    """Forces, and second derivatives: the loss looks at the forces."""
+    data = corrupted(batch)
+    found = []
+    for fast in (False, True):
+        model = build_model({**config, "fast": fast, "forces": "gradient"}).train().double()
+        keep_graph_in_double(model)
+        own = data.clone()
+        for name in ("pos", "cell", "forces", "noise_vec", "sigmas"):
+            own[name] = own[name].double()
+        found.append(run(model, own, torch.ones_like(data.noise_mask)))
+    compare(*found)
+    assert found[0][1].abs().max() > 1e-4
+
+
+def keep_graph_in_double(model):
+    """fairchem finds neighbours in float32 only; vectors follow from the positions here."""
+    generate = model.generate_graph
+
+    def graph_in_double(moved, **options):
+        single = moved.clone()
+        single.pos, single.cell = moved.pos.detach().float(), moved.cell.detach().float()
+        graph = generate(single, **options)
+        source, target = graph["edge_index"]
+        images = graph["cell_offsets"].double()
+        shift = torch.einsum("ei,eij->ej", images, moved.cell[moved.batch[target]])
+        vectors = moved.pos[source] - moved.pos[target] + shift
+        assert torch.allclose(vectors.float(), graph["edge_distance_vec"], atol=1e-4)
+        return {**graph, "edge_distance_vec": vectors, "edge_distance": vectors.norm(dim=1)}
+
+    model.generate_graph = graph_in_double
+
+
 @pytest.mark.parametrize("kind", ["one", "none", "all"])
-@pytest.mark.parametrize("config", [EQV2, ESCN], ids=["eqv2", "escn"])
+@pytest.mark.parametrize("config", [EQV2, ESCN, ESEN], ids=["eqv2", "escn", "esen"])
 def test_for_every_mask(config, kind, batch, form):
     compare(*both(config, batch, kind))
 
 
 @pytest.mark.parametrize("size", [1, 5000])
-@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+@pytest.mark.parametrize(
+    "config", [{**EQV2, "use_grid_mlp": True}, ESCN, ESEN], ids=["eqv2", "escn", "esen"]
+)
 def test_for_every_size_of_block(config, size, batch, monkeypatch):
     monkeypatch.setattr(launches, "CPU_VALUES", size)
     compare(*both(config, batch))
@@ -151,7 +200,9 @@ def without_kept_values():
 
 
 @pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
-@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+@pytest.mark.parametrize(
+    "config", [{**EQV2, "use_grid_mlp": True}, ESCN, ESEN], ids=["eqv2", "escn", "esen"]
+)
 def test_nothing_of_autocast_is_kept(config, batch, form, fast):
     """What is made at the first call, under autocast, is as exact as without."""
     data, outputs = corrupted(batch), []
@@ -167,7 +218,9 @@ def test_nothing_of_autocast_is_kept(config, batch, form, fast):
         assert torch.equal(value, outputs[1][name]), name
 
 
-@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+@pytest.mark.parametrize(
+    "config", [{**EQV2, "use_grid_mlp": True}, ESCN, ESEN], ids=["eqv2", "escn", "esen"]
+)
 def test_equal_in_float32(config, batch, form):
     data = corrupted(batch)
     slow, fast = (outputs_and_gradients(config, data, fast) for fast in (False, True))
@@ -179,7 +232,9 @@ def test_equal_in_float32(config, batch, form):
     assert distance(*whole) < 1e-4
 
 
-@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+@pytest.mark.parametrize(
+    "config", [{**EQV2, "use_grid_mlp": True}, ESCN, ESEN], ids=["eqv2", "escn", "esen"]
+)
 def test_autocast_is_fairchems_to_its_rounding(config, batch, form):
     data = corrupted(batch)
     exact, _ = outputs_and_gradients(config, data, fast=False)
@@ -195,7 +250,9 @@ def test_autocast_is_fairchems_to_its_rounding(config, batch, form):
     assert distance(*whole) < 0.05
 
 
-@pytest.mark.parametrize("config", [{**EQV2, "use_grid_mlp": True}, ESCN], ids=["eqv2", "escn"])
+@pytest.mark.parametrize(
+    "config", [{**EQV2, "use_grid_mlp": True}, ESCN, ESEN], ids=["eqv2", "escn", "esen"]
+)
 def test_prediction(config, batch, form):
     slow, fast = (
         outputs_and_gradients(config, batch, fast, train=False)[0] for fast in (False, True)
@@ -214,12 +271,15 @@ def test_names_and_state_stay(config):
         assert torch.equal(a, b)
 
 
-KINDS = ("eqv2 grid mlp", "eqv2 whole sphere, S2", "eqv2 with dropout", "escn")
+KINDS = (
+    "eqv2 grid mlp", "eqv2 whole sphere, S2", "eqv2 with dropout", "escn", "esen S2, grid mlp",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("line", switch.TABLE, ids=lambda line: line[1].__name__)
 def test_a_line_that_is_missing_in_the_table_is_an_error(line, monkeypatch):
-    models = [build_model({**CONFIGS[kind], "fast": False}) for kind in KINDS]
+    configs = [*(CONFIGS[kind] for kind in KINDS), {**ESEN, "forces": "gradient"}]
+    models = [build_model({**config, "fast": False}) for config in configs]
     rest = tuple(each for each in switch.TABLE if each != line)
     monkeypatch.setattr(switch, "TABLE", rest)
     errors = []
