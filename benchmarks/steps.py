@@ -189,7 +189,8 @@ class Runner:
         if self.variant.ours:
             found["corrupted"] = int(self.trainer._corruption_of(batch).noise_mask.sum())
             graph = self.trainer._unwrapped_model.generate_graph(batch.to(self.device))
-            found["edges"] = graph.edge_index.shape[1]
+            edges = graph["edge_index"] if isinstance(graph, dict) else graph.edge_index
+            found["edges"] = edges.shape[1]
         return found
 
     def parameters(self) -> int:

@@ -49,6 +49,12 @@ def _reads(cls: type) -> bool:
         return False
 
 
+def adopt_if_followed(model: torch.nn.Module) -> None:
+    """:func:`adopt` a model of others that follows the contract."""
+    if not isinstance(model, DenoisingModel) and follows(model):
+        adopt(model)
+
+
 _adopted: dict[type, type] = {}
 
 
@@ -71,6 +77,7 @@ class AuthorsContract(DenoisingModel):
     batch (``left_out_of_batches``).
     """
 
+    keeps_names = True
     _checked = False
 
     def predict(self, data: Batch) -> dict[str, Any]:

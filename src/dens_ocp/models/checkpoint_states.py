@@ -296,6 +296,8 @@ def fitted(
     Raises:
         DensError: it is of another architecture.
     """
+    if model.keeps_names:
+        return checkpoint
     state = fit(model, checkpoint["state_dict"], path)
     warn_of_other_options(model, checkpoint, path)
     if not evaluation and not state.initialised:

@@ -25,6 +25,7 @@ class DenoisingModel(torch.nn.Module, ABC):
         force_encoding_scale: encoded forces (eV/Angstrom) are multiplied by it.
         left_out_of_batches: outputs that the model does not give of any structure of a batch with a
             corrupted atom (:mod:`dens_ocp.models.authors_contract`).
+        keeps_names: checkpoints are read by the model's own names alone, strictly.
         gradient_forces: forces are minus the gradient of the energy, so both share one scale.
     """
 
@@ -34,6 +35,7 @@ class DenoisingModel(torch.nn.Module, ABC):
     force_encoding_scale: float = 1.0
     gradient_forces: bool = False
     left_out_of_batches: tuple[str, ...] = ()
+    keeps_names: bool = False
 
     @classmethod
     def has_gradient_forces(cls, options: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ DERIVATIVES = ("forces", "stress", "stress_isotropic", "stress_anisotropic")
 """Targets that are derivatives of the energy."""
 
 
-def share_scale(normalizers: dict[str, Normalizer], derivatives: Collection[str]) -> None:
+def share_scale(normalizers: dict[str, Normalizer], outputs: Collection[str]) -> None:
     """Give derivatives of the energy its scale, and the mean 0, in place.
 
     Other values, fitted or from the config, are replaced, with a warning. Nothing is done without a
@@ -25,8 +25,9 @@ def share_scale(normalizers: dict[str, Normalizer], derivatives: Collection[str]
 
     Args:
         normalizers: fairchem's, by target.
-        derivatives: those of :data:`DERIVATIVES` that are outputs.
+        outputs: names; :data:`DERIVATIVES` among them are meant.
     """
+    derivatives = [name for name in DERIVATIVES if name in outputs]
     energy = normalizers.get("energy")
     if energy is None and not any(name in normalizers for name in derivatives):
         return

@@ -32,7 +32,6 @@ from dens_ocp.dens.step_plan import (
 from dens_ocp.errors import DensError
 from dens_ocp.launch.agreement import on_master
 from dens_ocp.models import authors_contract, checkpoint_states, gradient_forces
-from dens_ocp.models.authors_contract import AuthorsContract
 from dens_ocp.models.denoising_model import DenoisingModel
 from dens_ocp.patched import swapped
 from dens_ocp.training import preconditions
@@ -79,9 +78,7 @@ class DeNSTrainer(HostTrainer):
     def load_model(self) -> None:
         super().load_model()
         if self.dens.enabled:
-            model = self._unwrapped_model
-            if not isinstance(model, DenoisingModel) and authors_contract.follows(model):
-                authors_contract.adopt(model)
+            authors_contract.adopt_if_followed(self._unwrapped_model)
             ours = isinstance(self._unwrapped_model, DenoisingModel)
             preconditions.check_model(self.config["model"]["name"], self._can_denoise, ours)
 
@@ -96,10 +93,7 @@ class DeNSTrainer(HostTrainer):
 
     def _share_scale(self) -> None:
         if self._gradient_forces:
-            derivatives = [
-                each for each in gradient_forces.DERIVATIVES if each in self.output_targets
-            ]
-            gradient_forces.share_scale(self.normalizers, derivatives)
+            gradient_forces.share_scale(self.normalizers, self.output_targets)
 
     def load_references_and_normalizers(self) -> None:
         super().load_references_and_normalizers()
@@ -252,21 +246,13 @@ class DeNSTrainer(HostTrainer):
 
     def _weight_in_dens(self, name: str, corruption: Corruption | None) -> torch.Tensor | None:
         """(B,) bool, structures on which a target of structures has a loss; None: all."""
-        if corruption is None or self._is_trained_in_dens(name):
-            return None
-        whole = self.output_targets[name].get("parent", name)
-        if whole in self._unwrapped_model.left_out_of_batches:
-            return torch.zeros_like(corruption.structure_mask)
-        return ~corruption.structure_mask
-
-    def _is_trained_in_dens(self, name: str) -> bool:
-        """Whether a target of structures has a loss on DeNS structures too."""
         model, whole = self._unwrapped_model, self.output_targets[name].get("parent", name)
-        if whole == "energy":
-            return self.dens.energy and getattr(model, "use_denoising_energy", True)
-        if whole == "stress":
-            return self.dens.stress and getattr(model, "use_denoising_stress", True)
-        return True
+        if corruption is None or whole not in ("energy", "stress"):
+            return None
+        if whole in model.left_out_of_batches:
+            return torch.zeros_like(corruption.structure_mask)
+        trained = getattr(self.dens, whole) and getattr(model, f"use_denoising_{whole}")
+        return None if trained else ~corruption.structure_mask
 
     def _with_rows(self, batch: Any) -> StepPlan:
         """The plan of a batch. Where it has no rows yet (validation, and models without DeNS), they
@@ -352,6 +338,6 @@ class DeNSTrainer(HostTrainer):
     ) -> dict[str, Any]:
         """Bring a checkpoint of ours, the authors' or fairchem's into the model's form."""
         model = self._unwrapped_model
-        if not isinstance(model, DenoisingModel) or isinstance(model, AuthorsContract):
+        if not isinstance(model, DenoisingModel):
             return checkpoint
         return checkpoint_states.fitted(model, checkpoint, path, evaluation, TRAINING_STATE)
