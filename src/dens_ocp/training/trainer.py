@@ -24,6 +24,7 @@ from dens_ocp.dens.step_plan import (
     MetricRows,
     StepPlan,
     attach,
+    carries_corruption,
     read,
     read_plan,
     refuse_corrupted,
@@ -232,8 +233,8 @@ class DeNSTrainer(HostTrainer):
             prediction, weight = out[name], None
             if options["level"] == "atom":
                 prediction, target = prediction[counted], target[counted]
-            elif self.model.training:
-                weight = self._weight_in_dens(name, plan.corruption)
+            elif self.model.training and carries_corruption(batch):
+                weight = self._weight_in_dens(name, corruption)
             terms[name] = target_loss(
                 loss_fn,
                 coefficient,
@@ -244,10 +245,10 @@ class DeNSTrainer(HostTrainer):
             )
         return terms
 
-    def _weight_in_dens(self, name: str, corruption: Corruption | None) -> torch.Tensor | None:
+    def _weight_in_dens(self, name: str, corruption: Corruption) -> torch.Tensor | None:
         """(B,) bool, structures on which a target of structures has a loss; None: all."""
         model, whole = self._unwrapped_model, self.output_targets[name].get("parent", name)
-        if corruption is None or whole not in ("energy", "stress"):
+        if whole not in ("energy", "stress"):
             return None
         if whole in model.left_out_of_batches:
             return torch.zeros_like(corruption.structure_mask)
