@@ -1,11 +1,14 @@
-"""The example relaxes an adsorbate, with a DeNS checkpoint and with an exported one."""
+"""The examples: an adsorbate is relaxed, with a DeNS checkpoint and with an exported one; molecular
+dynamics at constant energy."""
 
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from ase.io import read
+from ase.build import molecule
+from ase.io import read, write
 
 from dens_ocp.tools import cli
 from tests.conftest import ROOT
@@ -13,6 +16,7 @@ from tests.runs import environment
 from tests.tools.export.stock import without_dens_ocp
 
 EXAMPLE = ROOT / "examples" / "relax_adsorbate.py"
+DYNAMICS = ROOT / "examples" / "energy_conservation.py"
 
 AS_A_SCRIPT = """
 import runpy
@@ -24,9 +28,9 @@ except SystemExit as end:
 """
 
 
-def relax(*arguments, cwd, check=True):
+def relax(*arguments, cwd, check=True, example=EXAMPLE):
     return subprocess.run(
-        [sys.executable, str(EXAMPLE), *map(str, arguments)], cwd=cwd, env=environment(),
+        [sys.executable, str(example), *map(str, arguments)], cwd=cwd, env=environment(),
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=check,
     )  # fmt: skip
 
@@ -91,3 +95,34 @@ def test_mistakes(arguments, words, tmp_path):
     done = relax(*arguments, cwd=tmp_path, check=False)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_molecular_dynamics(trained, tmp_path):
+    atoms = molecule("CH3OH")
+    atoms.rattle(0.02, seed=0)
+    write(tmp_path / "methanol.xyz", atoms)
+    done = relax(
+        trained.checkpoint, "methanol.xyz", "--box", 12, "--time", 0.002, "--step", 0.25, "--cpu",
+        "--out", "md/energies.txt", cwd=tmp_path, example=DYNAMICS,
+    )  # fmt: skip
+    rows = np.loadtxt(tmp_path / "md" / "energies.txt")
+    assert rows.shape == (9, 3) and np.isfinite(rows).all()
+    assert rows[:, 0] == pytest.approx(np.arange(9) * 0.00025)
+    assert rows[0, 2] > 0 and len(set(rows[:, 2])) > 5, "atoms move"
+    slope = 1000 * np.polyfit(rows[:, 0], rows[:, 1], 1)[0]
+    said = re.search(r"drift (-?[\d.]+) meV/ps, largest deviation ([\d.]+) meV", done.stdout)
+    assert float(said[1]) == pytest.approx(slope, abs=1 + 0.01 * abs(slope))
+    assert (tmp_path / "md" / "energies.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing.pt", DYNAMICS], "nothing.pt does not exist"),
+        ([DYNAMICS, DYNAMICS, "--time", "0"], "--time: 0.0 is not above 0"),
+        ([DYNAMICS, DYNAMICS, "--out", "x.traj"], "should end in .txt"),
+    ],
+)
+def test_mistakes_in_molecular_dynamics(arguments, words, tmp_path):
+    done = relax(*arguments, cwd=tmp_path, check=False, example=DYNAMICS)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
