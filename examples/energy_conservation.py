@@ -3,8 +3,8 @@
     python examples/energy_conservation.py checkpoints/RUN/best_checkpoint.pt molecule.xyz --box 50
 
 The checkpoint is one of this package, or an exported one (`dens-ocp export`; fairchem alone). The
-structure is any file of ASE's; --box N puts a molecule into a cell of N Angstrom, because graphs are
-periodic. Velocities are drawn for the temperature with a seed.
+structure is any file of ASE's; --box N puts a molecule into a cell of N Angstrom, because graphs
+are periodic. Velocities are drawn for the temperature with a seed.
 
 It prints the drift of the total energy (slope of a straight line) and its largest deviation from
 the start, and writes time, total and kinetic energy as text and a picture. With forces that are

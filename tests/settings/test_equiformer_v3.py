@@ -4,10 +4,12 @@
 import logging
 
 import pytest
+from fairchem.core.common.utils import load_config
 
 from dens_ocp.dens.config import DeNSConfig, parse_dens_config
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import optim
+from tests.test_configs import CONFIGS
 
 SCHEDULE = {
     "lambda_type": "cosine", "warmup_factor": 0.0, "warmup_epochs": 0.1, "lr_min_factor": 0.01,
@@ -122,3 +124,21 @@ def test_published_blocks(file, caplog):
         **dens, choice="batch", encode="masked"
     )  # fmt: skip
     assert parse_dens_config(read) == expected
+
+
+def test_the_preset():
+    """configs/common/dens_equiformer_v3.yml is the block of MPtrj, direct, without the stress."""
+    config, *duplicates = load_config(CONFIGS / "common" / "dens_equiformer_v3.yml")
+    assert duplicates == [[], []]
+    published = parse_dens_config(PUBLISHED["omat24/mptrj/direct"][0])
+    assert parse_dens_config(config["optim"]) == published.model_copy(update={"stress": False})
+
+
+def test_the_preset_among_includes(tmp_path):
+    preset, model = (CONFIGS / "common" / name for name in (
+        "dens_equiformer_v3.yml", "equiformer_v2_dens.yml"
+    ))  # fmt: skip
+    mine = tmp_path / "mine.yml"
+    mine.write_text(f"includes: [{model}, {preset}]\noptim: {{lr_initial: 0.0002}}\n")
+    config, *duplicates = load_config(mine)
+    assert duplicates == [[], []] and config["optim"]["dens"]["sigma"] == 0.025
