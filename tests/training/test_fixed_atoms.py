@@ -10,11 +10,11 @@ from fairchem.core.models.equiformer_v2.trainers.dens_trainer import (
     compute_atomwise_denoising_pos_and_force_hybrid_loss,
 )
 
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN
 from tests.runs import make_trainer, small_config, write_data
 
 STD, FORCE_STD, ENERGY_MEAN, ENERGY_STD = 0.1, 1.7, -0.3, 1.4  # of tests/runs.py
-MODELS = {"eqv2": SMALL_EQUIFORMER, "escn": SMALL_ESCN}
+MODELS = {"eqv2": SMALL_EQUIFORMER, "escn": SMALL_ESCN, "esen": SMALL_ESEN}
 
 
 @pytest.fixture(scope="module")

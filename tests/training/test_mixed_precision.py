@@ -5,11 +5,11 @@ import torch
 
 from dens_ocp.errors import DensError
 from dens_ocp.models.fast import choice
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN
 from tests.lmdbs import write_s2ef
 from tests.runs import make_trainer, small_config
 
-MODELS = [SMALL_EQUIFORMER, SMALL_ESCN]
+MODELS = [SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dens_ocp.errors import DensError
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.molecules import SMALL_EQUIFORMER_L2
 from tests.relaxation import relaxations
@@ -14,6 +14,8 @@ from tests.runs import make_trainer, small_config
 MODELS = {
     "equiformer_v2_dens": {**SMALL_EQUIFORMER, "num_layers": 1},
     "escn_dens": {**SMALL_ESCN, "num_layers": 1, "num_sphere_samples": 64},
+    "esen_dens": {**SMALL_ESEN, "num_layers": 1},
+    "esen_dens, gradient forces": {**SMALL_ESEN, "num_layers": 1, "forces": "gradient"},
     "equiformer_dens": {**SMALL_EQUIFORMER_L2, "num_layers": 1},
 }
 

@@ -8,7 +8,7 @@ from torch.nn.parallel.distributed import DistributedDataParallel
 
 from dens_ocp.errors import DensError
 from dens_ocp.launch.data_parallel import FixedBuckets
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN
 from tests.ranks import on_ranks
 from tests.runs import make_trainer, small_config, write_data
 
@@ -68,7 +68,7 @@ def train(configs: list[dict], run_dir) -> list:
 
 def configs_of(data):
     few = {"batch_size": 2, "max_epochs": 1}
-    for model in (SMALL_EQUIFORMER, SMALL_ESCN, GRADIENT):
+    for model in (SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN, GRADIENT):
         config = small_config(data, model=model, **few)
         yield "all", config
         yield "forces only", forces_only(config, output=True)

@@ -9,7 +9,7 @@ from dens_ocp.dens.step_plan import StepPlan, read
 from dens_ocp.errors import DensError
 from dens_ocp.models.parameter_names import translated
 from dens_ocp.settings import run
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN, build_model
 from tests.lmdbs import s2ef_records, write_lmdb
 from tests.runs import DENS, make_trainer, small_config, write_data
 
@@ -69,7 +69,9 @@ def test_at_p_zero_a_step_equals_stock_fairchem(data, tmp_path):
     assert moved > 50
 
 
-@pytest.mark.parametrize("model", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+@pytest.mark.parametrize(
+    "model", [SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN], ids=["eqv2", "escn", "esen"]
+)
 def test_dens_step_corrupts_learns_and_measures(data, tmp_path, model):
     dens = {"p": 1, "r": 0.5, "sigma": 0.1}
     trainer = make_trainer(small_config(data, model=model, dens=dens), tmp_path)
@@ -268,7 +270,9 @@ def everywhere(monkeypatch):
 
 
 @pytest.mark.parametrize("free_only", [True, False])
-@pytest.mark.parametrize("model", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+@pytest.mark.parametrize(
+    "model", [SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN], ids=["eqv2", "escn", "esen"]
+)
 def test_loss_metrics_and_gradients_of_a_step_are_the_same(
     data, tmp_path, model, free_only, everywhere
 ):
@@ -335,7 +339,9 @@ def test_an_optimizer_of_other_groups_is_named(data, tmp_path):
     best.load_checkpoint(path.replace("checkpoint.pt", "best_checkpoint.pt"))
 
 
-@pytest.mark.parametrize("model", [SMALL_EQUIFORMER, SMALL_ESCN], ids=["eqv2", "escn"])
+@pytest.mark.parametrize(
+    "model", [SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN], ids=["eqv2", "escn", "esen"]
+)
 def test_scale_of_encoded_forces(data, tmp_path, model):
     """Forces ten times as large are encoded as with a scale of 10."""
     outputs = []

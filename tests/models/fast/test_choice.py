@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from dens_ocp.models.fast import choice
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN, build_model
 
 CPU = torch.device("cpu")
-MODELS = [SMALL_EQUIFORMER, {**SMALL_ESCN, "num_sphere_samples": 64}]
+MODELS = [SMALL_EQUIFORMER, {**SMALL_ESCN, "num_sphere_samples": 64}, SMALL_ESEN]
 
 
 def classes(model):
