@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ import torch
 from dens_ocp.dens.step_plan import carries_corruption, read
 from dens_ocp.errors import DensError
 from dens_ocp.models.denoising_model import DenoisingModel
+from dens_ocp.models.outputs import named
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -104,7 +105,7 @@ class AuthorsContract(DenoisingModel):
             return
         self._checked = not bool(corrupted.all())  # else the others are still to be seen
         for kind in ("energy", "stress"):
-            found = [value for name, value in _flat(outputs) if name.startswith(kind)]
+            found = [value for name, value in named(outputs) if name.startswith(kind)]
             rows = [value.detach().reshape(len(corrupted), -1) for value in found]
             if not rows:
                 continue
@@ -127,17 +128,8 @@ def _find(outputs: Mapping[str, Any], name: str) -> torch.Tensor:
     Raises:
         DensError: there is none.
     """
-    found = [value for each, value in _flat(outputs) if each == name]
+    found = [value for each, value in named(outputs) if each == name]
     if not found:
-        names = sorted({each for each, _ in _flat(outputs)})
+        names = sorted({each for each, _ in named(outputs)})
         raise DensError(f"the model has no output {name}; it has {', '.join(names)}")
     return found[0]
-
-
-def _flat(outputs: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors by name; of fairchem's hydra models too, by the names in their heads."""
-    for name, value in outputs.items():
-        if isinstance(value, torch.Tensor):
-            yield name, value
-        elif isinstance(value, Mapping):
-            yield from _flat(value)

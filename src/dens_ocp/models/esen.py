@@ -20,7 +20,7 @@ from fairchem.core.models.esen.esen import (
 from dens_ocp.errors import DensError
 from dens_ocp.models import precision
 from dens_ocp.models.dens_model import DeNSModel
-from dens_ocp.models.fast.esen import is_fast, rotations
+from dens_ocp.models.fast.esen import FastEdgewise, rotations
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -194,7 +194,7 @@ class eSENDeNS(DeNSModel, eSEN_Backbone):  # noqa: N801 (fairchem's spelling)
         with torch.autocast(edge_distance_vecs.device.type, enabled=False):
             rotation, there, back = super().get_rotmat_and_wigner(edge_distance_vecs)
             block = self.blocks[0].edge_wise
-            if is_fast(block):
+            if isinstance(block, FastEdgewise):
                 lengths = torch.linalg.norm(edge_distance_vecs, dim=-1)
                 there, back = rotations(there, back, block, lengths)
         return rotation, there, back

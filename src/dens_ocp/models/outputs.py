@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -49,6 +49,15 @@ def by_target(
             raise DensError(_missing(name, target, list(flat)))
         found[name] = value.view(rows[target["level"]], -1)
     return found
+
+
+def named(outputs: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors by name; of fairchem's hydra models too, by the names in their heads."""
+    if isinstance(outputs, torch.Tensor):
+        yield name, outputs
+    elif isinstance(outputs, Mapping):
+        for key, value in outputs.items():
+            yield from named(value, str(key))
 
 
 def whole_tensor(parts: Mapping[int, torch.Tensor]) -> torch.Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from functools import reduce
 from typing import Any
 
 import torch
 from fairchem.core.modules.loss import DDPLoss
+
+from dens_ocp.models.outputs import named
 
 
 class RankLoss(DDPLoss):
@@ -49,18 +51,10 @@ def of_unused_outputs(outputs: Any, used: Collection[str]) -> torch.Tensor | Non
     Returns:
         A scalar whose gradients are zero; None where every output has a loss.
     """
-    unused = [each for name, each in _named(outputs) if name not in used and each.requires_grad]
+    unused = [each for name, each in named(outputs) if name not in used and each.requires_grad]
     return total(0.0 * each.sum() for each in unused) if unused else None
 
 
 def total(terms: Iterable[torch.Tensor]) -> torch.Tensor:
     """The sum of scalars, of which there is one at least."""
     return reduce(operator.add, terms)
-
-
-def _named(outputs: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(outputs, torch.Tensor):
-        yield name, outputs
-    elif isinstance(outputs, dict):
-        for key, value in outputs.items():
-            yield from _named(value, str(key))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from fairchem.core.models.esen.common.so3 import CoefficientMapping, SO3_Grid
+from fairchem.core.models.esen.common.so3 import CoefficientMapping
 from fairchem.core.models.esen.esen_block import Edgewise, GridAtomwise
 from fairchem.core.models.esen.nn.activation import GateActivation
 from fairchem.core.models.esen.nn.embedding import EdgeDegreeEmbedding
@@ -21,9 +21,9 @@ from fairchem.core.models.esen.nn.so3_layers import SO3_Linear
 from dens_ocp.models.fast.edge_frames import EdgeFrames, edge_frames
 from dens_ocp.models.fast.form import FastForm
 from dens_ocp.models.fast.messages import into_frames, out_of_frames
-from dens_ocp.models.fast.operations.matrix_products import linear
-from dens_ocp.models.fast.operations.s2_activation import silu_on_sphere
+from dens_ocp.models.fast.operations.s2_activation import grid_matrices, silu_on_sphere
 from dens_ocp.models.fast.operations.so2_convolution import so2_convolution
+from dens_ocp.models.fast.operations.so3_linear import so3_linear
 
 
 class EdgeRotations(NamedTuple):
@@ -55,18 +55,9 @@ def rotations(
         if envelope is not None:
             frames.back = tuple(envelope * matrix for matrix in frames.back)
         return frames, frames
-    rows = block.out_mask[_by_order(block.mappingReduced)]
+    rows = block.out_mask[block.mappingReduced.to_m.argmax(dim=1)]
     back = wigner_inv[:, :, rows]
     return EdgeRotations(wigner[:, rows], back if envelope is None else back * envelope)
-
-
-def is_fast(block: torch.nn.Module) -> bool:
-    return isinstance(block, FastEdgewise)
-
-
-def _by_order(mapping: CoefficientMapping) -> torch.Tensor:
-    """(K,) int64: the place by degree of each coefficient by order."""
-    return mapping.to_m.argmax(dim=1)
 
 
 def _rows(mapping: CoefficientMapping) -> list[int]:
@@ -114,7 +105,7 @@ class FastEdgewise(FastForm, Edgewise):
     def _convolved(
         self, layer: SO2_Convolution, orders: Sequence[torch.Tensor]
     ) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        return so2_convolution(layer, orders)
+        return so2_convolution(layer, orders, twice=not self.once)
 
     def _activated(
         self, scalars: torch.Tensor, orders: Sequence[torch.Tensor]
@@ -126,11 +117,11 @@ class FastEdgewise(FastForm, Edgewise):
         return [torch.cat([first, vectors[0][:, 1:]], dim=1), *vectors[1:]]
 
     def _on_sphere(self, orders: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        to_grid, from_grid = _flat_matrices(self.SO3_grid["lmax_mmax"])
-        by_order = _by_order(self.mappingReduced)
-        return silu_on_sphere(
-            list(orders), to_grid[:, by_order], from_grid[:, by_order], _rows(self.mappingReduced)
-        )
+        matrices = self._grid(orders[0].device)
+        return silu_on_sphere(list(orders), *matrices, _rows(self.mappingReduced))
+
+    def _grid(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        return grid_matrices(self.SO3_grid["lmax_mmax"], device, self.mappingReduced.to_m)
 
 
 def _gated(scalars: torch.Tensor, orders: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -143,11 +134,6 @@ def _gated(scalars: torch.Tensor, orders: Sequence[torch.Tensor]) -> list[torch.
         both = values.unflatten(1, (2, -1)) * gates[:, None, order - 1 :]
         activated.append(both.flatten(1, 2))
     return activated
-
-
-def _flat_matrices(grid: SO3_Grid) -> tuple[torch.Tensor, torch.Tensor]:
-    """(G, K): to the grid and from it."""
-    return grid.get_to_grid_mat().flatten(0, 1), grid.get_from_grid_mat().flatten(0, 1)
 
 
 class TwiceEdgewise(FastEdgewise):
@@ -173,27 +159,10 @@ class TwiceEdgewise(FastEdgewise):
         messages = torch.bmm(frames, torch.cat(list(orders), dim=1))
         return messages.new_zeros(atoms, *messages.shape[1:]).index_add(0, target, messages)
 
-    def _convolved(
-        self, layer: SO2_Convolution, orders: Sequence[torch.Tensor]
-    ) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        extra = layer.extra_m0_output_channels or 0
-        out = layer.fc_m0(orders[0].flatten(1))
-        more, out = out.split([extra, out.shape[1] - extra], dim=1)
-        convolved = [out.unflatten(1, (-1, layer.m_output_channels))]
-        for values, of_order in zip(orders[1:], layer.so2_m_conv, strict=True):
-            plus, minus = values.flatten(1).chunk(2, dim=1)
-            a, b = of_order.fc.weight.chunk(2)
-            common = (plus + minus) @ a.t()  # three products in the place of four (Gauss)
-            real, imaginary = common - minus @ (a + b).t(), common + plus @ (b - a).t()
-            both = torch.cat([real, imaginary], dim=1)
-            convolved.append(both.unflatten(1, (-1, layer.m_output_channels)))
-        return convolved, more
-
     def _on_sphere(self, orders: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        to_grid, from_grid = _flat_matrices(self.SO3_grid["lmax_mmax"])
-        by_order = _by_order(self.mappingReduced)
-        values = torch.nn.functional.silu(to_grid[:, by_order] @ torch.cat(list(orders), dim=1))
-        return (from_grid[:, by_order].t() @ values).split(_rows(self.mappingReduced), dim=1)
+        to_grid, from_grid = self._grid(orders[0].device)
+        values = torch.nn.functional.silu(to_grid @ torch.cat(list(orders), dim=1))
+        return (from_grid.t() @ values).split(_rows(self.mappingReduced), dim=1)
 
 
 class FastEdgeDegree(FastForm, EdgeDegreeEmbedding):
@@ -227,7 +196,7 @@ class FastGridAtomwise(FastForm, GridAtomwise):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first, _, middle, _, last = self.grid_mlp
-        to_grid, from_grid = _flat_matrices(self.SO3_grid["lmax_lmax"])
+        to_grid, from_grid = grid_matrices(self.SO3_grid["lmax_lmax"], x.device)
         on_grid = torch.nn.functional.silu(to_grid @ first(x))
         on_grid = torch.nn.functional.silu(middle(on_grid))
         return last(from_grid.t() @ on_grid)
@@ -241,12 +210,4 @@ class FasteSENLinear(FastForm, SO3_Linear):  # noqa: N801 (fairchem's spelling)
         return not getattr(model, "gradient_forces", False)
 
     def forward(self, input_embedding: torch.Tensor) -> torch.Tensor:
-        parts: list[Any] = [
-            linear(
-                input_embedding[:, degree**2 : (degree + 1) ** 2],
-                self.weight[degree],
-                self.bias if degree == 0 else None,
-            )
-            for degree in range(self.lmax + 1)
-        ]
-        return torch.cat(parts, dim=1)
+        return so3_linear(self, input_embedding)

@@ -140,8 +140,8 @@ _KNOWN: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def grid_matrices(
     grid: Any, device: torch.device, to_m: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices of fairchem's ``SO3_Grid`` (EquiformerV2's or eSCN's, which makes them at the first
-    call, on ``device``).
+    """Matrices of fairchem's ``SO3_Grid`` (EquiformerV2's, eSEN's, or eSCN's, which makes them at
+    the first call, on ``device``).
 
     Args:
         grid: fairchem's. device: where its matrices are wanted.

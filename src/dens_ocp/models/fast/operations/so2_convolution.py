@@ -18,23 +18,26 @@ from dens_ocp.models.fast.operations.matrix_products import (
 
 
 def so2_convolution(
-    layer: SO2_Convolution, orders: Sequence[torch.Tensor]
+    layer: SO2_Convolution, orders: Sequence[torch.Tensor], *, twice: bool = False
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """The linear part of the convolution (the radial function is in the orders already).
 
     Args:
-        layer: fairchem's, for its weights.
+        layer: EquiformerV2's, eSCN's or eSEN's, for its weights.
+        twice: it is differentiated twice.
         orders: see :class:`~dens_ocp.models.fast.edge_frames.EdgeFrames`, of ``sphere_channels``.
 
     Returns:
         Orders of ``m_output_channels``, and the extra outputs of m = 0, (E, extra).
     """
     extra = layer.extra_m0_output_channels or 0
-    out = linear(orders[0].flatten(1), layer.fc_m0.weight, layer.fc_m0.bias)
+    dense = torch.nn.functional.linear if twice else linear
+    product_of = _complex_linear_twice if twice else complex_linear
+    out = dense(orders[0].flatten(1), layer.fc_m0.weight, layer.fc_m0.bias)
     more, out = out.split([extra, out.shape[1] - extra], 1)
     convolved = [out.unflatten(1, (-1, layer.m_output_channels))]
     for order, of_order in zip(orders[1:], layer.so2_m_conv, strict=True):
-        out = complex_linear(order.flatten(1), of_order.fc.weight)
+        out = product_of(order.flatten(1), of_order.fc.weight)
         convolved.append(out.unflatten(1, (-1, layer.m_output_channels)))
     return convolved, more
 
@@ -141,6 +144,14 @@ def complex_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     else:
         form = _ComplexLinearByThree
     return applied(form, x, weight)
+
+
+def _complex_linear_twice(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """:func:`complex_linear` by three products (:class:`_ComplexLinearByThree`), of torch's own
+    operations."""
+    (plus, minus), (a, b) = x.chunk(2, 1), weight.chunk(2)
+    common = (plus + minus) @ a.t()
+    return torch.cat([common - minus @ (a + b).t(), common + plus @ (b - a).t()], 1)
 
 
 def _complex(weight: torch.Tensor) -> torch.Tensor:

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from fairchem.core.models.equiformer_v2.so3 import SO3_Embedding, SO3_LinearV2
+from fairchem.core.models.esen.nn.so3_layers import SO3_Linear
 
 from dens_ocp.models.fast.form import FastForm
 from dens_ocp.models.fast.operations.launches import applied, few_launches
 from dens_ocp.models.fast.operations.matrix_products import linear
 
 
-def so3_linear(layer: SO3_LinearV2, x: torch.Tensor) -> torch.Tensor:
+def so3_linear(layer: SO3_LinearV2 | SO3_Linear, x: torch.Tensor) -> torch.Tensor:
     """(N, (Lmax+1)^2, C_in) to (N, (Lmax+1)^2, C_out); fairchem expands the weights to all orders
     and multiplies each coefficient for itself."""
     if few_launches(x.device):
@@ -53,7 +54,7 @@ class _Linear(torch.autograd.Function):
         return of_x, of_weight, gradient[0].sum(0), None
 
 
-def degree_linear(layer: SO3_LinearV2, x: torch.Tensor, degree: int) -> torch.Tensor:
+def degree_linear(layer: SO3_LinearV2 | SO3_Linear, x: torch.Tensor, degree: int) -> torch.Tensor:
     """The coefficients of one degree alone, (N, 2 degree + 1, C_out)."""
     values = x[:, degree**2 : (degree + 1) ** 2]
     return linear(values, layer.weight[degree], layer.bias if degree == 0 else None)
