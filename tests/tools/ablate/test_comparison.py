@@ -52,18 +52,22 @@ def test_tables_of_what_is_there(tmp_path):
             json.dumps({"scores": {"s2ef": {"average": average}}})
         )
         run.notes.parent.mkdir(exist_ok=True)
-        run.notes.write_text(json.dumps({"seconds": 90.0, "starts": 1}))
+        notes = {"seconds": 90.0, "processor_seconds": 150.0, "starts": 1}
+        run.notes.write_text(json.dumps(notes))
     rows = collect(plan, runs)
     text = text_table(plan, rows)
     lines = {line.split("  ")[0]: re.sub(" {2,}", "|", line) for line in text.splitlines()}
     assert "|50.00 +- 10.00|-|-|7.0 +- 0.0|" in lines["no DeNS"]
-    assert "|44.00 +- 8.00|-6.00 +- 1.15|+12.0|" in lines["dens"] and lines["dens"].endswith("|1.5")
+    assert "|44.00 +- 8.00|-6.00 +- 1.15|+12.0|" in lines["dens"] and lines["dens"].endswith(
+        "|1.5|2.5"
+    )
     assert lines["half"].split("|")[1:3] == ["0", "-"]
     latex = re.sub(" +", " ", latex_table(plan, rows))
     assert r"dens & $44.00 \pm 8.00$ & $-6.00 \pm 1.15$ & $+12.0$" in latex
     rules = [rule for rule in re.findall(r"\\(\w+)", latex) if rule.endswith(("rule", "line"))]
     assert rules == ["toprule", "midrule", "bottomrule"]
-    numbers = json.loads(json_table(plan, rows))["rows"][1]["metrics"]["force_mae_meV_per_A"]
+    numbers = json.loads(json_table(plan, rows))["rows"][1]["splits"]["average"]
+    numbers = numbers["force_mae_meV_per_A"]
     assert numbers[0]["values"] == {"0": 44.0, "1": 36.0, "2": 52.0}
     drawn = draw(plan, rows)
     points = drawn.axes[0].collections[1].get_offsets()

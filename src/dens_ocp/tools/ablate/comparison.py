@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 
@@ -13,14 +13,15 @@ from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 from dens_ocp.results.report.figures.drawing import COLOURS, new_figure, plain
 from dens_ocp.results.scores import score_tables
+from dens_ocp.results.scores.score_tables import AVERAGE, column
 from dens_ocp.tools.ablate.plan import Plan
 from dens_ocp.tools.ablate.runs import Run
 
-METRICS = {
-    "force_mae_meV_per_A": ("force MAE", "meV/A", 2),
-    "energy_mae_meV": ("energy MAE", "meV", 1),
-}
-"""Heading, unit and decimals by the name in ``scores.json``."""
+METRICS = ("force_mae_meV_per_A", "energy_mae_meV")
+"""What is compared, by the name in ``scores.json``."""
+
+OF_CRYSTALS = ("force_mae_meV_per_A", "energy_per_atom_mae_meV", "stress_mae_meV_per_A3")
+"""In place of it where all runs have a stress."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,22 @@ class Row:
 
     Attributes:
         base, variant, title: which.
+        at: place on the axis of the plan's curve, if it has one.
         seeds: how many runs are scored.
-        minutes: mean training time of a run; None: not known.
-        metrics: by name: summary, and difference to the baseline.
+        minutes, processor_minutes: mean training time of a run, on the clock and of processors;
+            None: not known.
+        splits: by split and metric: summary, and difference to the baseline. :data:`AVERAGE` over
+            the splits comes first, and alone if there is only one.
     """
 
     base: str
     variant: str
     title: str
+    at: float | None
     seeds: int
     minutes: float | None
-    metrics: dict[str, tuple[Summary | None, Difference | None]]
+    processor_minutes: float | None
+    splits: dict[str, dict[str, tuple[Summary | None, Difference | None]]]
 
 
 def summarise(values: Mapping[int, float]) -> Summary | None:
@@ -94,24 +100,39 @@ def paired(variant: Mapping[int, float], baseline: Mapping[int, float]) -> Diffe
 
 def collect(plan: Plan, runs: Sequence[Run]) -> list[Row]:
     """Rows of what is scored, in the plan's order."""
-    scored = {(run.base, run.variant, run.seed): run.read_scores() for run in runs}
-    seconds = {(run.base, run.variant, run.seed): run.read_notes()["seconds"] for run in runs}
+    scored = {
+        (run.base, run.variant, run.seed): scores for run in runs if (scores := run.read_scores())
+    }
+    notes = {(run.base, run.variant, run.seed): run.read_notes() for run in runs}
+    splits = list(dict.fromkeys(split for scores in scored.values() for split in scores))
+    splits = (
+        [AVERAGE, *(split for split in splits if split != AVERAGE)] if splits[2:] else [AVERAGE]
+    )
+    of_crystals = scored and all(OF_CRYSTALS[-1] in each[AVERAGE] for each in scored.values())
 
-    def values(base: str, variant: str, metric: str) -> dict[int, float]:
-        found = {seed: scored[base, variant, seed] for seed in plan.seeds}
-        return {seed: scores[metric] for seed, scores in found.items() if scores}
+    def values(base: str, variant: str, split: str, metric: str) -> dict[int, float]:
+        keys = {seed: (base, variant, seed) for seed in plan.seeds}
+        return {s: scored[key][split][metric] for s, key in keys.items() if key in scored}
+
+    def minutes(base: str, variant: str, seeds: Iterable[int], kind: str) -> float | None:
+        times = [notes[base, variant, seed][kind] / 60 for seed in seeds]
+        return fmean(times) if times and all(times) else None
 
     rows = []
-    for base in plan.bases:
+    for base, of_base in plan.bases.items():
         for name, variant in plan.variants.items():
-            metrics: dict[str, tuple[Summary | None, Difference | None]] = {}
-            for metric in METRICS:
-                own = values(base, name, metric)
-                reference = {} if name == plan.baseline else values(base, plan.baseline, metric)
-                metrics[metric] = (summarise(own), paired(own, reference))
-            times = [seconds[base, name, seed] / 60 for seed in own if seconds[base, name, seed]]
-            minutes = fmean(times) if times else None
-            rows.append(Row(base, name, variant.title or name, len(own), minutes, metrics))
+            by_split: dict[str, dict[str, tuple[Summary | None, Difference | None]]] = {}
+            for split in splits:
+                by_split[split] = {}
+                for metric in OF_CRYSTALS if of_crystals else METRICS:
+                    own = values(base, name, split, metric)
+                    other = {} if name == plan.baseline else values(
+                        base, plan.baseline, split, metric
+                    )  # fmt: skip
+                    by_split[split][metric] = (summarise(own), paired(own, other))
+            times = [minutes(base, name, own, kind) for kind in ("seconds", "processor_seconds")]
+            title = variant.title or name
+            rows.append(Row(base, name, title, of_base.at, len(own), *times, by_split))
     return rows
 
 
@@ -120,10 +141,10 @@ def _measured(value: float, error: float | None, decimals: int, sign: str = "") 
     return text if error is None else f"{text} +- {error:.{decimals}f}"
 
 
-def _cells(row: Row) -> Iterator[str]:
+def _cells(row: Row, split: str) -> Iterator[str]:
     """Mean, difference, gain of each metric."""
-    for metric, (_, _, decimals) in METRICS.items():
-        summary, difference = row.metrics[metric]
+    for metric, (summary, difference) in row.splits[split].items():
+        decimals = column(metric)[2]
         yield "-" if summary is None else _measured(summary.mean, summary.spread, decimals)
         if difference is None:
             yield from ("-", "-")
@@ -132,20 +153,28 @@ def _cells(row: Row) -> Iterator[str]:
             yield f"{difference.gain_percent:+.1f}"
 
 
+def headings(row: Row) -> list[tuple[str, str]]:
+    """Heading and unit of each metric of a row."""
+    return [column(metric)[:2] for metric in row.splits[AVERAGE]]
+
+
 def text_table(plan: Plan, rows: Sequence[Row]) -> str:
-    """A table for each base."""
+    """A table for each base and split."""
     header = ["variant", "seeds"]
-    for heading, unit, _ in METRICS.values():
+    for heading, unit in headings(rows[0]):
         header += [f"{heading} ({unit})", "difference", "gain (%)"]
-    header.append("minutes")
+    header += ["minutes", "of processor"]
     parts = []
     for base in plan.bases:
-        lines = [
-            [row.title, str(row.seeds), *_cells(row), f"{row.minutes:.1f}" if row.minutes else "-"]
-            for row in rows
-            if row.base == base
-        ]
-        parts.append((f"{base}\n" if base else "") + score_tables.text_table(header, lines))
+        for split in rows[0].splits:
+            lines = [
+                [row.title, str(row.seeds), *_cells(row, split),
+                 *(f"{each:.1f}" if each else "-" for each in (row.minutes, row.processor_minutes))]
+                for row in rows
+                if row.base == base
+            ]  # fmt: skip
+            name = ", ".join(filter(None, [base, _title(rows[0], split)]))
+            parts.append((f"{name}\n" if name else "") + score_tables.text_table(header, lines))
     title = f"{plan.title}\n\n" if plan.title else ""
     baseline = plan.variants[plan.baseline].title or plan.baseline
     return (
@@ -155,22 +184,36 @@ def text_table(plan: Plan, rows: Sequence[Row]) -> str:
     )
 
 
+def _title(row: Row, split: str) -> str:
+    """Of a split, where there are several."""
+    several = [each for each in row.splits if each != AVERAGE]
+    return split if split != AVERAGE or not several else f"average of {', '.join(several)}"
+
+
 def latex_table(plan: Plan, rows: Sequence[Row]) -> str:
-    """booktabs; a line for each variant, bases below each other."""
+    """booktabs; a line for each variant, bases and splits below each other."""
 
     def text(words: str) -> str:
         return "".join(LATEX_ESCAPE_RULES.get(character, character) for character in words)
 
+    splits = list(rows[0].splits)
     named = any(plan.bases)
-    header = [*(["System"] if named else []), "Variant"]
-    for heading, unit, _ in METRICS.values():
-        unit = unit.replace("/A", r"/\AA")
+    header = [*(["System"] if named else []), *(["Data"] if splits[1:] else []), "Variant"]
+    align = ["left"] * len(header)
+    for heading, unit in headings(rows[0]):
+        unit = unit.replace("/A^3", r"/\AA$^3$").replace("/A", r"/\AA")
         header += [f"{heading[0].upper()}{heading[1:]} ({unit})", r"$\Delta$", r"Gain (\%)"]
     lines = []
-    for row in rows:
-        cells = [f"${cell}$".replace("+-", r"\pm") if cell != "-" else "--" for cell in _cells(row)]
-        lines.append([*([text(row.base)] if named else []), text(row.title), *cells])
-    align = ["left"] * (1 + named) + ["right"] * (len(header) - 1 - named)
+    for base in plan.bases:
+        for split in splits:
+            for row in (each for each in rows if each.base == base):
+                cells = [
+                    f"${cell}$".replace("+-", r"\pm") if cell != "-" else "--"
+                    for cell in _cells(row, split)
+                ]
+                names = [*([text(base)] if named else []), *([text(split)] if splits[1:] else [])]
+                lines.append([*names, text(row.title), *cells])
+    align += ["right"] * (len(header) - len(align))
     table = tabulate(lines, header, "latex_raw", disable_numparse=True, colalign=align)
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         table = table.replace(r"\hline", rule, 1)
@@ -185,16 +228,18 @@ def json_table(plan: Plan, rows: Sequence[Row]) -> str:
 
 
 def draw(plan: Plan, rows: Sequence[Row]) -> Figure:
-    """A row of axes for each base, a column for each metric; variants from top to bottom, a point
-    for each seed, a bar at the mean."""
-    bases = list(plan.bases)
+    """A row of axes for each base and split, a column for each metric; variants from top to bottom,
+    a point for each seed, a bar at the mean."""
+    places = [(base, split) for base in plan.bases for split in rows[0].splits]
     height = 0.6 + 0.34 * len(plan.variants)
-    figure, axes = new_figure(len(bases), len(METRICS), (8.0, height * len(bases) + 0.4))
-    for line, base in zip(axes, bases, strict=True):
+    metrics = list(rows[0].splits[AVERAGE])
+    size = (4.0 * len(metrics), height * len(places) + 0.4)
+    figure, axes = new_figure(len(places), len(metrics), size)
+    for line, (base, split) in zip(axes, places, strict=True):
         own = [row for row in rows if row.base == base]
-        for axis, (metric, (heading, unit, _)) in zip(line, METRICS.items(), strict=True):
+        for axis, metric in zip(line, metrics, strict=True):
             for place, row in enumerate(own):
-                summary = row.metrics[metric][0]
+                summary = row.splits[split][metric][0]
                 if summary is None:
                     continue
                 colour = COLOURS[1] if row.variant == plan.baseline else COLOURS[0]
@@ -203,14 +248,20 @@ def draw(plan: Plan, rows: Sequence[Row]) -> Figure:
                     list(summary.values.values()), [place] * len(summary.values),
                     s=16, color=colour, alpha=0.7, linewidths=0, zorder=3,
                 )  # fmt: skip
-            baseline = next((r.metrics[metric][0] for r in own if r.variant == plan.baseline), None)
-            if baseline is not None:
-                axis.axvline(baseline.mean, color=COLOURS[1], lw=0.8, ls=":")
+            baseline = next(row for row in own if row.variant == plan.baseline)
+            if (of_baseline := baseline.splits[split][metric][0]) is not None:
+                axis.axvline(of_baseline.mean, color=COLOURS[1], lw=0.8, ls=":")
             plain(axis)
             axis.set_ylim(len(own) - 0.5, -0.5)
             titles = [row.title for row in own] if axis is line[0] else [""] * len(own)
             axis.set_yticks(range(len(own)), titles)
-            axis.set_xlabel(f"{heading} ({unit.replace('/A', '/Å')})", fontsize=8)
-        if base:
-            line[0].set_title(base, fontsize=9, loc="left")
+            axis.set_xlabel(label(metric), fontsize=8)
+        if name := ", ".join(filter(None, [base, _title(own[0], split)])):
+            line[0].set_title(name, fontsize=9, loc="left")
     return figure
+
+
+def label(metric: str) -> str:
+    """Of an axis."""
+    heading, unit, _ = column(metric)
+    return f"{heading} ({unit.replace('/A^3', '/Å³').replace('/A', '/Å')})"

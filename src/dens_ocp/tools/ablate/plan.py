@@ -68,10 +68,14 @@ class Base(_Part):
         config: training config; relative to the plan's file.
         score: default: the plan's, else the config's evaluation.s2ef, else its dataset.test, else
             dataset.val.
+        set: settings of the runs on this base.
+        at: where it stands on the axis of the plan's curve: 40 epochs, 500 structures.
     """
 
     config: str
     score: Score = {}
+    set: dict[str, Any] = {}
+    at: float | None = Field(default=None, gt=0)
 
 
 class Variant(_Part):
@@ -98,6 +102,8 @@ class Plan(_Part):
         score: as of a base, for all of them.
         set: settings of all runs.
         checkpoint: what is scored: the best one in validation, or the last of the training.
+        curve: what the bases differ in, in words ("epochs"); each of them then says ``at``, and
+            the errors are drawn against it and against the cost of training.
     """
 
     title: str = ""
@@ -108,6 +114,7 @@ class Plan(_Part):
     score: Score = {}
     set: dict[str, Any] = {}
     checkpoint: Literal["best", "last"] = "best"
+    curve: str = ""
 
     @model_validator(mode="after")
     def _checked(self) -> Plan:
@@ -118,6 +125,16 @@ class Plan(_Part):
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds}: one is there twice")
+        places = [base.at for base in self.bases.values()]
+        if self.curve and (None in places or len({*places}) < max(2, len(places))):
+            raise ValueError(
+                f"curve: {self.curve}: each of at least two bases needs its own place on "
+                "this axis; write for example base: {short: {config: a.yml, at: 40, set: "
+                "{optim.max_epochs: 40}}, long: {config: a.yml, at: 80, set: "
+                "{optim.max_epochs: 80}}}"
+            )
+        if not self.curve and any(place is not None for place in places):
+            raise ValueError("base: at is a place on the axis of curve; write curve: epochs")
         return self
 
 
@@ -164,8 +181,11 @@ def config_of(plan: Plan, folder: Path, base: str, variant: str) -> dict[str, An
     """
     path = folder / plan.bases[base].config
     config = config_file.read(path, "base")
-    for where, settings in (("set", plan.set), (f"variants.{variant}.set",
-                                                plan.variants[variant].set)):  # fmt: skip
+    for where, settings in (
+        ("set", plan.set),
+        (f"base.{base}.set", plan.bases[base].set),
+        (f"variants.{variant}.set", plan.variants[variant].set),
+    ):
         nested = _nested(settings)
         _check_settings(config, nested, where)
         config, _ = merge_dicts(config, nested)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Run:
 
         configs/NAME.yml, NAME.evaluate.yml
         checkpoints/NAME, logs/..., output/NAME.log
-        runs/NAME.json               seconds of training, number of starts
+        runs/NAME.json               seconds of training, of the processor, number of starts
         evaluations/NAME/scores.json
 
     Attributes:
@@ -90,18 +91,19 @@ class Run:
         """Whether the newest checkpoint is that of the end."""
         return 0 < self.epochs <= self.epoch() + 1e-6
 
-    def read_scores(self) -> dict[str, float] | None:
-        """Average over splits, by name with unit; None: not scored yet."""
+    def read_scores(self) -> dict[str, dict[str, float]] | None:
+        """By split, and the average over splits, by name with unit; None: not scored yet."""
         scores = self.evaluation.scores("json")
         if not scores.is_file():
             return None
-        return json.loads(scores.read_text())["scores"]["s2ef"]["average"]
+        return json.loads(scores.read_text())["scores"]["s2ef"]
 
     def read_notes(self) -> dict[str, Any]:
-        """``seconds`` of training and ``starts``."""
+        """``seconds`` of training, ``processor_seconds`` of all its processes, and ``starts``."""
+        nothing = {"seconds": 0.0, "processor_seconds": 0.0, "starts": 0}
         if not self.notes.is_file():
-            return {"seconds": 0.0, "starts": 0}
-        return json.loads(self.notes.read_text())
+            return nothing
+        return nothing | json.loads(self.notes.read_text())
 
     def state(self) -> str:
         """Where it stands, in words."""
@@ -170,6 +172,7 @@ def train(run: Run, options: list[str], on_epoch: Callable[[float], None]) -> No
     if log.is_file():
         log.replace(log.with_suffix(f".{notes['starts']}.log"))
     started = looked = time.monotonic()
+    worked = _processor_seconds()
 
     def look(_line: str) -> None:
         nonlocal looked
@@ -181,15 +184,23 @@ def train(run: Run, options: list[str], on_epoch: Callable[[float], None]) -> No
     try:
         run_cli(arguments_of(run, options), log=log, on_line=look, threads=None)
     finally:
-        seconds = notes["seconds"] + time.monotonic() - started
-        write_text(
-            run.notes, json.dumps({"seconds": seconds, "starts": notes["starts"] + 1}) + "\n"
-        )
+        notes = {
+            "seconds": notes["seconds"] + time.monotonic() - started,
+            "processor_seconds": notes["processor_seconds"] + _processor_seconds() - worked,
+            "starts": notes["starts"] + 1,
+        }
+        write_text(run.notes, json.dumps(notes) + "\n")
     if not run.is_trained():
         raise DensError(
             f"{run.name} ended at epoch {run.epoch():g} of {run.epochs:g} (see {log}); call again "
             "to go on"
         )
+
+
+def _processor_seconds() -> float:
+    """Of the processes that have been started here and have ended."""
+    of_children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return of_children.ru_utime + of_children.ru_stime
 
 
 def evaluate(run: Run, options: list[str] | None, say: Callable[[str], None]) -> list[str]:

@@ -17,8 +17,10 @@ from dens_ocp.launch import processor
 from dens_ocp.launch.slurm import submit_array
 from dens_ocp.results.pipeline.process import jobs_bar
 from dens_ocp.results.report.figures.drawing import save
+from dens_ocp.results.scores.score_tables import AVERAGE
 from dens_ocp.settings.command_line import changed
 from dens_ocp.tools.ablate.comparison import collect, draw, json_table, latex_table, text_table
+from dens_ocp.tools.ablate.curve import curve_table, draw_curve
 from dens_ocp.tools.ablate.plan import Plan, read_plan
 from dens_ocp.tools.ablate.runs import Run, arguments_of, evaluate, runs_of, train, write_config
 from dens_ocp.tools.evaluate import refuse_ranks, selected
@@ -87,7 +89,7 @@ def _finish(run: Run, words: list[str], watch: Callable[[int], None]) -> None:
         train(run, words, lambda epoch: watch(max(1, min(98, int(98 * epoch / run.epochs)))))
     evaluate(run, words, tqdm.write)
     watch(100)
-    scores, minutes = run.read_scores() or {}, run.read_notes()["seconds"] / 60
+    scores, minutes = (run.read_scores() or {})[AVERAGE], run.read_notes()["seconds"] / 60
     tqdm.write(
         f"{run.name}: forces {scores['force_mae_meV_per_A']:.2f} meV/A, energy "
         f"{scores['energy_mae_meV']:.1f} meV, trained for {minutes:.1f} min"
@@ -139,7 +141,13 @@ def _conclude(plan: Plan, runs: Sequence[Run], out: Path) -> None:
     write_text(out / "table.txt", text)
     write_text(out / "table.tex", latex_table(plan, rows))
     write_text(out / "table.json", json_table(plan, rows))
-    figure = draw(plan, rows)
-    for name in ("table.png", "table.svg"):
-        save(figure, out / name)
-    print(f"written: {out}/table.txt, .tex, .json, .png, .svg")
+    figures = {"table": draw(plan, rows)}
+    if plan.curve:
+        text = curve_table(plan, rows)
+        print(f"\n{text}")
+        write_text(out / "curve.txt", text)
+        figures["curve"] = draw_curve(plan, rows)
+    for name, figure in figures.items():
+        for kind in ("png", "svg"):
+            save(figure, out / f"{name}.{kind}")
+    print(f"written: {out}/table.txt, .tex, .json, .png, .svg" + ", curve.*" * bool(plan.curve))
