@@ -262,8 +262,10 @@ def test_energies_are_smooth_where_a_neighbour_leaves():
 
 
 def direct_checkpoint(batch):
-    """A DeNS model with direct forces, a force encoding with a bias, and averaged weights."""
-    model = build_model({**SMALL_ESEN, "use_noise_schedule_sigma_encoding": True}, seed=3)
+    """A DeNS model with direct forces and stress, a force encoding with a bias, and averaged
+    weights."""
+    options = {"use_noise_schedule_sigma_encoding": True, "heads": {"stress": STRESS}}
+    model = build_model({**SMALL_ESEN, **options}, seed=3)
     torch.nn.init.normal_(model.force_embedding.bias)
     shadow = [1.5 * each.detach() for each in model.parameters()]
     return model, {"state_dict": model.state_dict(), "ema": {"shadow_params": shadow}}
@@ -284,7 +286,7 @@ def test_start_of_a_conservative_run(new_energy_head, batch, caplog):
         ):
             parameter.copy_(average)
     (line,) = caplog.messages
-    dropped = "force_embedding, force_head, noise_head, noise_schedule_sigma_embedding"
+    dropped = "force_embedding, force_head, heads, noise_head, noise_schedule_sigma_embedding"
     if new_energy_head:
         assert f"has energy_head, {dropped}" in line and "initialised: energy_head" in line
         for name, value in model.state_dict().items():
@@ -304,7 +306,7 @@ def test_dens_stays_in_a_conservative_run_with_a_noise_head(batch):
     _, checkpoint = direct_checkpoint(batch)
     model = build_model({**GRADIENT, "use_noise_schedule_sigma_encoding": True}, seed=7)
     fitted = checkpoint_states.fit(model, checkpoint["state_dict"], "direct.pt")
-    assert {name.split(".")[0] for name in fitted.dropped} == {"force_head"}
+    assert {name.split(".")[0] for name in fitted.dropped} == {"force_head", "heads"}
     assert not fitted.initialised
 
 

@@ -11,7 +11,8 @@ from torch_geometric.data import Batch
 from dens_ocp.errors import DensError
 from dens_ocp.models import checkpoint_states
 from dens_ocp.models.outputs import whole_tensor
-from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, build_model, slab
+from dens_ocp.models.parameter_names import DENS_MODULES, is_buffer
+from tests.conftest import SMALL_EQUIFORMER, SMALL_ESCN, SMALL_ESEN, build_model, slab
 from tests.models.test_models import corrupted
 
 STRESS = {
@@ -242,3 +243,24 @@ def test_heads_of_a_checkpoint_and_of_the_config(prefix, there, asked, words):
     with pytest.raises(DensError) as error:
         checkpoint_states.fit(model, state, "a.pt")
     assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize(
+    ("config", "module"),
+    [
+        (SMALL_EQUIFORMER, "rank2_symmetric_head"),
+        (SMALL_ESCN, "rank2_symmetric_head"),
+        (SMALL_ESEN, "esen_rank2_head"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["name"],
+)
+def test_buffers_of_heads_are_known_by_their_names(config, module):
+    """A model without these heads tells parameters from buffers in a checkpoint with them."""
+    heads = {"stress": {"module": module, "output_name": "stress", "decompose": True}}
+    model = build_model({**config, "heads": heads})
+    parameters = dict(model.named_parameters())
+    replaced = ("heads.", "energy_head.", "force_head.", *DENS_MODULES)
+    names = [name for name in model.state_dict() if name.startswith(replaced)]
+    assert any(name not in parameters for name in names)
+    for name in names:
+        assert is_buffer(name) == (name not in parameters), name

@@ -33,7 +33,9 @@ _HEADS = {
 
 _CONSTANTS = (".output_mask", ".gate.mul.weight", ".sep_act.dtp.tp.weight", ".dw.tp.weight")
 
-_BUFFER = re.compile(r"\.(SO3_grid|SO3_rotation|mapping|mappingReduced)\.|\.expand_index$")
+_BUFFER = re.compile(
+    r"\.(SO3_grid|SO3_rotation|mapping|mappingReduced)\.|\.(expand_index|balance_degree_weight)$"
+)
 
 DENS_MODULES = ("force_embedding.", "noise_head.", "noise_schedule_sigma_embedding.")
 """What a model without DeNS does not have."""

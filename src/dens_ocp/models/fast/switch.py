@@ -23,7 +23,9 @@ from fairchem.core.models.equiformer_v2.transformer_block import (
 from fairchem.core.models.escn.escn import LayerBlock, MessageBlock
 from fairchem.core.models.esen.esen_block import Edgewise, GridAtomwise
 from fairchem.core.models.esen.nn.embedding import EdgeDegreeEmbedding as eSENEdgeDegreeEmbedding
+from fairchem.core.models.esen.nn.radial import GaussianSmearing as eSENGaussianSmearing
 from fairchem.core.models.esen.nn.so3_layers import SO3_Linear
+from fairchem.core.models.scn.smearing import GaussianSmearing
 
 from dens_ocp.models.chosen_atoms import ExactRotation
 from dens_ocp.models.fast.equiformer_v2 import (
@@ -41,6 +43,7 @@ from dens_ocp.models.fast.esen import (
 )
 from dens_ocp.models.fast.form import FastForm
 from dens_ocp.models.fast.grid_mlp import FastFeedForward, ScalarFeedForward
+from dens_ocp.models.fast.operations.distance_basis import NormaleSENGaussians, NormalGaussians
 from dens_ocp.models.fast.operations.drop_path import FewLaunchesDropPath
 from dens_ocp.models.fast.operations.layer_norm import FewLaunchesLayerNorm
 from dens_ocp.models.fast.operations.matrix_products import OneDnnLinear
@@ -54,6 +57,8 @@ from dens_ocp.models.fast.rotation import FramedRotation
 
 TABLE: tuple[tuple[type[torch.nn.Module], type[FastForm]], ...] = (
     (torch.nn.Linear, OneDnnLinear),
+    (GaussianSmearing, NormalGaussians),
+    (eSENGaussianSmearing, NormaleSENGaussians),
     (SO3_LinearV2, FastSO3Linear),
     (ExactRotation, FramedRotation),
     (SeparableS2Activation, BlockedSeparableS2Activation),
