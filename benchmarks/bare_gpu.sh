@@ -2,10 +2,14 @@
 # The GPU check on a bare machine without network: Python 3.12, torch with CUDA, NumPy, SciPy, e3nn,
 # torch-geometric, numba, pandas, matplotlib, tensorboard; no fairchem-core.
 #
-#   bash benchmarks/bare_gpu.sh prepare          where there is a network: wheels to .gpu/
+#   bash benchmarks/bare_gpu.sh prepare [DATA]   where there is a network: wheels, and a folder of
+#                                                data for `ablate`, to .gpu/
 #   bash benchmarks/bare_gpu.sh run [OPTIONS]    there, with the project and .gpu/ copied: the check
+#   bash benchmarks/bare_gpu.sh ablate SECONDS PLAN [OPTIONS]
+#                                                there: runs of an ablation plan (seed by seed) until
+#                                                the time is over, and the table of those that ended
 #
-# Variables: PYTHON (default python3), OUT (where `run` writes, default gpu-report).
+# Variables: PYTHON (default python3), OUT (where it writes, default gpu-report).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,7 +27,7 @@ missing=(
 with_needs=(pydantic)            # its core has to be of one release
 without_wheel=(antlr4-python3-runtime==4.9.3)
 
-usage() { sed -n '2,8p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
+usage() { sed -n '2,12p' "$0" | sed 's/^# \{0,1\}//'; exit 2; }
 
 download() {
   local target=(--only-binary=:all: --python-version 3.12 --implementation cp) version
@@ -40,6 +44,10 @@ prepare() {
   download "${with_needs[@]}"
   "$python" -m pip wheel -q --no-deps -w "$wheels" "${without_wheel[@]}"
   echo "wheels: $(ls "$wheels" | wc -l), $(mib "$wheels") MiB"
+  if [ -n "${1:-}" ]; then
+    tar -cJf .gpu/data.tar.xz -C "$(dirname "$1")" "$(basename "$1")"
+    echo "data: $1"
+  fi
   local project all
   project=$(tracked_mib); all=$((project + $(mib .gpu)))
   echo "project: $project MiB; with all of .gpu: $all MiB of at most $most_mib"
@@ -63,7 +71,26 @@ tracked_mib() {
 }
 
 run() {
-  local out=${OUT:-gpu-report} status=0
+  local status=0
+  install
+  "$python" -m benchmarks gpu --out "$out" "$@" || status=$?
+  return "$status"
+}
+
+ablate() {
+  if [ $# -lt 2 ]; then usage; fi
+  local seconds=$1 words
+  shift
+  install
+  if [ -f .gpu/data.tar.xz ]; then mkdir -p data && tar -xJf .gpu/data.tar.xz -C data; fi
+  words=("$python" -c 'import sys; from dens_ocp.tools.cli import main; sys.exit(main())' ablate)
+  timeout -s TERM -k 20 "$seconds" "${words[@]}" "$@" --out "$out" || echo "ended with status $?"
+  "${words[@]}" "$@" --out "$out" --collect-only
+}
+
+# The wheels, for this process and those that it starts.
+install() {
+  out=${OUT:-gpu-report}
   if ! compgen -G "$wheels/*.whl" >/dev/null; then
     echo "error: no wheels in $wheels; run 'bash benchmarks/bare_gpu.sh prepare' where there is a" \
       "network, and copy .gpu with the project" >&2
@@ -76,8 +103,6 @@ run() {
   export PYTHONPATH="$site:$PWD/src:$PWD" PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore WANDB_MODE=disabled
   say_what_is_missing
   mkdir -p "$out"
-  "$python" -m benchmarks gpu --out "$out" "$@" || status=$?
-  return "$status"
 }
 
 # All modules that the check needs and that are not there, in one message.
@@ -107,7 +132,7 @@ END
 
 python=${PYTHON:-python3}
 case "${1:-}" in
-  prepare) prepare ;;
-  run) shift; run "$@" ;;
+  prepare) shift; prepare "$@" ;;
+  run | ablate) "$@" ;;
   *) usage ;;
 esac

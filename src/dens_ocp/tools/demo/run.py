@@ -26,7 +26,12 @@ _LMDB = click.Path(exists=True, path_type=Path)
 @click.option(
     "--workdir", type=_FOLDER, default=Path("demo-run"), show_default=True, help="where to write"
 )
-@click.option("--compare", is_flag=True, help="train the same without DeNS too")
+@click.option(
+    "--compare/--no-compare",
+    default=True,
+    show_default=True,
+    help="train the same without DeNS too, side by side, and say what DeNS gives",
+)
 @click.option("--train-lmdb", type=_LMDB, help="train on this S2EF LMDB (file or folder) instead")
 @click.option("--val-lmdb", type=_LMDB, help="validate on this one; with --train-lmdb")
 @click.option(

@@ -36,6 +36,7 @@ from dens_ocp.tools.demo import given, runs
 from dens_ocp.tools.demo.dataset import QUICK, DataSettings, make
 from dens_ocp.tools.demo.runs import Trained
 from dens_ocp.tools.demo.trajectories import BOARD_SPLITS
+from dens_ocp.tools.demo.verdict import verdict
 from dens_ocp.whole_files import write_text
 
 DENS, PLAIN = "DeNS", "without DeNS"
@@ -154,6 +155,10 @@ class Demo:
             _title("relaxations (distance: free atoms from the structure relaxed with EMT)")
             texts.append(_relaxations(results, systems, given.labels(learned)[0].mean()))
             _say(texts[1])
+        if self.compare:
+            _title("does DeNS pay here?")
+            texts.append(_verdict(results, frames))
+            _say(texts[-1])
         for run in trained:  # to compare our table with
             best = run.best_validation()
             _say(
@@ -186,6 +191,14 @@ class Demo:
                                  epochs * steps, ranks, self.seed, _say)  # fmt: skip
         done = side_by_side(jobs, len(names))
         return [done[name] for name in names]
+
+
+def _verdict(results: dict[str, EvaluationFolder], splits: dict[str, list[Structure]]) -> str:
+    plain, dens = (
+        {split: read_predictions(results[name].predictions(split)) for split in splits}
+        for name in (PLAIN, DENS)
+    )
+    return verdict(plain, dens, splits)
 
 
 def _parts(train: Sequence[Structure], val: Sequence[Structure]) -> dict[str, np.ndarray]:
