@@ -34,7 +34,11 @@ def test_suggest_says_what_the_trainer_picks(tmp_path, capsys):
     dens = make_trainer(config, tmp_path).dens.model_dump()
     assert picked == {name: dens[name] for name in picked} and "sigma" in picked
     assert all(name in shown for name in ("OC20 2M", "OC22", "MD17"))
+    assert re.search(r"does DeNS pay with \d+ structures, \d+ epochs, [\d,]+ parameters\?", shown)
     assert main(["data", "suggest", str(tmp_path / "train")]) == 0
+    assert "does DeNS pay" not in capsys.readouterr().out  # nobody has said how long
+    assert main(["data", "suggest", str(tmp_path / "train"), "--epochs", "40"]) == 0
+    assert re.search(r"does DeNS pay with \d+ structures, 40 epochs\?\n", capsys.readouterr().out)
     assert main(["data", "suggest", str(tmp_path / "nothing")]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert main(["data", "suggest", str(path), "--dataset.train.src=gone"]) == 2

@@ -12,7 +12,7 @@ def test_quick_demo(tmp_path, capsys):
     shown = dens_ocp("demo", "--quick", "--workdir", "demo", cwd=tmp_path).stdout
     for split in SPLITS:
         assert re.search(rf"^{split} +DeNS +\d", shown, re.MULTILINE), split
-        assert re.search(rf"^ +without DeNS +\d", shown, re.MULTILINE)
+        assert re.search(r"^ +without DeNS +\d", shown, re.MULTILINE)
         assert re.search(rf"^{split} +\d+\.\d +\d+\.\d +[+-]\d+\.\d \+- ", shown, re.MULTILINE)
     assert re.search(r"On id the force error is \d+ % (lower|higher) with DeNS", shown)
     (folder,) = (tmp_path / "demo" / "report").iterdir()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     overrides=True,
     epilog="\b\nexamples:\n"
     "  dens-ocp data suggest config.yml --dataset.train.src=data/mine/train\n"
-    "  dens-ocp data suggest data/mine/train --force-coefficient 100\n"
+    "  dens-ocp data suggest data/mine/train --force-coefficient 100 --epochs 40\n"
     "`optim: {dens: auto}` in a config picks the same at the start of each run.",
 )
 @click.argument("source", type=click.Path(path_type=Path))
@@ -30,10 +30,18 @@ if TYPE_CHECKING:
               "their rms)")  # fmt: skip
 @click.option("--gradient-forces", is_flag=True, help="the model's forces are gradients of its "
               "energy (equiformer_dens; a config says so)")  # fmt: skip
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), metavar="N",
+              help="planned length of the training, to say whether DeNS is likely to pay (default: "
+              "the config's)")  # fmt: skip
 def command(
-    source: Path, force_coefficient: float | None, gradient_forces: bool, overrides: list[str]
+    source: Path,
+    force_coefficient: float | None,
+    gradient_forces: bool,
+    epochs: float | None,
+    overrides: list[str],
 ) -> None:
-    """Options of DeNS that fit a training set, beside the paper's.
+    """Options of DeNS that fit a training set, beside the paper's, and what trainings like this one
+    have gained from DeNS.
 
     SOURCE: training config (.yml), or a training set: folder of *.lmdb, or one file.
     """
@@ -41,8 +49,9 @@ def command(
     from dens_ocp.auto.resolve import force_coefficient as coefficient_of
     from dens_ocp.auto.resolve import pick
     from dens_ocp.settings import run_config
-    from dens_ocp.tools.config_model import has_gradient_forces, scale_of
+    from dens_ocp.tools.config_model import build_model, has_gradient_forces, scale_of
 
+    parameters = None
     if source.suffix in (".yml", ".yaml"):
         config = run_config.read(source, overrides)
         sections = run_config.data_sections(config)
@@ -52,6 +61,8 @@ def command(
         coefficient = force_coefficient or coefficient_of(config["loss_functions"])
         gradients = gradient_forces or has_gradient_forces(config["model"])
         scale = scale_of(sections["train"], "energy" if gradients else "forces")
+        epochs = epochs or config["optim"].get("max_epochs")
+        parameters = sum(each.numel() for each in build_model(config["model"]).parameters())
     else:
         evidence = observe(_open({"src": str(source)}), str(source))
         coefficient, gradients = force_coefficient or 10.0, gradient_forces
@@ -64,6 +75,8 @@ def command(
         gradient_forces=gradients,
     )
     print(report(evidence, picks, coefficient, gradients))
+    if epochs:
+        print(does_it_pay(evidence.records, epochs, parameters))
 
 
 def _open(section: dict[str, Any]) -> Any:
@@ -107,3 +120,24 @@ def report(evidence: Evidence, picks: Picks, coefficient: float, gradients: bool
         yaml.safe_dump({"optim": {"dens": picks.options}}, sort_keys=False),
     ]
     return "\n".join(lines)
+
+
+def does_it_pay(structures: int, epochs: float, parameters: int | None) -> str:
+    """What was measured of trainings like one, as text; see :mod:`dens_ocp.auto.expected_gain`."""
+    from tabulate import tabulate
+
+    from dens_ocp.auto.expected_gain import expectation, nearest
+
+    found = nearest(structures, epochs, parameters)
+    rows = [
+        [each.data, f"{each.structures:,}", f"{each.epochs:g}", f"{each.parameters:,}",
+         f"{each.gain:g}" + ("" if each.error is None else f" +- {each.error:g}"), each.source]
+        for each in found
+    ]  # fmt: skip
+    header = ["like it", "structures", "epochs", "parameters", "lower force MAE (%)", "source"]
+    size = "" if parameters is None else f", {parameters:,} parameters"
+    return (
+        f"does DeNS pay with {structures:,} structures, {epochs:g} epochs{size}?\n"
+        f"{expectation(found)}\n\n{tabulate(rows, header, disable_numparse=True)}\n"
+        "error on structures not seen, equal epochs, seeds' standard error where there are several"
+    )

@@ -1,0 +1,75 @@
+"""Is DeNS likely to pay? What trainings like this one have gained from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Two trainings of the same length, with and without DeNS.
+
+    Attributes:
+        data: what they were trained on. source: where the numbers are.
+        structures, epochs, parameters: of the training.
+        gain: how much lower the force MAE on structures not seen is with DeNS, percent.
+        error: standard error of it over seeds, percent; None: one seed.
+    """
+
+    data: str
+    source: str
+    structures: int
+    epochs: float
+    parameters: int
+    gain: float
+    error: float | None = None
+
+    def distance(self, structures: float, epochs: float, parameters: float | None) -> float:
+        """How unlike a training is: root of the sum of squared decimal logarithms of the ratios."""
+        pairs = [(self.structures, structures), (self.epochs, epochs)]
+        if parameters is not None:
+            pairs.append((self.parameters, parameters))
+        return math.hypot(*(math.log10(one / other) for one, other in pairs))
+
+
+_PAPER = "arXiv 2403.09549, one seed"
+MEASURED: tuple[Measured, ...] = (
+    Measured("OC20 2M", _PAPER, 2_000_000, 12, 83_000_000, 6.7),
+    Measured("OC20 2M", _PAPER, 2_000_000, 20, 83_000_000, 6.1),
+    Measured("OC20 2M", _PAPER, 2_000_000, 30, 83_000_000, 7.2),
+    Measured("acetylacetone", "docs/results.md", 450, 40, 1_101_187, 10.0, 3.2),
+    Measured("acetylacetone", "docs/results.md", 450, 80, 1_101_187, 25.7, 3.2),
+)
+
+
+def nearest(
+    structures: float,
+    epochs: float,
+    parameters: float | None = None,
+    measured: Sequence[Measured] = MEASURED,
+) -> list[Measured]:
+    """The measured trainings that are most like one, the likest first.
+
+    Args:
+        structures: in the training set. epochs: of the training. parameters: of the model; None:
+            not known.
+    """
+    ordered = sorted(measured, key=lambda each: each.distance(structures, epochs, parameters))
+    return ordered[:NEAREST]
+
+
+def expectation(found: Sequence[Measured]) -> str:
+    """In words, from the measured trainings that are most like one."""
+    lowest, highest = min(each.gain for each in found), max(each.gain for each in found)
+    clear = [each.gain > 2 * (each.error or 0.0) for each in found]
+    if all(clear):
+        likely = "DeNS is likely to pay"
+    elif not any(clear):
+        likely = "DeNS is not likely to pay"
+    else:
+        likely = "whether DeNS pays is open"
+    return f"{likely}: force errors {lowest:g} to {highest:g} % lower in the trainings most like it"
