@@ -56,6 +56,10 @@ COMMANDS = {
         "dens_ocp.tools.report",
         "one HTML page about a training run and its evaluation: is it good?",
     ),
+    "recipes": (
+        "dens_ocp.tools.recipes",
+        "the recipes that come with this package: list them, copy one to edit it",
+    ),
     "doctor": (
         "dens_ocp.tools.doctor.command",
         "check the installation and, given a config, its data; say what to do",

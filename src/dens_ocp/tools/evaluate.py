@@ -14,6 +14,7 @@ import click
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.results.pipeline.folder import EvaluationFolder, sha256
 from dens_ocp.settings.command_line import Command, changed, fairchem_options
+from dens_ocp.settings.recipes import ConfigPath
 
 if TYPE_CHECKING:
     from dens_ocp.results.pipeline.options import EvaluationSettings
@@ -33,7 +34,7 @@ _HANDED_ON = (
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "--config-yml",
-    type=click.Path(path_type=Path),
+    type=ConfigPath(path_type=Path),
     required=True,
     help="what to evaluate on: configs/oc20/evaluate.yml, configs/oc22/evaluate.yml, "
     "configs/omat24/evaluate.yml, or your own; the model's part comes from the checkpoint",

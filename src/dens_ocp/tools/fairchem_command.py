@@ -15,6 +15,7 @@ import click
 
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings import overrides as given
+from dens_ocp.settings import recipes
 from dens_ocp.settings.command_line import fairchem_parser
 
 _DENS_OF_FAIRCHEM = ("equiformerv2_dens", "mlip_dens_trainer")
@@ -31,6 +32,7 @@ def command(words: tuple[str, ...]) -> int:
     parser = fairchem_parser()
     parser.prog = "fairchem main"
     args, overrides = parser.parse_known_args(words)
+    args.config_yml = recipes.resolved(str(args.config_yml))
     _check_arguments(args, overrides)
 
     from dens_ocp.settings import config_file

@@ -10,6 +10,7 @@ import yaml
 
 from dens_ocp.errors import DensError
 from dens_ocp.settings.command_line import Command
+from dens_ocp.settings.recipes import ConfigPath
 
 if TYPE_CHECKING:
     from dens_ocp.auto.evidence import Evidence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     "  dens-ocp data suggest data/mine/train --force-coefficient 100 --epochs 40\n"
     "`optim: {dens: auto}` in a config picks the same at the start of each run.",
 )
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=ConfigPath(path_type=Path))
 @click.option("--force-coefficient", type=float, metavar="N", help="lambda_F, the weight of the "
               "forces in the loss (default: the config's; without one 10, for forces divided by "
               "their rms)")  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dens_ocp.settings.command_line import Command, fairchem_options
+from dens_ocp.settings.recipes import ConfigPath
 
 OF_EACH_RUN = (
     "cpu", "num_gpus", "num_nodes", "amp", "print_every",
@@ -22,7 +23,7 @@ OF_EACH_RUN = (
     "With --submit the runs become one SLURM array; when it is done, the same command\n"
     "submits the predictions, and --collect-only prints the table.",
 )
-@click.argument("plan", type=click.Path(path_type=Path))
+@click.argument("plan", type=ConfigPath(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path),
               help="folder (default: ablations/NAME, of the plan)")  # fmt: skip
 @click.option("--collect-only", is_flag=True, help="run nothing: score what finished jobs have "

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from dens_ocp.settings.command_line import Command
+from dens_ocp.settings.recipes import ConfigPath
 from dens_ocp.tools.doctor import machine, packages
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding, guarded, refused
 from dens_ocp.tools.quiet import quiet
@@ -30,8 +31,10 @@ _PATH = click.Path(path_type=Path)
     "main: dens-ocp doctor configs/oc20/2M/equiformer_v2_dens_12_epochs.yml "
     "--dataset.train.src=/data/oc20/train_2M",
 )
-@click.argument("config", type=_PATH, required=False)
-@click.option("--config-yml", type=_PATH, help="the same, spelt as of fairchem main")
+@click.argument("config", type=ConfigPath(path_type=Path), required=False)
+@click.option(
+    "--config-yml", type=ConfigPath(path_type=Path), help="the same, spelt as of fairchem main"
+)
 @click.option(
     "--run-dir",
     type=_PATH,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dens_ocp.errors import DensError
+from dens_ocp.settings.recipes import ConfigPath
 from dens_ocp.tools.quiet import quiet
 
 _PATH = click.Path(path_type=Path)
@@ -26,7 +27,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("out", type=_PATH)
 @click.option(
     "--config-yml",
-    type=_PATH,
+    type=ConfigPath(path_type=Path),
     metavar="FILE",
     help="config the model was trained with; needed only when the checkpoint has no `model` "
     "section or a wrong one, for example configs/oc22/equiformer_v2_dens.yml. Its normalizers and "

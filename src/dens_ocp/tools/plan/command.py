@@ -10,6 +10,7 @@ import click
 
 from dens_ocp.errors import DensError
 from dens_ocp.settings.command_line import Command
+from dens_ocp.settings.recipes import ConfigPath
 from dens_ocp.tools.plan.paper_runs import GPUS, Gpu, matching
 from dens_ocp.tools.quiet import quiet
 
@@ -25,7 +26,7 @@ from dens_ocp.tools.quiet import quiet
     "main: dens-ocp plan configs/oc20/2M/equiformer_v2_dens_12_epochs.yml --gpus 16 --gpu a100 "
     "--optim.batch_size=8",
 )
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=ConfigPath(path_type=Path))
 @click.option("--gpus", type=int, required=True, help="number of GPUs in all; e.g. 16")
 @click.option("--nodes", type=int, help="number of nodes they are in (default: 8 GPUs a node)")
 @click.option(
