@@ -106,8 +106,10 @@ def test_plans_of_the_paper(path):
         }
         options = {variant: parse_dens_config(c["optim"]) for variant, c in configs.items()}
         assert not options["no_dens"].active and options["dens"].active
+        if "full_corruption" in plan.variants:
+            assert options["full_corruption"].r == 1
         if "no_energy" in plan.variants:
-            assert not options["no_energy"].energy and options["full_corruption"].r == 1
+            assert not options["no_energy"].energy
             assert configs["no_force_encoding"]["model"]["use_force_encoding"] is False
             for variant in ("no_force_encoding", "no_energy"):
                 same = options[variant].model_copy(update={"energy": True})
@@ -116,5 +118,6 @@ def test_plans_of_the_paper(path):
 
 def test_there_are_plans():
     assert {path.stem for path in PLANS} == {
-        "acetylacetone", "md17_table_5", "md17_table_6", "oc20_table_1b",
+        "acetylacetone", "acetylacetone_epochs", "acetylacetone_frames", "hot_crystals",
+        "md17_table_5", "md17_table_6", "oc20_table_1b", "slabs", "slabs_large",
     }  # fmt: skip
