@@ -111,6 +111,14 @@ def test_no_config_and_no_model(tmp_path):
         load_settings(write(tmp_path / "c.yml", {"s2ef": {"id": "a"}}), {}, [])
 
 
+def test_a_training_config_of_another_model(tmp_path):
+    path = write(tmp_path / "c.yml", {"s2ef": {"id": "a"}}, model={"name": "esen_dens"})
+    with pytest.raises(DensError, match="says esen_dens, and the checkpoint is of equiformer_v2"):
+        load_settings(path, TRAINED, [])
+    write(path, {"s2ef": {"id": "a"}}, model={"name": "equiformer_v2_dens", "fast": False})
+    assert load_settings(path, TRAINED, []).host["model"]["fast"] is False
+
+
 @pytest.mark.parametrize("name", ["oc20/evaluate", "oc20/2M/evaluate", "oc22/evaluate"])
 def test_configs_of_the_paper(name):
     settings = load_settings(ROOT / "configs" / f"{name}.yml", TRAINED, [])

@@ -194,11 +194,30 @@ def _sources(task: str, section: EvaluationSection) -> dict[str, dict[str, Any]]
     return sections
 
 
+_FAMILIES = ("equiformer_v2", "escn", "esen")
+
+
+def _check_same_model(given: Any, trained: Any) -> None:
+    """The config's section is of the checkpoint's kind of model: options of two kinds make none.
+
+    Raises:
+        DensError: it is not.
+    """
+    names = [str(each.get("name")) for each in (given, trained) if isinstance(each, dict)]
+    families = {family for name in names for family in _FAMILIES if name.startswith(family)}
+    if len(families) > 1:
+        raise DensError(
+            f"model.name: --config-yml says {names[0]}, and the checkpoint is of {names[1]}; leave "
+            "the section model out, it comes from the checkpoint"
+        )
+
+
 def _host(given: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
     """fairchem's config: the checkpoint's, overridden by the file's."""
     base = {key: trained[key] for key in _FROM_TRAINING if trained.get(key)}
     if isinstance(base.get("model"), str):  # the authors' form
         base["model"] = {"name": base["model"], **(trained.get("model_attributes") or {})}
+    _check_same_model(given.get("model"), base.get("model"))
     config, _ = merge_dicts(base, given)
     if not isinstance(config.get("model"), dict) or "name" not in config["model"]:
         raise DensError(
