@@ -46,5 +46,6 @@ def test_recipe(tmp_path):
 
 
 def test_plan_of_the_document_is_valid():
-    (plan,) = (yaml.safe_load(text) for _, text in blocks(ROOT / "docs/ablations.md", "yaml"))
+    plan, curve = (yaml.safe_load(text) for _, text in blocks(ROOT / "docs/ablations.md", "yaml"))
     assert Plan.model_validate(plan).baseline in plan["variants"]
+    assert Plan.model_validate({**plan, **curve}).curve == "epochs"
