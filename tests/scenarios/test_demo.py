@@ -9,7 +9,7 @@ SPLITS = ["id", "ood_ads", "ood_cat", "ood_both"]
 
 
 def test_quick_demo(tmp_path, capsys):
-    shown = dens_ocp("demo", "--quick", "--workdir", "demo", cwd=tmp_path).stdout
+    shown = dens_ocp("demo", "--quick", "--compare", "--workdir", "demo", cwd=tmp_path).stdout
     for split in SPLITS:
         assert re.search(rf"^{split} +DeNS +\d", shown, re.MULTILINE), split
         assert re.search(r"^ +without DeNS +\d", shown, re.MULTILINE)

@@ -27,9 +27,8 @@ _LMDB = click.Path(exists=True, path_type=Path)
     "--workdir", type=_FOLDER, default=Path("demo-run"), show_default=True, help="where to write"
 )
 @click.option(
-    "--compare/--no-compare",
-    default=True,
-    show_default=True,
+    "--compare",
+    is_flag=True,
     help="train the same without DeNS too, side by side, and say what DeNS gives",
 )
 @click.option("--train-lmdb", type=_LMDB, help="train on this S2EF LMDB (file or folder) instead")

@@ -57,5 +57,5 @@ def _sentence(split: str, errors: PairedErrors) -> str:
     how = "lower" if errors.difference < 0 else "higher"
     return (
         f"On {split} the force error is {abs(errors.percent):.0f} % {how} with DeNS, {size}. It is "
-        "one training of each kind; docs/results.md has three seeds of the embedded data."
+        "one training of each kind: another --seed gives other data and other numbers."
     )
