@@ -39,6 +39,10 @@ def test_suggest_says_what_the_trainer_picks(tmp_path, capsys):
     assert "does DeNS pay" not in capsys.readouterr().out  # nobody has said how long
     assert main(["data", "suggest", str(tmp_path / "train"), "--epochs", "40"]) == 0
     assert re.search(r"does DeNS pay with \d+ structures, 40 epochs\?\n", capsys.readouterr().out)
+    # of a model that cannot be built nothing is counted, and the options are suggested
+    assert main(["data", "suggest", str(path), "--model.unknown=1"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"does DeNS pay with \d+ structures, \d+ epochs\?\n", shown)
     assert main(["data", "suggest", str(tmp_path / "nothing")]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert main(["data", "suggest", str(path), "--dataset.train.src=gone"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def command(
     from dens_ocp.auto.resolve import force_coefficient as coefficient_of
     from dens_ocp.auto.resolve import pick
     from dens_ocp.settings import run_config
-    from dens_ocp.tools.config_model import build_model, has_gradient_forces, scale_of
+    from dens_ocp.tools.config_model import has_gradient_forces, scale_of
 
     parameters = None
     if source.suffix in (".yml", ".yaml"):
@@ -63,7 +64,7 @@ def command(
         gradients = gradient_forces or has_gradient_forces(config["model"])
         scale = scale_of(sections["train"], "energy" if gradients else "forces")
         epochs = epochs or config["optim"].get("max_epochs")
-        parameters = sum(each.numel() for each in build_model(config["model"]).parameters())
+        parameters = _parameters(config["model"]) if epochs else None
     else:
         evidence = observe(_open({"src": str(source)}), str(source))
         coefficient, gradients = force_coefficient or 10.0, gradient_forces
@@ -78,6 +79,17 @@ def command(
     print(report(evidence, picks, coefficient, gradients))
     if epochs:
         print(does_it_pay(evidence.records, epochs, parameters))
+
+
+def _parameters(model: Mapping[str, Any]) -> int | None:
+    """Of a config's model; None of one that cannot be built: DeNS' options are suggested all the
+    same."""
+    from dens_ocp.tools.config_model import build_model
+
+    try:
+        return sum(each.numel() for each in build_model(model).parameters())
+    except DensError:
+        return None
 
 
 def _open(section: dict[str, Any]) -> Any:

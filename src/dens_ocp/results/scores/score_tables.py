@@ -142,7 +142,7 @@ def score_table(scores: Scores, board: Board) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_LATEX_UNITS = {
+LATEX_UNITS = {
     "meV/A": r"meV/\AA", "A": r"\AA", "%": r"\%", "meV/A^3": r"meV/\AA$^3$",
 }  # fmt: skip
 
@@ -183,7 +183,7 @@ def score_latex(scores: Scores, board: Board, model: str = "this model") -> str:
         header = [("Split",)]
         names = _names(by_split)
         for heading, unit, _ in map(column, names):
-            unit = _LATEX_UNITS.get(unit, unit)
+            unit = LATEX_UNITS.get(unit, unit)
             heading = heading.removesuffix(" A") + (r" \AA" if heading.endswith(" A") else "")
             header.append((f"{heading} ({unit})" if unit else heading,))
         rows = [[_title(split, board), *_cells(each, names)] for split, each in by_split.items()]

@@ -201,7 +201,7 @@ def latex_table(plan: Plan, rows: Sequence[Row]) -> str:
     header = [*(["System"] if named else []), *(["Data"] if splits[1:] else []), "Variant"]
     align = ["left"] * len(header)
     for heading, unit in headings(rows[0]):
-        unit = unit.replace("/A^3", r"/\AA$^3$").replace("/A", r"/\AA")
+        unit = score_tables.LATEX_UNITS.get(unit, unit)
         header += [f"{heading[0].upper()}{heading[1:]} ({unit})", r"$\Delta$", r"Gain (\%)"]
     lines = []
     for base in plan.bases:

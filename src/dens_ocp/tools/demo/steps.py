@@ -22,7 +22,11 @@ from dens_ocp.results.report.figures.corruption_gallery import corruption_galler
 from dens_ocp.results.report.figures.drawing import save
 from dens_ocp.results.report.figures.learning_curves import learning_curves
 from dens_ocp.results.report.scalars import read_series
-from dens_ocp.results.scores.prediction_files import positions_of_npz, read_predictions
+from dens_ocp.results.scores.prediction_files import (
+    Predictions,
+    positions_of_npz,
+    read_predictions,
+)
 from dens_ocp.results.scores.score_tables import text_table
 from dens_ocp.results.scores.scores import (
     IS2REScores,
@@ -149,7 +153,14 @@ class Demo:
             out = self.folder / run.name.replace(" ", "-")
             results[run.name] = runs.evaluate(run, config, out, self.seed, _say)
         _title("errors on free atoms")
-        texts = [_errors(results, frames, learned, parts)]
+        predicted = {
+            split: {
+                name: read_predictions(folder.predictions(split))
+                for name, folder in results.items()
+            }
+            for split in frames
+        }
+        texts = [_errors(predicted, frames, learned, parts)]
         _say(texts[0])
         if systems:
             _title("relaxations (distance: free atoms from the structure relaxed with EMT)")
@@ -157,7 +168,11 @@ class Demo:
             _say(texts[1])
         if self.compare:
             _title("does DeNS pay here?")
-            texts.append(_verdict(results, frames))
+            plain, dens = (
+                {split: by_name[name] for split, by_name in predicted.items()}
+                for name in (PLAIN, DENS)
+            )
+            texts.append(verdict(plain, dens, frames))
             _say(texts[-1])
         for run in trained:  # to compare our table with
             best = run.best_validation()
@@ -193,14 +208,6 @@ class Demo:
         return [done[name] for name in names]
 
 
-def _verdict(results: dict[str, EvaluationFolder], splits: dict[str, list[Structure]]) -> str:
-    plain, dens = (
-        {split: read_predictions(results[name].predictions(split)) for split in splits}
-        for name in (PLAIN, DENS)
-    )
-    return verdict(plain, dens, splits)
-
-
 def _parts(train: Sequence[Structure], val: Sequence[Structure]) -> dict[str, np.ndarray]:
     """Masks of the structures with and without elements that were not trained on."""
     known = given.known_to(train, val)
@@ -213,7 +220,7 @@ def _parts(train: Sequence[Structure], val: Sequence[Structure]) -> dict[str, np
 
 
 def _errors(
-    results: dict[str, EvaluationFolder],
+    predictions: dict[str, dict[str, Predictions]],
     splits: dict[str, list[Structure]],
     train: Sequence[Structure],
     parts: dict[str, np.ndarray],
@@ -222,9 +229,7 @@ def _errors(
     of their own."""
     scores: dict[str, dict[str, S2EFScores]] = {}
     for split, structures in splits.items():
-        predicted = {
-            name: read_predictions(folder.predictions(split)) for name, folder in results.items()
-        } | given.baselines(train, structures)
+        predicted = predictions[split] | given.baselines(train, structures)
         for shown, mask in {split: np.ones(len(structures), bool), **parts}.items():
             picked = [each for each, kept in zip(structures, mask, strict=True) if kept]
             ids = {each.id for each in picked}
