@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md), and what importing the package does."""
+"""Which package may import which (docs/architecture.md), and what importing dens_ocp does."""
 
 import ast
 import graphlib
@@ -8,15 +8,15 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "dens_ocp"
 
-# each may import what stands below it
-ROOMS = (
+# each may import those after it
+PACKAGES = (
     "tools", "results", "training", "relaxation", "auto", "models", "settings", "data", "launch",
     "checkpoints", "dens", "gaps",
 )  # fmt: skip
 LEAVES = {"errors", "whole_files", "patched"}
-# the front door, and what opens it: names that fairchem's registry, configs and checkpoints know
-DOOR = {
-    "__init__": {"registration"},
+# names that fairchem's registry, configs and checkpoints know, and what each may import
+ENTRY = {
+    "__init__": {"registration", "data", "dens", "models", "relaxation"},
     "registration": {"data", "gaps", "launch", "models", "training"},
     "trainer": {"training"},
 }
@@ -35,21 +35,21 @@ def names_in(path: Path, top_level: bool = False) -> set[str]:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Rooms, and files beside them."""
+    """Packages, and modules next to them."""
     names = {name.split(".")[1] for name in names_in(path) if "." in name}
-    return names & {*ROOMS, *LEAVES, *DOOR}
+    return names & {*PACKAGES, *LEAVES, *ENTRY}
 
 
 @pytest.mark.parametrize(
     "path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE))
 )
 def test_imports_run_downwards(path):
-    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    if room in ROOMS:
-        allowed = {room, *ROOMS[ROOMS.index(room) + 1 :], "registration"} | LEAVES
+    package = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if package in PACKAGES:
+        allowed = {package, *PACKAGES[PACKAGES.index(package) + 1 :], "registration"} | LEAVES
     else:
-        assert room in LEAVES | set(DOOR), "say in this test where it stands"
-        allowed = DOOR.get(room, set())
+        assert package in LEAVES | set(ENTRY), "add it to PACKAGES, LEAVES or ENTRY"
+        allowed = ENTRY.get(package, set())
     assert imports_of(path) <= allowed, f"{path.name} imports {imports_of(path) - allowed}"
 
 
@@ -65,7 +65,7 @@ def test_no_module_imports_itself_in_a_circle():
     graphlib.TopologicalSorter(arrows).prepare()
 
 
-def test_the_house_is_small():
+def test_packages_are_small():
     folders = [path for path in [SOURCE, *SOURCE.rglob("*")] if path.is_dir()]
     folders = [path for path in folders if path.name != "__pycache__"]
     assert len([path for path in folders if path.parent == SOURCE]) <= 12
@@ -95,7 +95,7 @@ def test_one_class_between_fairchems_trainer_and_ours():
     assert len(ours) == 2
 
 
-def test_no_module_is_long_or_a_drawer():
+def test_no_module_is_long_or_a_collection():
     for path in SOURCE.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 350, path
         assert path.stem not in ("utils", "helpers", "common", "misc"), path

@@ -16,13 +16,19 @@ zero, not NaN.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fairchem.core.common import distutils
 from fairchem.core.modules.loss import DDPLoss
 
-from dens_ocp.dens.step_plan import Corruption
+from dens_ocp.dens.config import DeNSConfig
+from dens_ocp.dens.step_plan import Corruption, read, read_plan, rows_of
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
 
 
 @dataclass(frozen=True)
@@ -139,3 +145,68 @@ def target_loss(
         weight = weight.to(elementwise.dtype)
         elementwise = elementwise * weight.view(-1, *[1] * (elementwise.dim() - 1))
     return coefficient * reduced(loss_fn, elementwise)
+
+
+def loss(
+    outputs: Mapping[str, torch.Tensor],
+    batch: Batch,
+    config: DeNSConfig | None = None,
+    *,
+    energy: float = 1.0,
+    forces: float = 100.0,
+    normalizers: Mapping[str, Any] | None = None,
+    step: int = 1,
+    total_steps: int = 0,
+) -> dict[str, torch.Tensor]:
+    """The terms of the training loss (Eq. 6) for a training loop of one's own.
+
+    The energy has a mean absolute error, forces and noise the mean L2 norm of the error over free
+    atoms (fairchem's ``mae`` and ``l2mae``), as in the paper's recipes.
+
+    Args:
+        outputs: of a model of this package in training mode: ``energy`` (B,) or (B, 1), ``forces``
+            (N, 3), both normalised, and ``noise`` (N, 3) in units of sigma.
+        batch: what the model was given, from :func:`dens_ocp.corrupt`; with ``energy`` (B,) in eV
+            and ``forces`` (N, 3) in eV/Angstrom of the original structures.
+        config: the options of DeNS that the batch was corrupted with. None: their defaults.
+        energy, forces: lambda_E and lambda_F; lambda_DeNS is ``config.coefficient``.
+        normalizers: fairchem's ``Normalizer`` for ``energy`` and ``forces``. None: labels are not
+            normalised.
+        step, total_steps: for ``coefficient_decay: linear`` the training step, from 1, and the
+            number of steps of the run.
+
+    Returns:
+        Weighted scalars ``energy``, ``forces`` and ``noise``; the loss is their sum.
+    """
+    config = DeNSConfig() if config is None else config
+    plan, corruption = read_plan(batch), read(batch)
+    rows = rows_of(batch.fixed == 0) if plan.loss_rows is None else plan.loss_rows
+    scales = normalizers or {}
+    targets = {
+        name: scales[name].norm(target) if name in scales else target
+        for name, target in (("energy", batch.energy.view(-1, 1)), ("forces", batch.forces))
+    }
+    trained = config.energy or not bool(batch.get("denoising_pos_forward", False))
+    of_energy = target_loss(
+        DDPLoss("mae", "mean"),
+        energy,
+        prediction=outputs["energy"].view(-1, 1),
+        target=targets["energy"],
+        natoms=batch.natoms,
+        weight=None if trained else ~corruption.structure_mask,
+    )
+    return {"energy": of_energy} | force_and_noise_loss(
+        DDPLoss("l2mae", "mean"),
+        forces,
+        forces=outputs["forces"],
+        force_target=targets["forces"],
+        noise=outputs.get("noise"),
+        corruption=corruption,
+        counted=rows,
+        natoms=batch.natoms,
+        noise_target=NoiseTarget(
+            config.noise_scale,
+            config.coefficient_at(step, total_steps),
+            separate=config.denominator == "separate",
+        ),
+    )

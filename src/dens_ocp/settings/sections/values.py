@@ -110,15 +110,19 @@ def registered(kind: str, name: str) -> Iterable[str]:
     return names
 
 
-def _type(kind: Any, read: Callable[[Any], Any]) -> Any:
-    return Annotated[kind, BeforeValidator(read)]
+def _decimal(value: Any) -> float:
+    return float(number(value))
 
 
-Number = _type(int | float, number)
-NumberOrOff = _type(int | float, number_or_off)
-Decimal = _type(float, lambda value: float(number(value)))
+def _decimal_or_off(value: Any) -> float:
+    return float(number_or_off(value))
+
+
+Number = Annotated[int | float, BeforeValidator(number)]
+NumberOrOff = Annotated[int | float, BeforeValidator(number_or_off)]
+Decimal = Annotated[float, BeforeValidator(_decimal)]
 """For options of which fairchem asks that they are ``float``; 0 becomes 0.0."""
-DecimalOrOff = _type(float, lambda value: float(number_or_off(value)))
-Whole = _type(int, whole)
-Flag = _type(bool, flag)
-Numbers = _type(list[int | float], numbers)
+DecimalOrOff = Annotated[float, BeforeValidator(_decimal_or_off)]
+Whole = Annotated[int, BeforeValidator(whole)]
+Flag = Annotated[bool, BeforeValidator(flag)]
+Numbers = Annotated[list[int | float], BeforeValidator(numbers)]
