@@ -4,6 +4,7 @@
 #   make test                   set up, then run the tests
 #   make test-current           the core of them with current releases, in .venv-current
 #   make lint                   set up, then ruff and mypy
+#   make docs                   set up, then build the documentation site in docs/_build/html
 #   make benchmark              set up, then measure steps and predictions (takes long on a CPU)
 #   make setup TORCH=2.13.0     another torch, with current releases of everything else
 #
@@ -48,12 +49,13 @@ endif
 # the tests that take long.
 CORE := -m "not slow" tests/dens tests/gaps tests/models tests/training tests/scenarios/test_training.py
 
-.PHONY: help setup setup-current demo test test-current benchmark lint clean distclean
+.PHONY: help setup setup-current demo test test-current docs benchmark lint clean distclean
 
 help:
 	@echo 'make demo       train, validate, predict and relax on embedded data (DEMO_ARGS=...)'
 	@echo 'make test       run the tests (TEST_ARGS=..., TEST_WORKERS=$(TEST_WORKERS))'
 	@echo 'make test-current  the core of the tests with torch $(CURRENT) and current releases'
+	@echo 'make docs       build the documentation site in docs/_build/html'
 	@echo 'make benchmark  training steps and predictions beside stock fairchem (BENCHMARK_ARGS=--help)'
 	@echo 'make setup      only the environment in $(VENV) (PYTHON=..., TORCH=..., EXTRAS=$(EXTRAS))'
 	@echo 'make lint       ruff (mistakes, layout) and mypy (types)'
@@ -78,6 +80,10 @@ setup-current:
 test-current:
 	$(MAKE) --no-print-directory test $(WITH_CURRENT) TEST_ARGS='$(or $(TEST_ARGS),$(CORE))'
 
+docs: $(DONE)/project
+	$(BIN)/python -W ignore -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
 benchmark: $(DONE)/project
 	$(BIN)/python -W ignore -m benchmarks $(BENCHMARK_ARGS)
 
@@ -87,7 +93,7 @@ lint: $(DONE)/project
 	$(BIN)/python -m mypy
 
 clean:
-	rm -rf .pytest_cache .ruff_cache .mypy_cache build dist
+	rm -rf .pytest_cache .ruff_cache .mypy_cache build dist docs/_build
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean

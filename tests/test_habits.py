@@ -9,7 +9,7 @@ import yaml
 from dens_ocp import __version__
 from tests.conftest import ROOT
 
-STEPS = ("lint", "test", "test-current")
+STEPS = ("lint", "docs", "test", "test-current")
 
 
 @pytest.mark.parametrize("broken", [None, *STEPS])

@@ -1,4 +1,4 @@
-"""The commands of README.md: run where that is possible here, else checked word by word.
+"""The commands of README.md and docs/: run where that is possible here, else checked word by word.
 
 A comment in front of a bash block says how: ``<!-- test: run -->`` (executed, on small data and
 with a small model), ``<!-- test: parse -->`` (needs a cluster: the command line is parsed),
@@ -24,6 +24,7 @@ from fairchem.core.common.utils import load_config
 
 from dens_ocp.dens.config import DeNSConfig, MultiScaleSigma, parse_dens_config
 from dens_ocp.results.leaderboard.boards import OC20
+from dens_ocp.settings import recipes
 from dens_ocp.tools.cli import COMMANDS
 from tests.conftest import ROOT
 from tests.lmdbs import write_is2re, write_s2ef
@@ -31,6 +32,8 @@ from tests.runs import dens_ocp, environment
 
 README = ROOT / "README.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "slurm" / "README.md"]
+EXECUTED = [README, ROOT / "docs" / "training.md", ROOT / "docs" / "commands.md"]
+"""Documents of which the commands of kind ``run`` are executed, in this order in one folder."""
 BIN = Path(sys.executable).parent
 
 # What makes the recipe small enough for a test; the command stays as it is otherwise.
@@ -70,18 +73,33 @@ def is_fairchem(words: list[str]) -> bool:
 
 
 def test_every_block_is_tested():
-    kinds = {kind for kind, _ in blocks(README)}
-    assert kinds == {"", "run", "parse", "install"}
-    assert all(words[0] == "make" for words in commands_of(""))
-    assert all(
-        is_fairchem(words) or is_ours(words) for words in commands_of("run") + commands_of("parse")
-    )
-    assert all(words[:4] == ["python", "-m", "pip", "install"] for words in commands_of("install"))
+    assert {kind for kind, _ in blocks(README)} == {"run", "install"}
+    executed = [words for document in EXECUTED for words in commands_of("run", document)]
+    assert len(executed) >= 15 and all(is_fairchem(words) or is_ours(words) for words in executed)
+    elsewhere = [document for document in DOCUMENTS if document not in EXECUTED]
+    assert not any(commands_of("run", document) for document in elsewhere)
+    for document in DOCUMENTS:
+        for words in commands_of("install", document):
+            assert words[:4] == ["python", "-m", "pip", "install"]
+
+
+def test_the_readme_is_short():
+    """Issue: at most 900 words."""
+    assert len(README.read_text().split()) <= 900
 
 
 def test_make_targets_and_variables_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for words in commands_of("") + [["make", "distclean"], ["make", "help"]]:
+    named = [
+        words
+        for document in DOCUMENTS
+        for _, text in blocks(document)
+        for words in commands(text)
+        if words[0] == "make"
+    ]
+    inline = re.findall(r"`make (\w[\w-]*)`", "".join(each.read_text() for each in DOCUMENTS))
+    assert len(named) >= 3 and {"demo", "docs"} <= set(inline)
+    for words in [*named, *(["make", target] for target in inline)]:
         for word in words[1:]:
             name, is_variable, _ = word.partition("=")
             pattern = rf"^{name} \?=" if is_variable else rf"^{name}:"
@@ -134,14 +152,16 @@ def test_options_of_the_demo_exist():
         [sys.executable, "-m", "dens_ocp.tools.cli", "demo", "--help"],
         env=environment(), capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    arguments = re.findall(r"DEMO_ARGS=('.+?'|\S+)", "\n".join(text for _, text in blocks(README)))
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    arguments = re.findall(r"DEMO_ARGS=('.+?'|[^\s`]+)", text)
     options = re.findall(r"--[\w-]+", " ".join(arguments))
     assert options and all(option in shown for option in options)
 
 
 def test_the_undo_line_names_the_pinned_fairchem():
     (pinned,) = re.findall(r'"(fairchem-core==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
-    assert ["--force-reinstall", "--no-deps", pinned] in [w[4:] for w in commands_of("install")]
+    undo = commands_of("install", ROOT / "docs" / "commands.md")
+    assert ["--force-reinstall", "--no-deps", pinned] in [words[4:] for words in undo]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -153,7 +173,7 @@ def test_commands_parse(document):
             args, overrides = flags.get_parser().parse_known_args(rest)
             if f"--config-out {args.config_yml}" in document.read_text():
                 continue  # a command of the document makes it
-            config = load_config(ROOT / args.config_yml)[0]
+            config = load_config(ROOT / recipes.resolved(str(args.config_yml)))[0]
             for override in overrides:
                 assert re.fullmatch(r"--[\w.]+=\S+", override), override
                 section = config
@@ -176,19 +196,11 @@ def test_paths_and_links_exist(document):
         assert f'<a id="{anchor}">' in (document.parent / path).read_text()
 
 
-@pytest.mark.parametrize("document", [README, ROOT / "docs" / "options.md"], ids=lambda p: p.name)
-def test_table_of_options_is_complete_and_true(document):
-    section = re.search(r"\| option \| default \|.*?\n\n", document.read_text(), re.DOTALL)[0]
-    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", section, flags=re.MULTILINE))
-    fields = DeNSConfig.model_fields
-    assert list(rows) == list(fields)
-    for name, shown in rows.items():
-        assert yaml.safe_load(shown) == fields[name].default, name
-
-
 def test_yaml_blocks_are_valid():
-    (block,) = (yaml.safe_load(text) for _, text in blocks(README, "yaml"))
-    assert parse_dens_config(block["optim"]) == DeNSConfig()
+    for document in (README, ROOT / "docs/training.md", ROOT / "docs/index.md"):
+        (block,) = (yaml.safe_load(text) for _, text in blocks(document, "yaml"))
+        assert parse_dens_config(block["optim"]) == DeNSConfig()
+        assert block["trainer"] in ("dens", "dens_ocp.trainer.DeNSTrainer")
     (schedule,) = (yaml.safe_load(text) for _, text in blocks(ROOT / "docs/options.md", "yaml"))
     sigma = parse_dens_config({"dens": schedule}).sigma
     assert sigma == MultiScaleSigma(low=0.01, high=0.5, num_steps=50)
@@ -237,33 +249,38 @@ def test_commands_run_as_written(tmp_path):
     for seed, split in enumerate(OC20.splits, start=10):
         write_s2ef(tmp_path / f"data/oc20/s2ef/test_{split}", 2, seed=seed)
         write_is2re(tmp_path / f"data/oc20/is2re/test_{split}", 1, seed=seed)
-    run, logs, scripts = None, [], set()
-    for words in commands_of("run"):
-        if run is None:
-            assert "train" in words  # the first command makes the checkpoint of the others
-        else:
-            words = [word.replace("RUN", run) for word in words]
+    run, logs, scripts = "", {}, set()
+    for words in [words for document in EXECUTED for words in commands_of("run", document)]:
+        words = [word.replace("RUN", run) for word in words]
         if "stock_equiformer_v2.pt" in words:
             best = tmp_path / f"checkpoints/{run}/best_checkpoint.pt"
             write_stock_checkpoint(best, tmp_path / "stock_equiformer_v2.pt")
         resumed = "--timestamp-id" in words
         epochs = [f"--optim.max_epochs={2 if resumed else 1}"] if is_fairchem(words) else []
-        logs.append(execute([*words, *epochs], tmp_path, script=words[0] not in scripts))
+        log = execute([*words, *epochs], tmp_path, script=words[0] not in scripts)
         scripts.add(words[0])
-        run = run or next((tmp_path / "checkpoints").iterdir()).name
-    train, doctor, plan, resume, *validations = logs[:7]
-    evaluate, check, report, export, predict, relax, finetune = logs[7:]
-    assert "problem" not in doctor.lower().replace("no problem", "").replace("0 problem", "")
-    assert "GPU-hours" in plan
+        logs.setdefault(kind_of(words), []).append(log)
+        if "first" in words:  # the run of the commands after it
+            run = next((tmp_path / "checkpoints").iterdir()).name
+    train, resume, finetune = logs["train"]
+    for doctor in logs["doctor"]:
+        assert "problem" not in re.sub("(no|0) problem", "", doctor.lower())
+    assert "GPU-hours" in logs["plan"][0]
     assert run.endswith("-first") and "noise MAE" in train
-    assert f"Run {run} goes on at step" in resume and "epoch 2 of 2" in resume
-    maes = {re.findall(r"forces_mae: ([\d.]+)", log)[-1] for log in validations}
-    assert len(validations) == 3 and len(maes) == 1
-    assert "OC20 S2EF" in evaluate and "ok" in check and "index.html" in report
-    assert (tmp_path / "equiformer_v2.pt").is_file() and "equiformer_v2.pt" in export
-    assert list(tmp_path.glob("results/*/*predictions.npz")) and "predictions" in predict
-    assert list(tmp_path.glob("results/*/relaxed_positions.npz")) and "relaxations" in relax
+    assert f"Run {run}" in resume and "epoch 2 of 2" in resume
+    maes = {re.findall(r"forces_mae: ([\d.]+)", log)[-1] for log in logs["validate"]}
+    assert len(logs["validate"]) == 3 and len(maes) == 1
+    assert "OC20 S2EF" in logs["evaluate"][0] and "ok" in logs["submission"][0]
+    assert "index.html" in logs["report"][0]
+    assert (tmp_path / "equiformer_v2.pt").is_file() and "equiformer_v2.pt" in logs["export"][0]
+    assert list(tmp_path.glob("results/*/*predictions.npz")) and "predict" in logs
+    assert list(tmp_path.glob("results/*/relaxed_positions.npz")) and "run-relaxations" in logs
     assert "start of fine-tuning with DeNS" in finetune
+
+
+def kind_of(words: list[str]) -> str:
+    """The mode of fairchem, or our command."""
+    return words[words.index("--mode") + 1] if is_fairchem(words) else words[1]
 
 
 def test_scripts_are_ours():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -15,7 +15,16 @@ _MISSING = ("none", "null", "~", "")
 class Section(BaseModel):
     """Names, types, bounds and defaults of the options of a block."""
 
+    defaults_hold: ClassVar[bool] = True
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FairchemSection(Section):
+    """A block of fairchem-core's config, for :func:`read`: an option that is not given is left out,
+    and fairchem-core decides; the defaults of the fields only have the right type."""
+
+    defaults_hold: ClassVar[bool] = False
 
 
 S = TypeVar("S", bound=Section)
@@ -37,7 +46,7 @@ def choice(value: Any, known: Iterable[str]) -> str:
         if str(value).lower() == name.lower():
             return name
     near = nearest(str(value), known)
-    listed = f"; there are {', '.join(known)}" if not near or len(known) < 5 else ""
+    listed = f"; the choices are {', '.join(known)}" if not near or len(known) < 5 else ""
     raise ValueError(f"is not known{near}{listed}")
 
 
@@ -68,7 +77,7 @@ def mapping(block: Any, where: str, example: str = "") -> Mapping[str, Any]:
         return {}
     if not isinstance(block, Mapping):
         written = f"; write for example {example}" if example else ""
-        raise DensError(f"{where}: {block!r} is no mapping, a block of options{written}")
+        raise DensError(f"{where}: {block!r} is not a block of options{written}")
     return block
 
 

@@ -12,7 +12,17 @@ from fairchem.core.modules import transforms as fairchem_transforms
 from fairchem.core.preprocessing import AtomsToGraphs
 from pydantic import BeforeValidator, Field
 
-from dens_ocp.dens.options import Section, chosen, is_missing, mapping, need, one_of, read, unknown
+from dens_ocp.dens.options import (
+    FairchemSection,
+    Section,
+    chosen,
+    is_missing,
+    mapping,
+    need,
+    one_of,
+    read,
+    unknown,
+)
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
 from dens_ocp.settings.sections.values import Decimal, Flag, Number, Whole, number, registered
@@ -32,7 +42,7 @@ def _decimals(value: Any) -> float | list[float]:
 def _positive_decimals(value: Any) -> float | list[float]:
     read = _decimals(value)
     if any(not each > 0 for each in (read if isinstance(read, list) else [read])):
-        raise ValueError("must be above 0")
+        raise ValueError("must be larger than 0")
     return read
 
 
@@ -51,7 +61,7 @@ def _paths(value: Any) -> Any:
 Path_ = Annotated[Any, BeforeValidator(_path)]
 
 
-class DataSet(Section):
+class DataSet(FairchemSection):
     """What fairchem-core 1.10.0 and this package read of one data set's section, for all formats
     of theirs."""
 
@@ -103,7 +113,7 @@ class DataSet(Section):
     grad_target_std: Decimal = Field(1.0, gt=0)
 
 
-class Normalizer(Section):
+class Normalizer(FairchemSection):
     """``transforms.normalizer.<target>``: fairchem's ``create_normalizer``.
 
     Decimals: an integer mean becomes an integer buffer, into which a checkpoint's is truncated.
@@ -117,7 +127,7 @@ class Normalizer(Section):
     tensor: Any = None
 
 
-class Fit(Section):
+class Fit(FairchemSection):
     """``transforms.normalizer.fit`` and ``transforms.element_references.fit``."""
 
     targets: Any = Field(None, examples=["[energy]"])
@@ -135,7 +145,7 @@ class Fit(Section):
     driver: str = ""
 
 
-class Reference(Section):
+class Reference(FairchemSection):
     """``transforms.element_references.<target>``."""
 
     file: Path_ = None
@@ -151,7 +161,10 @@ def checked(dataset: Any, where: str = "dataset") -> Any:
     """
     if isinstance(dataset, Sequence) and not isinstance(dataset, str):
         if len(dataset) > len(SPLITS):
-            raise DensError(f"{where}: {len(dataset)} data sets; there are {', '.join(SPLITS)}")
+            raise DensError(
+                f"{where}: {len(dataset)} data sets are given; the list may have {len(SPLITS)}: "
+                f"{', '.join(SPLITS)}"
+            )
         names = [f"{where}.{split}" for split in SPLITS]
         return [data_set(each, name) for each, name in zip(dataset, names, strict=False)]
     sections = mapping(dataset, where)
@@ -183,7 +196,8 @@ def data_set(section: Any, where: str) -> dict[str, Any]:
         result["md_source"] = "none"  # no record is MD; a null would be "auto"
     if "target" in result:
         logging.warning(
-            "%s.target: %s has no effect in fairchem-core 1.10.0; key_mapping: {%s: energy} has",
+            "%s.target: %s has no effect in fairchem-core 1.10.0; write key_mapping: {%s: "
+            "energy} instead",
             where, result["target"], result["target"],
         )  # fmt: skip
     if "key_mapping" in result:
@@ -260,8 +274,8 @@ def _complete(options: Mapping[str, Any], model: type[Section], where: str) -> N
     for name in ("mean", "stdev"):
         if name not in options and not (name == "stdev" and "rmsd" in options):
             raise DensError(
-                f"{where}.{name} is missing; give mean and stdev, file, or let fit: {{targets: "
-                "..., batch_size: 8} take them from the training set"
+                f"{where}.{name} is missing; give mean and stdev, or file, or write fit: "
+                "{targets: ..., batch_size: 8} to fit them to the training set"
             )
 
 

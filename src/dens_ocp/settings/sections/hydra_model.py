@@ -80,8 +80,8 @@ def in_our_form(block: Any, where: str = "model") -> Any:
         elif option in ("finetune_config", "freeze_backbone"):
             if not is_missing(value) and value not in (False, "False"):
                 raise DensError(
-                    f"{where}.{option}: {value!r}: a DeNS model starts from the weights of a "
-                    f"checkpoint with --checkpoint PATH, and all of them are trained; leave out "
+                    f"{where}.{option}: {value!r}: to start a DeNS model from the weights of a "
+                    "checkpoint, give --checkpoint PATH; all weights are then trained; remove "
                     f"{where}.{option}"
                 )
         elif option not in ("name", "backbone", "heads", "pass_through_head_outputs"):
@@ -118,8 +118,8 @@ def _options_of(heads: Any, where: str) -> dict[str, Any]:
     for output in ("energy", "forces"):
         if output not in seen:
             raise DensError(
-                f"{where}: there is no head of {output}, and DeNS trains both energy and forces; "
-                "add one of the same kind of model"
+                f"{where}: there is no head for {output}, but DeNS trains both energy and "
+                "forces; add one of the same kind of model"
             )
     return found | ({"heads": further} if further else {})
 
@@ -128,5 +128,8 @@ def _check_head(options: Mapping[str, Any], output: str, where: str) -> None:
     for option, value in options.items():
         expected = {**_DEFAULTS, "output_name": output}.get(option)
         if value != expected:
-            fix = f"; write {option}: {expected}" if expected else "; leave it out"
-            raise DensError(f"{where}.{option}: {value!r}: our head of the {output} has none{fix}")
+            fix = f"; write {option}: {expected}" if expected else "; remove the option"
+            raise DensError(
+                f"{where}.{option}: {value!r}: the head for {output} of this package does not "
+                f"have this option{fix}"
+            )

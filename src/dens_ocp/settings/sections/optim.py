@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field
 
-from dens_ocp.dens.options import Section, choice, chosen, is_missing, mapping, need, one_of, read
+from dens_ocp.dens.options import (
+    FairchemSection,
+    choice,
+    chosen,
+    is_missing,
+    mapping,
+    need,
+    one_of,
+    read,
+)
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
 from dens_ocp.settings.sections.values import (
@@ -40,11 +49,14 @@ def _balancing(value: Any) -> str | bool:
         pass
     word = choice(value, ("atoms", "neighbors"))
     if word == "neighbors":
-        logging.warning("optim.load_balancing: neighbors: fairchem-core 1.10.0 balances atoms")
+        logging.warning(
+            "optim.load_balancing: neighbors: fairchem-core 1.10.0 balances the number of atoms "
+            "instead"
+        )
     return "atoms"
 
 
-class Optim(Section):
+class Optim(FairchemSection):
     """What fairchem-core 1.10.0 and this package read of ``optim``; the last block is known from
     published configs and has no effect."""
 
@@ -98,7 +110,7 @@ class Optim(Section):
     load_pretrained_weights: str = ""
 
 
-class LambdaSchedule(Section):
+class LambdaSchedule(FairchemSection):
     """``optim.scheduler_params`` of fairchem's EquiformerV2 trainer; ``epochs`` and ``lr`` are its
     own entries, found in configs of checkpoints."""
 
@@ -143,16 +155,16 @@ def checked(block: Any, where: str = "optim") -> dict[str, Any]:
     if optim.get("grad_accumulation_steps", 1) != 1:
         raise DensError(
             f"{where}.grad_accumulation_steps: {optim['grad_accumulation_steps']}: fairchem-core "
-            "1.10.0 accumulates no gradients; use a larger batch_size or more GPUs"
+            "1.10.0 cannot accumulate gradients; use a larger batch_size or more GPUs"
         )
     if optim.get("load_pretrained_weights"):
         raise DensError(
-            f"{where}.load_pretrained_weights: {optim['load_pretrained_weights']}: a run starts "
-            "from the weights of a checkpoint with --checkpoint PATH; leave out the option"
+            f"{where}.load_pretrained_weights: {optim['load_pretrained_weights']}: to start from "
+            "the weights of a checkpoint, give --checkpoint PATH; remove the option"
         )
     if optim.get("use_compile"):
         logging.warning(
-            "%s.use_compile: no model is compiled here; the numbers are the same", where
+            "%s.use_compile: this package does not compile models; the results are the same", where
         )
     if "dens" in optim:
         optim["dens"] = _without_words(optim["dens"])
@@ -208,10 +220,14 @@ def _read_optimizer(optim: dict[str, Any], where: str) -> None:
     inside = f"{where}.optimizer_params"
     given = mapping(optim["optimizer_params"], inside, "{weight_decay: 0.001}")
     if "lr" in given:
-        raise DensError(f"{inside}.lr: the learning rate is {where}.lr_initial; remove the other")
+        raise DensError(
+            f"{inside}.lr: the learning rate is given by {where}.lr_initial; remove this option"
+        )
     for name, value in given.items():
         if name == "weight_decay" and is_missing(value):
-            raise DensError(f"{inside}.weight_decay: {value!r} is not a number; 0 for none")
+            raise DensError(
+                f"{inside}.weight_decay: {value!r} is not a number; write 0 for no weight decay"
+            )
     optim["optimizer_params"] = signatures.typed(given, optimizer, inside)
 
 
@@ -255,9 +271,10 @@ def _check_milestones(optim: Mapping[str, Any], where: str) -> None:
         given = "warmup_epochs" if "warmup_epochs" in optim else f"lr_milestones: {milestones}"
         raise DensError(
             f"{where}.{given}: fairchem counts lr_milestones and warmup_steps in steps, not "
-            f"epochs; give steps, or in epochs {where}.scheduler: LambdaLR and scheduler_params: "
-            "{lambda_type: multistep, warmup_factor: 0.2, warmup_epochs: 0.1, decay_epochs: "
-            f"{[each for each in milestones if each < 100] or [10]}, decay_rate: 0.3}}"
+            f"epochs; give steps, or write for epochs {where}.scheduler: LambdaLR and "
+            "scheduler_params: {lambda_type: multistep, warmup_factor: 0.2, warmup_epochs: 0.1, "
+            f"decay_epochs: {[each for each in milestones if each < 100] or [10]}, decay_rate: "
+            "0.3}"
         )
     why = f": {where}.lr_milestones needs it"
     need(optim, ("lr_gamma", "warmup_steps"), Optim, where, why)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dens_ocp.dens.options import Section, chosen, is_missing, mapping, need, one_of, read
+from dens_ocp.dens.options import FairchemSection, chosen, is_missing, mapping, need, one_of, read
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings import best_metric
 from dens_ocp.settings.best_metric import METRICS
@@ -18,7 +18,7 @@ from dens_ocp.settings.sections.values import Flag, Number, Whole, registered
 _LEVELS = {"energy": "system", "forces": "atom"}
 
 
-class Output(Section):
+class Output(FairchemSection):
     """``outputs.<target>`` and its ``decomposition.<target>``."""
 
     level: one_of("system", "atom") = "system"
@@ -32,7 +32,7 @@ class Output(Section):
     parent: str = ""
 
 
-class Loss(Section):
+class Loss(FairchemSection):
     """``loss_functions.<target>``."""
 
     fn: str = Field("mae", examples=["mae"])
@@ -40,7 +40,7 @@ class Loss(Section):
     reduction: one_of("mean", "sum") = "mean"
 
 
-class Metrics(Section):
+class Metrics(FairchemSection):
     """``evaluation_metrics``."""
 
     metrics: Any = None
@@ -167,5 +167,5 @@ def _check_target(target: str, known: list[str], where: str, always: bool = Fals
         return
     near = nearest(target, known)
     if near or always:
-        rest = near or f"; there are {', '.join(known)}"
+        rest = near or f"; the outputs are {', '.join(known)}"
         raise DensError(f"{where}: {target!r} is not one of outputs{rest}")

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from dens_ocp.dens.options import Section, chosen, is_missing, mapping, one_of, read
+from dens_ocp.dens.options import FairchemSection, chosen, is_missing, mapping, one_of, read
 from dens_ocp.errors import DensError, nearest
 from dens_ocp.settings.sections.dataset import data_format
 from dens_ocp.settings.sections.values import Flag, Number, Whole, registered
 
 
-class Task(Section):
+class Task(FairchemSection):
     """What fairchem-core 1.10.0 and this package read of ``task``; the last block is known from
     published configs."""
 
@@ -47,11 +47,13 @@ class Task(Section):
 def _optimizer(name: Any) -> str:
     if str(name).lower() != "lbfgs":
         near = nearest(str(name), ["lbfgs"])
-        raise ValueError(f"is not there{near}; fairchem has one optimizer for batches, name: lbfgs")
+        raise ValueError(
+            f"is not known{near}; fairchem has only one optimizer for batches, name: lbfgs"
+        )
     return "lbfgs"
 
 
-class RelaxOptions(Section):
+class RelaxOptions(FairchemSection):
     """``task.relax_opt``: fairchem's L-BFGS (Angstrom, eV/Angstrom²) and where trajectories go."""
 
     name: Annotated[str, BeforeValidator(_optimizer)] = "lbfgs"
@@ -62,7 +64,7 @@ class RelaxOptions(Section):
     traj_dir: Any = None
 
 
-class Logger(Section):
+class Logger(FairchemSection):
     """``logger`` as a mapping."""
 
     name: str = "wandb"
