@@ -1,12 +1,12 @@
-# Every target sets up what it needs, once: the second call starts at once.
+# Every target first sets up what it needs; this is done only once.
 #
-#   make demo                   set up, then train, validate, predict, relax on embedded data
+#   make demo                   set up, then train, validate, predict and relax on a small data set
 #   make test                   set up, then run the tests
-#   make test-current           the core of them with current releases, in .venv-current
+#   make test-current           run the core tests with current releases, in .venv-current
 #   make lint                   set up, then ruff and mypy
 #   make docs                   set up, then build the documentation site in docs/_build/html
-#   make benchmark              set up, then measure steps and predictions (takes long on a CPU)
-#   make setup TORCH=2.13.0     another torch, with current releases of everything else
+#   make benchmark              set up, then measure training steps and predictions (slow on a CPU)
+#   make setup TORCH=2.13.0     set up with another torch and current releases of everything else
 #
 # Variables: PYTHON  TORCH  VENV  EXTRAS  DEMO_ARGS  TEST_ARGS  TEST_WORKERS  BENCHMARK_ARGS
 
@@ -19,8 +19,8 @@ DONE := $(VENV)/.setup-done
 
 # The interpreter for the environment. Empty: the first usable one (see $(DONE)/venv).
 PYTHON ?=
-# Empty: what pip takes, which is torch 2.4 and NumPy 1.26, because fairchem-core 1.10.0 asks for
-# them. Else the version of torch (2.13.0 or '>=2.10,<2.11'); NumPy and the rest are the newest then.
+# Empty: what pip chooses, which is torch 2.4 and NumPy 1.26, because fairchem-core 1.10.0 requires
+# them. Otherwise a version of torch (2.13.0 or '>=2.10,<2.11'), with the newest NumPy and others.
 TORCH ?=
 CURRENT := 2.13.0
 EXTRAS ?= dev
@@ -29,7 +29,7 @@ TEST_ARGS ?=
 BENCHMARK_ARGS ?=
 TEST_WORKERS ?= 2
 
-# An active conda or virtual environment, or a user's PYTHONPATH, has no say here.
+# An active conda or virtual environment and the user's PYTHONPATH are ignored.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -37,7 +37,7 @@ PIP = $(BIN)/python -m pip install
 STEP = @printf '[%s/2] %s\n'
 TIMED = set -e; started=$$SECONDS; trap 'echo "      $$((SECONDS - started)) s"' EXIT;
 
-# An environment does not survive a move or a copy: its scripts name the interpreter by its path.
+# An environment cannot be moved or copied, because its scripts contain the path of the interpreter.
 SET_UP_IN := $(shell cat $(DONE)/project 2>/dev/null)
 ifneq ($(filter-out $(CURDIR),$(SET_UP_IN)),)
 ifeq ($(filter clean distclean help,$(MAKECMDGOALS)),)
@@ -45,29 +45,29 @@ $(error $(VENV) was set up in $(SET_UP_IN); remove it with make distclean)
 endif
 endif
 
-# What is tested with current releases too: method, models, training, and the whole program, without
-# the tests that take long.
+# The tests that are also run with current releases: method, models, training and the whole program,
+# without slow tests.
 CORE := -m "not slow" tests/dens tests/gaps tests/models tests/training tests/scenarios/test_training.py
 
 .PHONY: help setup setup-current demo test test-current docs benchmark lint clean distclean
 
 help:
-	@echo 'make demo       train, validate, predict and relax on embedded data (DEMO_ARGS=...)'
+	@echo 'make demo       train, validate, predict and relax on a small data set (DEMO_ARGS=...)'
 	@echo 'make test       run the tests (TEST_ARGS=..., TEST_WORKERS=$(TEST_WORKERS))'
-	@echo 'make test-current  the core of the tests with torch $(CURRENT) and current releases'
+	@echo 'make test-current  run the core tests with torch $(CURRENT) and current releases'
 	@echo 'make docs       build the documentation site in docs/_build/html'
-	@echo 'make benchmark  training steps and predictions beside stock fairchem (BENCHMARK_ARGS=--help)'
-	@echo 'make setup      only the environment in $(VENV) (PYTHON=..., TORCH=..., EXTRAS=$(EXTRAS))'
-	@echo 'make lint       ruff (mistakes, layout) and mypy (types)'
+	@echo 'make benchmark  compare the speed with stock fairchem (BENCHMARK_ARGS=--help)'
+	@echo 'make setup      only make the environment in $(VENV) (PYTHON=..., TORCH=..., EXTRAS=$(EXTRAS))'
+	@echo 'make lint       check the code with ruff (mistakes, layout) and mypy (types)'
 	@echo 'make clean      remove caches; make distclean removes the environments too'
 
 setup: $(DONE)/project
-	@echo 'put fairchem and dens-ocp on your PATH:  source $(VENV)/bin/activate'
+	@echo 'to put fairchem and dens-ocp on your PATH, run:  source $(VENV)/bin/activate'
 
 demo: $(DONE)/project
 	$(BIN)/dens-ocp demo $(DEMO_ARGS)
 
-# One thread per worker: with two, torch and the workers fight over the cores. Tests of a file stay
+# One thread per worker: with two, torch and the workers compete for the cores. Tests of a file stay
 # together (worksteal), so that what they share is made once.
 test: $(DONE)/project
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(TEST_ARGS)
@@ -81,7 +81,7 @@ test-current:
 	$(MAKE) --no-print-directory test $(WITH_CURRENT) TEST_ARGS='$(or $(TEST_ARGS),$(CORE))'
 
 docs: $(DONE)/project
-	$(BIN)/python -W ignore -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python -W ignore -m sphinx --fail-on-warning --keep-going --fresh-env -q -b html docs docs/_build/html
 	@echo 'open docs/_build/html/index.html'
 
 benchmark: $(DONE)/project
@@ -99,9 +99,9 @@ clean:
 distclean: clean
 	rm -rf $(VENV) .venv-current
 
-# ---- set-up: a stamp is written only after its step has been seen to work --------------------
+# ---- set-up: the stamp of a step is written only after the step has succeeded ----------------
 
-# The first Python of 3.10-3.12 (3.13 with TORCH) that starts (shims may not) and can make an
+# The first Python from 3.10 to 3.12 (3.13 with TORCH) that starts (shims may not) and can make an
 # environment.
 FIND_PYTHON = \
 	probe='import sys, venv, ensurepip; \
@@ -114,8 +114,8 @@ $(DONE)/venv:
 	$(STEP) 1 'making the environment $(VENV)'
 	@$(TIMED) found=; $(FIND_PYTHON); \
 	if [ -z "$$found" ]; then \
-		echo "no usable Python$(if $(PYTHON), at PYTHON=$(PYTHON)): 3.10, 3.11 or 3.12 with the venv module is needed" >&2; \
-		echo "(Debian: python3-venv; 3.13 with TORCH=2.13.0). Name one: make setup PYTHON=/path/to/python3.11" >&2; \
+		echo "no usable Python$(if $(PYTHON), at PYTHON=$(PYTHON)): install 3.10, 3.11 or 3.12 with the venv module" >&2; \
+		echo "(Debian: python3-venv; 3.13 with TORCH=2.13.0), or give one: make setup PYTHON=/path/to/python3.11" >&2; \
 		exit 1; \
 	fi; \
 	if [ ! -x $(BIN)/python ]; then rm -rf $(VENV); fi; \
@@ -123,8 +123,8 @@ $(DONE)/venv:
 	"$$found" -m venv $(VENV); \
 	mkdir -p $(DONE); touch $@
 
-# fairchem-core's own metadata asks for torch 2.4, NumPy 1 and Python below 3.13. With TORCH it comes
-# without its requirements, which are in requirements/current.txt with ours.
+# The metadata of fairchem-core requires torch 2.4, NumPy 1 and Python below 3.13. With TORCH it is
+# installed without its requirements; requirements/current.txt has them together with ours.
 $(DONE)/project: pyproject.toml $(wildcard requirements/*.txt) | $(DONE)/venv
 	$(STEP) 2 'installing torch, fairchem-core and the project (up to 3 GB to download on Linux)'
 ifeq ($(TORCH),)

@@ -1,11 +1,13 @@
-"""Directives that write tables of options from the code: ``options`` of a section of a config
-(``dens-ocp options SECTION``), ``fairchem-arguments`` of the command line of ``fairchem main``."""
+"""Directives that write options from the code: ``options``, those of a section of a config
+(``dens-ocp options SECTION``); ``fairchem-arguments``, those of ``fairchem main``; ``help``, what
+the commands of ``dens-ocp`` print."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
 
+import click
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
@@ -13,28 +15,30 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from dens_ocp.settings.command_line import fairchem_parser
-from dens_ocp.tools import options
+from dens_ocp.tools import cli, options
 
 
 class _Table(SphinxDirective):
-    """A table of which the cells are inline text."""
+    """A table of options: name and default, meaning. Two columns fit on a phone."""
 
-    def table(self, head: tuple[str, ...], widths: tuple[int, ...], rows: Iterable[tuple]) -> list:
-        group = nodes.tgroup(cols=len(head))
-        group += [nodes.colspec(colwidth=width) for width in widths]
-        group += nodes.thead("", self._row([nodes.paragraph(text=each) for each in head]))
+    def table(self, name: str, rows: Iterable[tuple[str, str, str]]) -> list[nodes.Node]:
+        group = nodes.tgroup(cols=2)
+        group += [nodes.colspec(colwidth=width) for width in (35, 65)]
+        group += nodes.thead("", _row(nodes.paragraph(text=name), nodes.paragraph(text="meaning")))
         body = nodes.tbody()
-        for *code, meaning in rows:
-            cells = [nodes.literal(text=each) if each else nodes.Text("") for each in code]
+        for option, default, meaning in rows:
+            named = nodes.paragraph("", "", nodes.literal(text=option))
+            if default:
+                named += [nodes.Text(" (default "), nodes.literal(text=default), nodes.Text(")")]
             text = nodes.paragraph()
             self.state.nested_parse(StringList([meaning], "options"), 0, text)
-            body += self._row([nodes.paragraph("", "", each) for each in cells] + text.children[:1])
+            body += _row(named, *text.children[:1])
         group += body
-        return [nodes.table("", group, classes=["colwidths-given"])]
+        return [nodes.table("", group, classes=["colwidths-given", "options"])]
 
-    @staticmethod
-    def _row(cells: list[nodes.Node]) -> nodes.row:
-        return nodes.row("", *(nodes.entry("", each) for each in cells))
+
+def _row(*cells: nodes.Node) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", each) for each in cells))
 
 
 class Options(_Table):
@@ -50,8 +54,7 @@ class Options(_Table):
         if unknown := [each for each in (*only, *without) if each not in names]:
             raise self.error(f"{self.arguments[0]} has no option {', '.join(unknown)}")
         return self.table(
-            ("option", "default", "meaning"),
-            (25, 15, 60),
+            "option",
             [
                 (each.name, each.default, each.meaning)
                 for each in known
@@ -66,15 +69,41 @@ class FairchemArguments(_Table):
     def run(self) -> list[nodes.Node]:
         rows = []
         for action in fairchem_parser()._actions:
-            if not isinstance(action, argparse._HelpAction):
-                default = (
-                    "" if action.default in (None, False, argparse.SUPPRESS) else action.default
-                )
-                rows.append((", ".join(action.option_strings), str(default), action.help or ""))
-        return self.table(("argument", "default", "meaning"), (30, 15, 55), rows)
+            if isinstance(action, argparse._HelpAction):
+                continue
+            given = isinstance(action.default, str | int) and action.default is not False
+            default = str(action.default) if given else ""
+            if action.dest == "run_dir":
+                default = "the working directory"
+            rows.append((", ".join(action.option_strings), default, action.help or ""))
+        return self.table("argument", rows)
+
+
+class Help(SphinxDirective):
+    """``{help}``: what ``--help`` prints, of each command and its commands."""
+
+    def run(self) -> list[nodes.Node]:
+        top = click.Context(cli._GROUP, info_name="dens-ocp", max_content_width=90)
+        names = [name for name in cli.COMMANDS if name != "main"]
+        return [self._section(cli._GROUP.get_command(top, name), name, top) for name in names]
+
+    def _section(self, command: click.Command, name: str, above: click.Context) -> nodes.section:
+        context = click.Context(command, info_name=name, parent=above)
+        title = context.command_path
+        text = command.get_help(context)
+        section = nodes.section("", nodes.title(text=title), ids=[nodes.make_id(title)])
+        section += nodes.literal_block(text, text, language="none")
+        if isinstance(command, click.Group):
+            section += [
+                self._section(each, each_name, context)
+                for each_name in command.list_commands(context)
+                if (each := command.get_command(context, each_name)) and not each.hidden
+            ]
+        return section
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("help", Help)
     app.add_directive("options", Options)
     app.add_directive("fairchem-arguments", FairchemArguments)
     return {"parallel_read_safe": True}

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # torchrun on one node of a job. Arguments: processes per node, their command.
-# torchrun itself would end by USR2, so this hands it to the ranks (they are its children).
+# USR2 would end torchrun, so this script sends it to the ranks, which are torchrun's children.
 processes=$1
 shift
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-restarts=${SLURM_RESTART_COUNT:-0} # the port as in host/ranks.py: jobs can share a node
+restarts=${SLURM_RESTART_COUNT:-0} # the port as in launch/ranks.py: jobs can share a node
 port=${MASTER_PORT:-$((20000 + (SLURM_JOB_ID * 15 + restarts % 3) % 12000))}
-unset MASTER_ADDR MASTER_PORT # torchrun's to set
+unset MASTER_ADDR MASTER_PORT # torchrun sets them
 (
     trap '' USR1 USR2
     exec torchrun --nnodes="$SLURM_NNODES" --nproc-per-node="$processes" \

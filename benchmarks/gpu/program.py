@@ -165,7 +165,7 @@ def _resumed(command: Sequence[str], folder: Path, setting: Setting) -> Iterator
     code = finished(command, folder, log, setting)
     lines = steps_in(folder)
     numbers = sorted(line["step"] for line in lines)
-    said = re.search(r"goes on at step (\d+)", log.read_text())
+    said = re.search(r"resumes at step (\d+)", log.read_text())
     row = "program, resume"
     yield holds(row, "exit code 0", code == 0, f"{code}" + ("" if code == 0 else f" {tail(log)}"))
     at = int(said[1]) if said else None

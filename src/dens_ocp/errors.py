@@ -40,9 +40,9 @@ def no_place(error: OSError) -> DensError | None:
     space or of a folder; None for other errors of the system.
 
     >>> print(no_place(PermissionError(13, "Permission denied", "/data/out")))
-    /data/out: Permission denied; name a place that is yours and has free space
+    /data/out: Permission denied; give a writable place with free space
     """
     if error.errno not in _NO_PLACE:
         return None
     where = "" if error.filename is None else f"{error.filename}: "
-    return DensError(f"{where}{error.strerror}; name a place that is yours and has free space")
+    return DensError(f"{where}{error.strerror}; give a writable place with free space")

@@ -21,9 +21,15 @@ def test_likeness():
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
-        ([(5.0, 1.0), (8.0, None)], "likely to pay: force errors 5 to 8 % lower"),
-        ([(5.0, 1.0), (2.0, 1.5)], "whether DeNS pays is open: force errors 2 to 5"),
-        ([(-3.0, 1.0), (2.0, 1.5)], "not likely to pay: force errors -3 to 2"),
+        (
+            [(5.0, 1.0), (8.0, None)],
+            ("DeNS is likely to lower the errors: force errors 5 to 8 % lower"),
+        ),
+        (
+            [(5.0, 1.0), (2.0, 1.5)],
+            ("it is not clear whether DeNS lowers the errors: force errors 2 to 5"),
+        ),
+        ([(-3.0, 1.0), (2.0, 1.5)], "DeNS is not likely to lower the errors: force errors -3 to 2"),
     ],
 )
 def test_in_words(gains, said):

@@ -34,15 +34,19 @@ def test_suggest_says_what_the_trainer_picks(tmp_path, capsys):
     dens = make_trainer(config, tmp_path).dens.model_dump()
     assert picked == {name: dens[name] for name in picked} and "sigma" in picked
     assert all(name in shown for name in ("OC20 2M", "OC22", "MD17"))
-    assert re.search(r"does DeNS pay with \d+ structures, \d+ epochs, [\d,]+ parameters\?", shown)
+    assert re.search(
+        r"Does DeNS lower the errors with \d+ structures, \d+ epochs, [\d,]+ parameters\?", shown
+    )
     assert main(["data", "suggest", str(tmp_path / "train")]) == 0
-    assert "does DeNS pay" not in capsys.readouterr().out  # nobody has said how long
+    assert "Does DeNS lower the errors" not in capsys.readouterr().out  # nobody has said how long
     assert main(["data", "suggest", str(tmp_path / "train"), "--epochs", "40"]) == 0
-    assert re.search(r"does DeNS pay with \d+ structures, 40 epochs\?\n", capsys.readouterr().out)
+    assert re.search(
+        r"Does DeNS lower the errors with \d+ structures, 40 epochs\?\n", capsys.readouterr().out
+    )
     # of a model that cannot be built nothing is counted, and the options are suggested
     assert main(["data", "suggest", str(path), "--model.unknown=1"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"does DeNS pay with \d+ structures, \d+ epochs\?\n", shown)
+    assert re.search(r"Does DeNS lower the errors with \d+ structures, \d+ epochs\?\n", shown)
     assert main(["data", "suggest", str(tmp_path / "nothing")]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert main(["data", "suggest", str(path), "--dataset.train.src=gone"]) == 2
@@ -95,7 +99,7 @@ def test_fine_tuning_is_picked_for_the_scale_of_the_checkpoint(tmp_path, caplog,
         expected = 20.0 if with_scale or stdev == 1.7 else 400.0
         assert trainer.dens.coefficient == expected, "0.35 x 100 x rms 1 / scale, rounded"
         assert trainer.config["optim"]["dens"] == trainer.dens.model_dump()
-        assert ("auto picks again" in caplog.text) == (before != expected)
+        assert ("auto picks the options again" in caplog.text) == (before != expected)
 
 
 def test_forces_of_a_gradient_model_keep_the_scale_of_its_energy(tmp_path):

@@ -92,7 +92,7 @@ def test_the_last_ones_are_kept_and_the_newest_whole_one_is_found(state, tmp_pat
     # back at 6, the future of the earlier run goes
     kept_checkpoints.prune(tmp_path, 6, keep=3)
     assert kept_checkpoints.older(tmp_path) == []
-    with pytest.raises(DensError, match="not there.*no older one"):
+    with pytest.raises(DensError, match="does not exist.*no older one"):
         kept_checkpoints.newest_whole(path)
     with pytest.raises(DensError, match="does not exist"):
         kept_checkpoints.newest_whole(tmp_path / "another.pt")
@@ -152,7 +152,7 @@ def test_training_goes_on_when_the_disk_is_full(lives, config, tmp_path):
     life.end()
     step = checkpoint(tmp_path, "full")["step"]
     life = lives.train(path, "full", tmp_path, file_size=size // 2)
-    assert life.end() == 2 and f"that of step {step} stays" in life.log
+    assert life.end() == 2 and f"the checkpoint of step {step} is kept" in life.log
     assert checkpoint(tmp_path, "full")["step"] == step
     assert lives.train(path, "full", tmp_path).end() == 0
     found = difference(checkpoint(tmp_path, "whole"), checkpoint(tmp_path, "full"))
@@ -178,5 +178,5 @@ def test_a_damaged_newest_checkpoint(lives, config, tmp_path, how):
         newest.write_bytes(content[: len(content) // 2 if how == "truncated" else 0])
     life = lives.train(path, "whole", tmp_path)
     assert life.end() == 0, life.log[-3000:]
-    assert "going on from" in life.log and "checkpoint.2.pt" in life.log
+    assert "resuming from" in life.log and "checkpoint.2.pt" in life.log
     assert difference(wanted, checkpoint(tmp_path, "whole")) is None

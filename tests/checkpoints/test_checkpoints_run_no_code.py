@@ -65,7 +65,7 @@ def test_both_formats_of_torch(legacy, mark, tmp_path):
     path = tmp_path / "checkpoint.pt"
     content = {"state_dict": WEIGHTS, "ema": LeavesAMark(mark)}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(DensError, match="wants builtins.exec"):
+    with pytest.raises(DensError, match="needs builtins.exec"):
         checkpoint_files.read(path, "cpu")
     assert not mark.exists()
 
@@ -92,7 +92,7 @@ def test_torchscript_is_not_handed_to_its_interpreter(tmp_path):
     torch.jit.script(Module()).save(str(path))
     if torch.__version__.startswith("2.4."):  # later ones refuse by themselves
         assert isinstance(torch.load(path, weights_only=True), torch.jit.ScriptModule)
-    with pytest.raises(DensError, match="wants TorchScript"):
+    with pytest.raises(DensError, match="needs TorchScript"):
         checkpoint_files.read(path, "cpu")
 
 

@@ -30,20 +30,20 @@ def test_first_line(runs):
         return run_start.first_line(runs, name, checkpoint and str(folder / checkpoint))
 
     assert said() == "New run"
-    assert said("first") == f"Run first goes on at step 8, from {folder}/first/checkpoint.pt"
+    assert said("first") == f"Run first resumes at step 8, from {folder}/first/checkpoint.pt"
     (folder / "first/checkpoint.pt").write_bytes(b"damaged")
-    assert said("first").startswith("Run first goes on at step 4, from ")
-    nothing = "there is no checkpoint in {} to go on from"
+    assert said("first").startswith("Run first resumes at step 4, from ")
+    nothing = "there is no checkpoint in {} to resume from"
     assert said("empty") == f"New run empty ({nothing.format(folder / 'empty')})"
-    assert "to go on from, did you mean 'second'?)" in said("secnod")
+    assert "to resume from, did you mean 'second'?)" in said("secnod")
     clock = "2026-01-02-03-04-05-123456"
     (folder / "2026-01-02-03-04-05-123455").mkdir()
     torch.save({"step": 1}, folder / "2026-01-02-03-04-05-123455/checkpoint.pt")
     assert said(clock) == f"New run {clock} ({nothing.format(folder / clock)})"
     path = folder / "first/checkpoint.4.pt"
-    assert said("first", "first/checkpoint.4.pt") == f"Run first goes on at step 4, from {path}"
+    assert said("first", "first/checkpoint.4.pt") == f"Run first resumes at step 4, from {path}"
     path = folder / "second/checkpoint.pt"
-    expected = f"New run other: goes on at step 20 of second, from {path}"
+    expected = f"New run other: resumes at step 20 of second, from {path}"
     assert said("other", "second/checkpoint.pt") == expected
     path = folder / "second/best_checkpoint.pt"
     assert said("other", "second/best_checkpoint.pt") == (
@@ -65,7 +65,9 @@ def test_options_without_effect(data, tmp_path, caplog):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             again.load_checkpoint(str(path))
-        (said,) = [each for each in caplog.messages if each.startswith("Without effect")]
+        (said,) = [
+            each for each in caplog.messages if each.startswith("These options have no effect")
+        ]
         return again, said
 
     again, said = resumed(
@@ -73,10 +75,10 @@ def test_options_without_effect(data, tmp_path, caplog):
         clip_grad_norm=1,
     )  # fmt: skip
     assert said == (
-        "Without effect, because the checkpoint's values are used: "
-        "optim.lr_initial: 0.5 (it goes on with 0.001); "
-        "optim.ema_decay: 0.5 (it goes on with 0.9); "
-        "optim.optimizer_params.weight_decay: 0.3 (it goes on with 0.001); "
+        "These options have no effect, because the values of the checkpoint are used: "
+        "optim.lr_initial: 0.5 (the checkpoint's 0.001 is used); "
+        "optim.ema_decay: 0.5 (the checkpoint's 0.9 is used); "
+        "optim.optimizer_params.weight_decay: 0.3 (the checkpoint's 0.001 is used); "
         "dataset.train.transforms.normalizer.forces.stdev: 2.5 (the checkpoint's 1.7 is used)"
     )
     # and it is so
@@ -94,7 +96,7 @@ def test_options_without_effect(data, tmp_path, caplog):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         third.load_checkpoint(str(saved))
-    assert "Without effect" not in caplog.text
+    assert "These options have no effect" not in caplog.text
 
     # the weights alone: the optimizer's options count
     state = torch.load(path, weights_only=False)
@@ -113,4 +115,4 @@ def test_other_schedules_keep_theirs(data, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         again.load_checkpoint(str(tmp_path / "checkpoints/run/checkpoint.pt"))
     assert again.scheduler.scheduler.gamma == 0.5
-    assert "optim.scheduler_params.gamma: 0.9 (it goes on with 0.5)" in caplog.text
+    assert "optim.scheduler_params.gamma: 0.9 (the checkpoint's 0.5 is used)" in caplog.text

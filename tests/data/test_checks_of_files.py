@@ -70,7 +70,7 @@ def test_whole_data_pass(write, form):
 def test_missing_path(tmp_path, form):
     with pytest.raises(DensError, match=r"dataset.val.src: .*gone.* does not exist") as error:
         check(tmp_path / "gone" / "train", form, "dataset.val")
-    assert f"does: {tmp_path})" in str(error.value)
+    assert f"exists: {tmp_path})" in str(error.value)
 
 
 def test_folder_without_lmdb(tmp_path):
@@ -163,7 +163,7 @@ def test_length_that_promises_more_than_there_is(write):
     with pytest.raises(DensError, match="data.0001.lmdb has 2 records, .*'length' says 3"):
         check(src)
     put(src / "data.0001.lmdb", [[(b"length", b"not a pickle")]])
-    with pytest.raises(DensError, match="'length' of .*data.0001.lmdb is no pickled number"):
+    with pytest.raises(DensError, match="'length' of .*data.0001.lmdb is not a pickled number"):
         check(src)
 
 

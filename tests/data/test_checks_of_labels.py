@@ -121,7 +121,7 @@ def test_relaxed_energy_has_its_own_key_mapping(write):
 
 def test_training_set_without_forces_is_found_at_set_up(write):
     src = write([2], change=lambda record, index: record.__delitem__("force"))
-    with pytest.raises(DensError, match="'forces'.*cannot be trained on with forces or DeNS"):
+    with pytest.raises(DensError, match="'forces'.*training with forces or DeNS is not possible"):
         check_first_record(dataset_of(src), WHERE)
     check_first_record(dataset_of(src, {"energy": "system"}), WHERE)
 
@@ -166,7 +166,7 @@ def test_parts_of_a_tensor_that_is_missing_or_whole(form):
     fix = "a2g_args: {r_stress: True}" if form == "ase_db" else "key_mapping: {NAME: stress}"
     assert fix in text
     record.stress = torch.zeros(1, 3, 3)
-    with pytest.raises(DensError, match="has 'stress' and not its part.*decompose_tensor"):
+    with pytest.raises(DensError, match="has 'stress' but not its part.*decompose_tensor"):
         check_record(record, rules)
     record.stress_isotropic = torch.zeros(1, 1)
     check_record(record, rules)

@@ -114,7 +114,7 @@ def test_flags_without_records_and_records_without_flags_are_errors(write, md_of
 
 def test_same_total_in_other_order_is_an_error(write, md_of):
     src = write_logs(write(COUNTS), [4, 3, 2])
-    with pytest.raises(DensError, match="data_log.0000.txt has 4 lines but data.0000.lmdb"):
+    with pytest.raises(DensError, match="data_log.0000.txt has 4 lines, but data.0000.lmdb"):
         md_of(src)
 
 
@@ -187,7 +187,7 @@ def test_md_files_that_name_nothing_of_the_set(write, md_of):
     src, other = write(COUNTS), write([2], "other")
     with pytest.raises(DensError, match="data.0009.lmdb"):
         md_of(src, md_files=["data.0009.lmdb"])
-    with pytest.raises(DensError, match="no part of the data set"):
+    with pytest.raises(DensError, match="not part of the data set"):
         md_of(src, md_files=[str(other)])
 
 

@@ -46,8 +46,8 @@ def test_keys_that_start_at_1(tmp_path, form, folder):
 
 OTHERS = {
     "dict": (lambda record: record.to_dict(), r"is a dict with pos, .*pickle.dumps\(Data\(\*\*rec"),
-    "list": (lambda record: [record], "is a list, and fairchem reads"),
-    "None": (lambda record: None, "is a NoneType, and fairchem reads"),
+    "list": (lambda record: [record], "is a list, but fairchem needs"),
+    "None": (lambda record: None, "is a NoneType, but fairchem needs"),
 }
 
 
@@ -183,8 +183,8 @@ def test_a_row_with_a_stress_that_is_none(tmp_path, case):
     assert dataset[3].stress.shape[-2:] == (3, 3)
     words = {
         "no stress": r"has no stress \(its results: energy, forces\)",
-        "3 x 3": r"has a stress of shape \(9,\), and ASE reads 6 numbers",
-        "no volume": r"is periodic .* and its cell has no volume: \[\[3.0, 0.0, 0.0\]",
+        "3 x 3": r"has a stress of shape \(9,\), but ASE reads 6 numbers",
+        "no volume": r"is periodic .* but its cell has no volume: \[\[3.0, 0.0, 0.0\]",
     }
     with pytest.raises(DensError, match=f"row 3 of {path} {words[case]}"):
         dataset[2]

@@ -105,7 +105,7 @@ def test_sums_into_a_tensor():
     assert found is out and out.tolist() == [[3, 3], [1, 1], [3, 3]]
     with pytest.raises(NotImplementedError, match="mean"):
         ours.scatter(torch.ones(2), torch.tensor([0, 0]), 0, torch.ones(1), reduce="mean")
-    with pytest.raises(ValueError, match="'median' is none of sum"):
+    with pytest.raises(ValueError, match="'median' is not one of sum"):
         ours.scatter(torch.ones(2), torch.tensor([0, 0]), reduce="median")
 
 

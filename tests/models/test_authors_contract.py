@@ -223,7 +223,7 @@ def test_energies_that_are_left_out(caplog):
     assert model.use_denoising_energy
     model(two_structures())  # nothing is lost but the energy's loss
     assert not model.use_denoising_energy and not model.left_out_of_batches
-    assert caplog.text.count("gives no energy of DeNS structures") == 1
+    assert caplog.text.count("gives no energy for DeNS structures") == 1
     for _ in range(2):
         model(two_structures(1))
     assert model.left_out_of_batches == ("energy",)

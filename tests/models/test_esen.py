@@ -293,7 +293,7 @@ def test_start_of_a_conservative_run(new_energy_head, batch, caplog):
             if name.startswith("energy_head."):
                 assert torch.equal(value, before[name])
     else:
-        assert f"has {dropped}, which this model does not take over" in line
+        assert f"has {dropped}, which this model does not use" in line
         expected = run(direct.eval(), batch)["energy"]
         energy = run(model.eval(), batch)["energy"]
         assert torch.allclose(energy, expected, rtol=1e-4, atol=1e-5)
@@ -343,7 +343,7 @@ def test_other_models_without_a_noise_head(config, batch):
         ({"forces": "gradients"}, "model.forces: 'gradients' is not known, did you mean"),
         ({"forces": "direct", "direct_forces": False}, "contradict each other"),
         ({"otf_graph": False}, "model.otf_graph: False"),
-        ({"regress_stress": True}, "a head of its own"),
+        ({"regress_stress": True}, "a separate head"),
         (
             {"forces": "gradient", "regress_stress": True, "use_pbc": False},
             "has no stress",

@@ -220,7 +220,7 @@ def test_systems_of_a_database(tmp_path):
     found = Systems({"src": str(tmp_path), "format": "ase_db"}, "evaluation.relax_cell.wbm")
     assert [each.name for each in found] == ["wbm-1-1", "wbm-1-2", "2"]
     np.testing.assert_array_equal(found[1].atoms.positions, crystal(1).positions)
-    with pytest.raises(DensError, match="format: lmdb has no structures of ASE.*ase_db"):
+    with pytest.raises(DensError, match="format: lmdb does not give ASE structures.*ase_db"):
         Systems({"src": str(tmp_path)}, "evaluation.relax_cell.wbm")
 
 
@@ -243,9 +243,9 @@ def test_structures_whose_cell_cannot_be_relaxed(tmp_path, atoms, words):
     with pytest.raises(DensError, match=f"x: the structure bad {words}.*cell_filter: none"):
         check(given, SETTINGS, "x")
     check(given, CellRelaxation(cell_filter="none"), "x")
-    with pytest.raises(DensError, match="two structures are called good"):
+    with pytest.raises(DensError, match="two structures have the name good"):
         check([given[0], given[0]], SETTINGS, "x")
-    with pytest.raises(DensError, match="a/b cannot have a file"):
+    with pytest.raises(DensError, match="the name a/b of a structure cannot be the name of a file"):
         check([System("a/b", crystal(0))], SETTINGS, "x")
 
 
@@ -253,7 +253,7 @@ def test_structures_whose_cell_cannot_be_relaxed(tmp_path, atoms, words):
     ("block", "words"),
     [
         ({"optimizer": "FIER"}, "evaluation.relaxation.optimizer: 'FIER' .*did you mean 'FIRE'"),
-        ({"optimizer": "MDMin"}, "there are FIRE, BFGS, LBFGS"),
+        ({"optimizer": "MDMin"}, "the choices are FIRE, BFGS, LBFGS"),
         ({"cell_filter": "ExpCell"}, "evaluation.relaxation.cell_filter: 'ExpCell'"),
         ({"fmax": 0}, "evaluation.relaxation.fmax: 0"),
         ({"steps": -1}, "evaluation.relaxation.steps: -1"),

@@ -82,7 +82,7 @@ def test_the_number_of_systems_is_known(folder):
         if there:
             assert len(relaxed_systems(folder).energies) == 2
         else:
-            with pytest.raises(DensError, match="holds trajectories of 2 of 3 systems"):
+            with pytest.raises(DensError, match="holds trajectories of only 2 of 3 systems"):
                 relaxed_systems(folder)
     with pytest.raises(DensError, match="another checkpoint"):
         trajectories.claim(folder, {"weights": "b"}, systems=3)

@@ -76,7 +76,7 @@ def test_labels_that_key_mapping_leaves_out(systems, tmp_path, caplog):
     assert not stock
     _, metrics = relaxations.relax(settings, tmp_path)
     assert metrics["is2re_energy_mae"] > 0
-    assert "dataset.relax.key_mapping: {'y_relaxed': 'energy_relaxed'} added" in caplog.text
+    assert "dataset.relax.key_mapping: {'y_relaxed': 'energy_relaxed'} was added" in caplog.text
     assert "Relaxations of 5 systems: is2rs_" in caplog.text
 
 

@@ -62,7 +62,7 @@ def test_weights_that_are_nan(tmp_path, records, what):
     with pytest.raises(
         DensError,
         match=f"dataset.{SECTIONS[what]}: the results of 5 of 5 structures are NaN or infinite, "
-        "for example .*0.*; 1 parameters are not finite, sphere_embedding.weight first; nothing",
+        "for example .*0.*; 1 parameters are not finite, the first is sphere_embedding.weight; no",
     ):
         do(trainer, what)
     assert list((tmp_path / "results" / "run").iterdir()) == []
@@ -92,8 +92,8 @@ def test_a_structure_that_is_nan(tmp_path, records, what, field, caplog):
     assert said == (
         f"dataset.{SECTIONS[what]}: the results of 1 of 5 structures are NaN or infinite, for "
         f"example {name}"
-    ) + ("; 1 parameters are not finite, sphere_embedding.weight first" if field == "element"
-         else "; float16 ends at 65504, task.prediction_dtype: float32 has no such end"
+    ) + ("; 1 parameters are not finite, the first is sphere_embedding.weight" if field == "element"
+         else "; the largest float16 number is 65504, so set task.prediction_dtype: float32"
          if what == "predict" else "")  # fmt: skip
     if what == "predict":
         with np.load(tmp_path / "results" / "run" / "ocp_predictions.npz") as file:
@@ -106,7 +106,7 @@ def test_energies_beyond_float16(tmp_path, records):
     settings["task"]["prediction_dtype"] = "float16"
     trainer = evaluating(settings, tmp_path)
     trainer.normalizers["energy"] = copy.deepcopy(make_normalizer(mean=-1e5))  # total energies
-    with pytest.raises(DensError, match="5 of 5 .* task.prediction_dtype: float32 has no such end"):
+    with pytest.raises(DensError, match="5 of 5 .* so set task.prediction_dtype: float32"):
         do(trainer, "predict")
 
 

@@ -65,4 +65,4 @@ def test_stopped_and_gone_on(tmp_path):
     plan["set"] = {"optim.lr_initial": 0.5}
     (tmp_path / "plan.yml").write_text(yaml.safe_dump(plan, sort_keys=False))
     refused = dens_ocp(*command, cwd=tmp_path, check=False)
-    assert refused.returncode == 2 and "lr_initial: 0.001 then, 0.5 now" in refused.stderr
+    assert refused.returncode == 2 and "lr_initial: 0.001 before, 0.5 now" in refused.stderr

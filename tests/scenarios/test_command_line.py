@@ -237,9 +237,9 @@ OFFICIAL = {
 @pytest.mark.parametrize(
     ("trainer", "optim", "warning"),
     [
-        ("equiformerv2_forces", OFFICIAL, "knows nothing of optim.use_denoising_pos"),
-        ("ocp", {"dens": {"p": 0.5}}, "knows nothing of optim.dens"),
-        ("equiformerv2_dens", OFFICIAL, "adds the loss of the forces twice"),
+        ("equiformerv2_forces", OFFICIAL, "does not read optim.use_denoising_pos"),
+        ("ocp", {"dens": {"p": 0.5}}, "does not read optim.dens"),
+        ("equiformerv2_dens", OFFICIAL, "adds the force loss twice"),
         ("equiformerv2_forces", {**OFFICIAL, "use_denoising_pos": False}, None),
         ("equiformerv2_forces", {}, None),
         ("dens", {"dens": {"p": 0.5}}, None),

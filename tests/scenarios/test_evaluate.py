@@ -116,7 +116,7 @@ def test_other_settings_are_not_mixed_in(evaluated, trained, config):
     words = command(trained, config, evaluated, "--task.relaxation_steps=7")
     done = dens_ocp(*words, cwd=config.parent, check=False)
     assert done.returncode == 2
-    assert "other settings (task.relaxation_steps: 6 then, 7 now)" in done.stderr
+    assert "other settings (task.relaxation_steps: 6 before, 7 now)" in done.stderr
     assert results(evaluated) == before
 
 

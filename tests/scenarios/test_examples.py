@@ -1,15 +1,22 @@
 """The examples: an adsorbate is relaxed, with a DeNS checkpoint and with an exported one; molecular
-dynamics at constant energy."""
+dynamics at constant energy; the notebook, from an extended XYZ file to two models."""
 
+import html
+import json
 import re
 import subprocess
 import sys
 
+import jupytext
 import numpy as np
 import pytest
 from ase.build import molecule
 from ase.io import read, write
+from matplotlib import image
+from nbclient import NotebookClient
 
+from dens_ocp.checkpoints import metrics_file
+from dens_ocp.data.structures import open_structures
 from dens_ocp.tools import cli
 from tests.conftest import ROOT
 from tests.runs import environment
@@ -17,6 +24,7 @@ from tests.tools.export.stock import without_dens_ocp
 
 EXAMPLE = ROOT / "examples" / "relax_adsorbate.py"
 DYNAMICS = ROOT / "examples" / "energy_conservation.py"
+NOTEBOOK = ROOT / "examples" / "own_slabs.py"
 
 AS_A_SCRIPT = """
 import runpy
@@ -126,3 +134,58 @@ def test_molecular_dynamics(trained, tmp_path):
 def test_mistakes_in_molecular_dynamics(arguments, words, tmp_path):
     done = relax(*arguments, cwd=tmp_path, check=False, example=DYNAMICS)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_notebook(tmp_path):
+    """As Jupyter runs it, with a few steps of training."""
+    notebook = jupytext.read(NOTEBOOK)
+    kinds = {cell.cell_type for cell in notebook.cells}
+    assert kinds == {"markdown", "code"}
+    client = NotebookClient(
+        notebook,
+        timeout=900,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    )
+    client.execute(env={**environment(), "OWN_SLABS_TINY": "1"})
+    (folder,) = tmp_path.iterdir()
+
+    # the data set has the fixed atoms and the tags of the file
+    frames = read(folder / "train.xyz", index=":")
+    records = list(open_structures({"src": str(folder / "data" / "train")}))
+    assert len(frames) == len(records) == 36
+    for frame, record in zip(frames, records, strict=True):
+        assert record.fixed.sum() == 8 and (record.tags[record.fixed] == 0).all()
+        assert np.allclose(record.forces, frame.get_forces(apply_constraint=False), atol=1e-4)
+
+    # two runs, one of them with DeNS
+    lines = {}
+    for run in ("with_DeNS", "without_DeNS"):
+        checkpoints = folder / "checkpoints" / run
+        assert (checkpoints / "best_checkpoint.pt").is_file()
+        lines[run] = metrics_file.read(checkpoints)
+        assert len([line for line in lines[run] if line["split"] == "val"]) == 2
+    logged = {run: any("dens_noise_mae" in line for line in found) for run, found in lines.items()}
+    assert logged == {"with_DeNS": True, "without_DeNS": False}
+    for name in ("learning_curves.png", "parity.png"):
+        assert image.imread(folder / name)[..., :3].std() > 0.02, f"{name} is empty"
+
+    # outputs: two viewers, two pictures, numbers
+    outputs = [each for cell in notebook.cells for each in cell.get("outputs", [])]
+    shown = [each["data"] for each in outputs if "data" in each]
+    assert sum("image/png" in each for each in shown) == 2
+    corrupted, relaxed = (
+        json.loads(re.search(r'json">(.*?)</script>', html.unescape(each["text/html"]))[1])
+        for each in shown
+        if "text/html" in each
+    )
+    noisy, original = corrupted["scenes"]
+    assert noisy["positions"] != original["positions"]
+    assert [len(each["ends"]) > 0 for each in noisy["arrows"]] == [True, True]
+    (relaxation,) = relaxed["scenes"]
+    assert relaxation["maxForces"][-1] <= relaxation["maxForces"][0]
+    text = "".join(each.get("text", "") for each in outputs)
+    assert "36 structures" in text and "3 of 13 atoms are corrupted" in text
+    errors = re.findall(r"^(with.*): energy MAE \(meV\) \d+, force MAE .* \d+$", text, re.MULTILINE)
+    assert errors == ["with DeNS", "without DeNS"]

@@ -113,13 +113,13 @@ def test_again_nothing_runs(evaluated, folder, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert scores == (evaluated / "scores.json").read_bytes()
     assert main(words(folder, "dens", "--evaluation.relaxation.fmax=0.05")) == 2
-    assert "relaxation.fmax: 0.02 then, 0.05 now" in capsys.readouterr().err
+    assert "relaxation.fmax: 0.02 before, 0.05 now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--submit"], "--submit: relax_cell-val is no run of fairchem"),
+        (["--submit"], "--submit: relax_cell-val is not a run of fairchem"),
         (["--evaluation.relaxation.optimizer=FIER"], "did you mean 'FIRE'"),
         (["--evaluation.relax_cell.val=nowhere"], "nowhere does not exist"),
         (["--only", "relax_cell-vol"], "there is no run 'relax_cell-vol'"),

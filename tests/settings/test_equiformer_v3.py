@@ -47,7 +47,7 @@ MAX = {"max_force_norm": 2.5}
 DIRECT = {"use_compile": True}
 GRADIENT = {"use_compile": False, "load_pretrained_weights": "/data/checkpoint_no-energy_head.pt"}
 NO_CHECKPOINT = "optim.load_pretrained_weights: .*--checkpoint PATH"
-NO_ACCUMULATION = "optim.grad_accumulation_steps: [24]: .*accumulates no gradients"
+NO_ACCUMULATION = "optim.grad_accumulation_steps: [24]: .*cannot accumulate gradients"
 ON = {"p": 0.5, "r": 0.5, "sigma": 0.025, "strict_max_ratio": 0.75}
 
 # file: its block, why it is refused (or what is left out so that it is accepted), and the options
@@ -114,7 +114,7 @@ def test_published_blocks(file, caplog):
     with caplog.at_level(logging.WARNING):
         read = optim.checked(given)
     optim.needed_for_training(read)
-    compiled = "optim.use_compile: no model is compiled here" in caplog.text
+    compiled = "optim.use_compile: this package does not compile models" in caplog.text
     assert compiled is given["use_compile"]
     for name in ("batch_size", "lr_initial", "max_epochs", "eval_every", "clip_grad_norm"):
         assert read[name] == given[name]

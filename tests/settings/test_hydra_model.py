@@ -148,8 +148,8 @@ def test_options_that_shapes_do_not_show(config, caplog):
     for options, words in (
         ({}, []),
         ({"max_radius": 6.0, "max_neighbors": 12, "avg_degree": 61.95}, []),
-        ({"max_radius": 12.0, "avg_degree": 61.94}, ["max_radius: 12.0 then, 6.0 now",
-                                                     "avg_degree: 61.94 then, 61.95 now"]),
+        ({"max_radius": 12.0, "avg_degree": 61.94}, ["max_radius: 12.0 before, 6.0 now",
+                                                     "avg_degree: 61.94 before, 61.95 now"]),
     ):  # fmt: skip
         caplog.clear()
         content = {**checkpoint, "config": config({**SMALL, **options})}
@@ -178,8 +178,8 @@ BACKBONE = {"model": "equiformer_v2_dens_backbone", **SMALL}
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (hydra(BACKBONE, {"energy": ENERGY}), "model.heads: there is no head of forces"),
-        (hydra(BACKBONE, {"forces": FORCES}), "model.heads: there is no head of energy"),
+        (hydra(BACKBONE, {"energy": ENERGY}), "model.heads: there is no head for forces"),
+        (hydra(BACKBONE, {"forces": FORCES}), "model.heads: there is no head for energy"),
         (
             hydra(BACKBONE, {"energy": {**ENERGY, "reduce": "mean"}, "forces": FORCES}),
             "model.heads.energy.reduce: 'mean'",

@@ -79,7 +79,7 @@ def test_copies_do_not_replace_what_was_edited(tmp_path, capsys):
     edited.write_text("mine: 1\n")
     capsys.readouterr()
     assert main(["recipes", "copy", name, str(tmp_path)]) == 2
-    assert f"{edited} is there and is not the recipe's" in capsys.readouterr().err
+    assert f"{edited} exists already and differs from the recipe" in capsys.readouterr().err
     assert edited.read_text() == "mine: 1\n"
 
 

@@ -217,7 +217,7 @@ def test_old_configs_are_translated(tmp_path):
         ("dataset.train.transforms.normaliser.energy=1", ["normaliser", "'normalizer'"]),
         ("dataset.train.transforms.normalizer.force.mean=0", ["force.stdev is missing"]),
         ("dataset.train.transforms.normalizer.forces.std=1", ["forces.std", "'stdev'"]),
-        ("dataset.train.transforms.normalizer.forces.stdev=0", ["forces.stdev", "above 0"]),
+        ("dataset.train.transforms.normalizer.forces.stdev=0", ["forces.stdev", "larger than 0"]),
         ("dataset.train.transforms.normalizer.fit.targets=energy", ["fit.batch_size is missing"]),
         ("outputs.energy.levl=atom", ["outputs.energy.levl", "'level'"]),
         ("outputs.forces.level=atoms", ["outputs.forces.level", "'atom'"]),

@@ -116,7 +116,7 @@ def test_options_of_the_optimizer(optim, expected):
         ({"optimizer": "AdmaW"}, ["optim.optimizer", "'AdmaW'", "'AdamW'"]),
         ({"optimizer_params": {"weightdecay": 1}}, ["weightdecay", "'weight_decay'"]),
         ({"optimizer_params": {"weight_decay": "much"}}, ["weight_decay", "'much'", "a number"]),
-        ({"optimizer_params": {"weight_decay": None}}, ["weight_decay", "0 for none"]),
+        ({"optimizer_params": {"weight_decay": None}}, ["weight_decay", "write 0 for no"]),
         ({"optimizer_params": {"amsgrad": "ja"}}, ["amsgrad", "True or False"]),
         ({"optimizer_params": {"lr": 0.1}}, ["optimizer_params.lr", "lr_initial"]),
         ({"scheduler": "LamdaLR"}, ["optim.scheduler", "'LambdaLR'"]),

@@ -63,7 +63,7 @@ def test_our_own_metrics():
                  "dens_energy_mae", "dens_forces_mae", "dens_noise_mae"):  # fmt: skip
         assert not best_metric.larger_is_better(name)
     for name in ("dens_structures", "dens_corrupted_atoms", "forces_sum"):
-        with pytest.raises(DensError, match="does not say whether smaller or larger is better"):
+        with pytest.raises(DensError, match="it is not known whether smaller or larger is better"):
             best_metric.larger_is_better(name)
 
 
@@ -155,8 +155,8 @@ def test_plateau_looks_in_the_direction_of_the_metric(data, tmp_path, metric, mo
 def test_mistakes_are_said_before_training(data, tmp_path):
     config = small_config(data)
     for name, words in (
-        ("forces_rsme", "is none of evaluation_metrics.metrics.*did you mean 'forces_mae'"),
-        ("dens_noise_mae", "is none of evaluation_metrics.metrics"),
+        ("forces_rsme", "is not one of evaluation_metrics.metrics.*did you mean 'forces_mae'"),
+        ("dens_noise_mae", "is not one of evaluation_metrics.metrics"),
     ):
         config["evaluation_metrics"]["primary_metric"] = name
         with pytest.raises(DensError, match=words):
@@ -165,7 +165,7 @@ def test_mistakes_are_said_before_training(data, tmp_path):
         make_trainer(plateau(data, "cosine_similarity", mode="min"), tmp_path)
     config = plateau(data, "rmse")
     del config["dataset"]["val"]
-    with pytest.raises(DensError, match="ReduceLROnPlateau looks at the validation"):
+    with pytest.raises(DensError, match="ReduceLROnPlateau needs a validation"):
         make_trainer(config, tmp_path)
 
 

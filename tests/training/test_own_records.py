@@ -91,10 +91,12 @@ def test_predictions_without_sid_are_numbered(tmp_path, caplog):
     trainer = make_trainer(config, tmp_path, is_debug=False)
     predictions = trainer.predict(trainer.test_loader, disable_tqdm=True)
     assert sorted(predictions["ids"]) == [str(index) for index in range(6)]
-    assert "dataset.test: its records have no sid" in caplog.text
+    assert "dataset.test: the records have no sid" in caplog.text
     own_data(tmp_path, lambda record, index: index == 4 and record.__delitem__("sid"))
     trainer = make_trainer(config, tmp_path, is_debug=False)
-    with pytest.raises(DensError, match="dataset.test: the record fid 1.* has no sid, the name of"):
+    with pytest.raises(
+        DensError, match="dataset.test: the record fid 1.* has no sid, which names its"
+    ):
         trainer.predict(trainer.test_loader, disable_tqdm=True)
 
 

@@ -133,5 +133,5 @@ def test_energy_errors_of_dens_structures_are_those_of_the_model_or_absent(data,
 def test_dens_without_a_loss_of_forces_is_refused(data, tmp_path):
     config = small_config(data)
     config["loss_functions"] = config["loss_functions"][:1]
-    with pytest.raises(DensError, match="loss_functions: DeNS trains noise with the loss of the"):
+    with pytest.raises(DensError, match="loss_functions: DeNS trains noise with the force loss"):
         make_trainer(config, tmp_path)

@@ -33,7 +33,9 @@ def test_from_every_checkpoint_of_a_run(lives, config, tmp_path):
         log = finished(lives.train(path, name, tmp_path, "--checkpoint", file))
         again = printed(log)
         assert again and again == whole[-len(again) :]
-        assert ("made up for" in log) is False  # each was written again after its validation
+        assert (
+            "was missed and is done now" in log
+        ) is False  # each was written again after its validation
         found = difference(checkpoint(tmp_path, "whole"), checkpoint(tmp_path, name))
         assert found is None, (name, found)
 
@@ -55,7 +57,7 @@ def test_with_another_number_of_ranks(config, tmp_path):
     found = difference(checkpoint(tmp_path, "whole"), checkpoint(tmp_path, "again"))
     assert found is None, found
     log = train(path, "alone", 1, "--checkpoint", sixth, cwd=tmp_path)
-    for words in ("ranks: 3, now 1", "steps an epoch: 4, now 12", "is step 18 of 36", "3, now 1"):
+    for words in ("ranks: 3, now 1", "steps per epoch: 4, now 12", "is step 18 of 36", "3, now 1"):
         assert words in log
     assert "step 19 of 36, epoch 1.583 of 3, " in log
     state = checkpoint(tmp_path, "alone")

@@ -61,7 +61,7 @@ def test_in_a_validation(lives, config, tmp_path):
     assert state["resume"]["validated_step"] != 5
     last = lives.train(path, "parts", tmp_path)
     assert last.end() == 0
-    assert "The validation of step 5 is made up for" in last.log
+    assert "The validation of step 5 was missed and is done now" in last.log
     for file in ("checkpoint.pt", "best_checkpoint.pt"):
         found = difference(checkpoint(tmp_path, "whole", file), checkpoint(tmp_path, "parts", file))
         assert found is None, (file, found)

@@ -363,7 +363,7 @@ SCALED = {"equiformer_v2_dens": SMALL_EQUIFORMER, "equiformer_dens": {"name": "e
 @pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf"), True])
 @pytest.mark.parametrize("name", SCALED)
 def test_scales_that_are_none(name, scale):
-    with pytest.raises(DensError, match=r"model\.force_encoding_scale: .* above 0"):
+    with pytest.raises(DensError, match=r"model\.force_encoding_scale: .* larger than 0"):
         build_model({**SCALED[name], "force_encoding_scale": scale})
 
 
@@ -391,7 +391,7 @@ def test_a_checkpoint_remembers_the_scale(data, tmp_path, caplog):
     del config["model"]["force_encoding_scale"]
     with caplog.at_level("WARNING"):
         make_trainer(config, tmp_path).load_checkpoint(str(path))
-    assert "trained with model.force_encoding_scale: 23.0605, this config says 1;" in caplog.text
+    assert "trained with model.force_encoding_scale: 23.0605, but this config has 1;" in caplog.text
 
 
 def test_a_batch_is_corrupted_once_and_never_evaluated_afterwards(data, tmp_path):
@@ -403,7 +403,7 @@ def test_a_batch_is_corrupted_once_and_never_evaluated_afterwards(data, tmp_path
     loss_of_a_step(trainer, batch)
     assert torch.equal(batch.pos, before + batch.noise_vec) and batch.noise_vec.any()
     moved = batch.pos.clone()
-    with pytest.raises(DensError, match="corrupted already.*moved twice.*take a new batch"):
+    with pytest.raises(DensError, match="corrupted already.*moved twice.*use a new batch"):
         loss_of_a_step(trainer, batch, step=2)
     assert torch.equal(batch.pos, moved)
     trainer.model.eval()

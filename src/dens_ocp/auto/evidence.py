@@ -70,15 +70,15 @@ def observe(dataset: Any, where: str = "dataset.train") -> Evidence:
             structure with two atoms.
     """
     if len(dataset) == 0:
-        raise DensError(f"dens: auto: {where} has no records to look at; give sigma, p, r and "
-                        "coefficient")  # fmt: skip
+        raise DensError(f"dens: auto: {where} has no records; give sigma, p, r and coefficient")
     records = [dataset[index] for index in sample(len(dataset))]
     forces, free_atoms = [], []
     for record in records:
         if getattr(record, "forces", None) is None:
             raise DensError(
                 f"dens: auto: a record of {where} (sid {getattr(record, 'sid', None)}) has no "
-                "forces, which it needs to pick sigma and coefficient; DeNS needs them too"
+                "forces, which are needed to pick sigma and coefficient, and to train with DeNS; "
+                "add forces to the data"
             )
         free = np.asarray(record.fixed) == 0
         free_atoms.append(int(free.sum()))
@@ -96,8 +96,8 @@ def observe(dataset: Any, where: str = "dataset.train") -> Evidence:
     distances = distances[np.isfinite(distances)]
     if not distances.size:
         raise DensError(
-            f"dens: auto: {where} has no structure with two atoms, so there is no length to "
-            "measure noise by; give sigma (Angstrom), p, r and coefficient"
+            f"dens: auto: {where} has no structure with two atoms, so there is no distance to "
+            "choose sigma from; give sigma (Angstrom), p, r and coefficient"
         )
     displacement, pairs = _displacement(records)
     energies = [float(e) for r in records if (e := getattr(r, "energy", None)) is not None]

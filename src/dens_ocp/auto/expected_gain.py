@@ -67,9 +67,12 @@ def expectation(found: Sequence[Measured]) -> str:
     lowest, highest = min(each.gain for each in found), max(each.gain for each in found)
     clear = [each.gain > 2 * (each.error or 0.0) for each in found]
     if all(clear):
-        likely = "DeNS is likely to pay"
+        likely = "DeNS is likely to lower the errors"
     elif not any(clear):
-        likely = "DeNS is not likely to pay"
+        likely = "DeNS is not likely to lower the errors"
     else:
-        likely = "whether DeNS pays is open"
-    return f"{likely}: force errors {lowest:g} to {highest:g} % lower in the trainings most like it"
+        likely = "it is not clear whether DeNS lowers the errors"
+    return (
+        f"{likely}: force errors {lowest:g} to {highest:g} % lower with DeNS in the most "
+        "similar trainings"
+    )

@@ -32,8 +32,8 @@ PAPER: dict[str, dict[str, str]] = {
 """The paper's own choices (Tables 7, 8, 9), by data set and option. OC20 2M: 12 epochs, and
 20 or 30. MD17: in brackets other molecules."""
 NOTE = (
-    "* MD17: noise loss divided by the number of corrupted atoms; with all atoms as denominator, "
-    "as elsewhere, this is 5 / (p r) = 80"
+    "* MD17: the noise loss is divided by the number of corrupted atoms; divided by the number "
+    "of all atoms, as in the other columns, this is 5 / (p r) = 80"
 )
 
 _STEPS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
@@ -85,9 +85,9 @@ def pick(
     scale = evidence.force_rms if force_scale is None else force_scale
     if not force_coefficient > 0 or not scale > 0:
         raise DensError(
-            f"dens: auto: the coefficient of the forces in loss_functions ({force_coefficient:g}) "
-            f"and their scale ({scale:g} eV/Angstrom) must be larger than 0 to weigh noise against "
-            "forces; give optim.dens.coefficient"
+            "dens: auto: the coefficient of the forces in loss_functions "
+            f"({force_coefficient:g}) and their scale ({scale:g} eV/Angstrom) must be larger "
+            "than 0 to pick the weight of the noise; give optim.dens.coefficient"
         )
     options: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -95,7 +95,7 @@ def pick(
     sparing = gradient_forces or evidence.records >= LARGE
     options["p"] = 0.125 if evidence.records >= LARGE else 0.25 if gradient_forces else 0.5
     reasons["p"] = (
-        f"{evidence.records:,} records: the set is dense already (OC20 All+MD)"
+        f"{evidence.records:,} records: the set is already dense (as OC20 All+MD)"
         if evidence.records >= LARGE
         else "forces are gradients of the energy, as on MD17"
         if gradient_forces
@@ -107,7 +107,7 @@ def pick(
     corrupted = options["r"] * evidence.free_atoms
     reasons["r"] = f"{evidence.free_atoms:g} free atoms, {corrupted:.1f} of them corrupted"
     if fewest > ratio:
-        reasons["r"] += f"; {ratio} would be fewer than {FEWEST_CORRUPTED}"
+        reasons["r"] += f"; with {ratio} there would be fewer than {FEWEST_CORRUPTED}"
     relative = evidence.force_rms / scale
     options["coefficient"] = rounded(NOISE_TO_FORCE * force_coefficient * relative)
     reasons["coefficient"] = (
@@ -185,6 +185,6 @@ def force_coefficient(loss_functions: Any) -> float:
         if "forces" in loss:
             return float(loss["forces"].get("coefficient", 1))
     raise DensError(
-        "dens: auto: loss_functions has no forces, against which noise is weighed; give "
-        "optim.dens.coefficient, or a loss of forces"
+        "dens: auto: loss_functions has no forces, from which the weight of the noise is picked; "
+        "give optim.dens.coefficient, or a force loss"
     )

@@ -74,7 +74,7 @@ def refuse_folder(path: str | os.PathLike[str]) -> None:
     if Path(path).is_dir():
         there = sorted(each.name for each in Path(path).glob("*.pt"))
         holds = f"one of its files: {', '.join(there)}" if there else "a file; it holds no *.pt"
-        raise DensError(f"checkpoint: {path} is a folder; name {holds} (--checkpoint)")
+        raise DensError(f"checkpoint: {path} is a folder; give {holds} (--checkpoint)")
 
 
 def read_content(
@@ -97,7 +97,9 @@ def read_content(
     try:
         zipped = _is_zip(path)
         if trusted:
-            logging.warning("%s: %s may run code, as %s says", "checkpoint", path, TRUSTED)
+            logging.warning(
+                "%s: %s may run code, because %s allows it", "checkpoint", path, TRUSTED
+            )
         else:
             _refuse_other_formats(path, zipped)
         with _plain_values_admitted():
@@ -112,7 +114,7 @@ def read_content(
             raise _needs_more(path, wanted) from None
         shown = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0]
         raise DensError(
-            f"checkpoint: {path} is damaged or not a checkpoint ({type(error).__name__}: "
+            f"checkpoint: {path} is damaged or is not a checkpoint ({type(error).__name__}: "
             f"{shown}); use another one"
         ) from None
 
@@ -158,7 +160,7 @@ def _wanted(error: Exception) -> str | None:
 
 def _needs_more(path: str | os.PathLike[str], wanted: str) -> DensError:
     return DensError(
-        f"checkpoint: {path} wants {wanted}, which is neither weights nor plain values; loading "
-        "it can run any code that is in the file, so nothing was loaded. If you trust where the "
-        f"file comes from, set {TRUSTED}={path} in the environment and call again"
+        f"checkpoint: {path} needs {wanted}, which is neither weights nor a plain value. Loading "
+        "it could run any code that is in the file, so nothing was loaded; if you trust the "
+        f"source of the file, set {TRUSTED}={path} in the environment and run the command again"
     )

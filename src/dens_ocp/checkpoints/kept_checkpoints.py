@@ -166,12 +166,12 @@ def newest_whole(path: str | os.PathLike[str]) -> Path:
         reason = damage(file)
         if reason is None:
             if seen:
-                logging.warning("checkpoint: %s; going on from %s", "; ".join(seen), file)
+                logging.warning("checkpoint: %s; resuming from %s", "; ".join(seen), file)
             return file
-        seen.append(f"{file} is damaged ({reason})" if file.exists() else f"{file} is not there")
+        seen.append(f"{file} is damaged ({reason})" if file.exists() else f"{file} does not exist")
     raise DensError(
-        f"checkpoint: {'; '.join(seen)}; there is no older one beside it: start again with "
-        "another --timestamp-id, or give a --checkpoint that is whole"
+        f"checkpoint: {'; '.join(seen)}; there is no older one next to it; start again with "
+        "another --timestamp-id, or give an intact --checkpoint"
     )
 
 

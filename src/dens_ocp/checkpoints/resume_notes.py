@@ -13,7 +13,7 @@ _NAMES = {
     "graph_parallel": "--gp-gpus",
     "batch_size": "optim.batch_size",
     "seed": "--seed",
-    "steps_per_epoch": "steps an epoch",
+    "steps_per_epoch": "steps per epoch",
 }
 """Entries of ``checkpoint["resume"]`` that are compared. ``validated_step``, ``relaxed_step`` (the
 last that were) and ``metrics`` (running means since they were last printed) stand there too."""
@@ -40,17 +40,15 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def consequences(then: dict[str, Any], now: dict[str, Any]) -> str:
     """What follows from :func:`differences` for the rest of the run."""
-    text = "corruption, dropout and edge frames draw other numbers"
+    text = "corruption, dropout and edge frames use other random numbers"
     if then.get("steps_per_epoch") not in (None, now["steps_per_epoch"]):
         text += (
-            "; data and learning rate go on at the same epoch (records of this epoch may come "
-            "twice or not at all)"
+            "; data and learning rate continue at the same epoch (records of this epoch may be "
+            "used twice or not at all)"
         )
     sizes = [_global_batch(each) for each in (then, now)]
     if None not in sizes and sizes[0] != sizes[1]:
-        text += (
-            f"; structures in a step: {sizes[0]}, now {sizes[1]}, with optim.lr_initial as it was"
-        )
+        text += f"; structures per step: {sizes[0]}, now {sizes[1]}, with the same optim.lr_initial"
     return text
 
 
@@ -71,8 +69,9 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], pat
     if then == now:
         return
     raise DensError(
-        f"{path}: its optimizer has parameters without and with weight decay in groups of {then}, "
-        f"that of this config of {now}; set optim.optimizer_params.weight_decay to what it was. If "
-        "that is not it, the version that wrote it decayed other parameters: start from the "
-        "best_checkpoint.pt beside it, which holds weights alone"
+        f"{path}: its optimizer has groups of {then} parameters without and with weight decay, "
+        f"but the optimizer of this config has groups of {now}; set "
+        "optim.optimizer_params.weight_decay to its old value. If this does not help, the "
+        "version that wrote the checkpoint decayed other parameters: start from the "
+        "best_checkpoint.pt next to it, which holds only weights"
     )

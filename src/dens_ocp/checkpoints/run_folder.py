@@ -29,7 +29,7 @@ def check_run_dir(run_dir: str | os.PathLike[str]) -> None:
 def check_writable(
     folder: str | os.PathLike[str],
     option: str = "--run-dir",
-    goes_there: str = "checkpoints, results and logs go there",
+    goes_there: str = "checkpoints, results and logs are written there",
 ) -> None:
     """Make ``folder`` and write a file in it.
 
@@ -51,8 +51,8 @@ def check_writable(
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise DensError(
-            f"{option}: {folder} cannot be written ({error.strerror}); {goes_there}: give a folder "
-            "on a disk with free space that is yours"
+            f"{option}: {folder} cannot be written ({error.strerror}); {goes_there}: give a "
+            "folder that you can write to, on a disk with free space"
         ) from None
 
 
@@ -72,16 +72,16 @@ def claim(folder: str | os.PathLike[str]) -> IO[str]:
         file = open(path, "a+")  # noqa: SIM115 (open as long as the run)
     except OSError as error:
         raise DensError(
-            f"{folder} cannot be written ({error.strerror}); checkpoints go there: give another "
-            "--run-dir"
+            f"{folder} cannot be written ({error.strerror}); checkpoints are written there: give "
+            "another --run-dir"
         ) from None
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             logging.warning(
-                "%s: this file system has no locks (%s); see to it yourself that no other run has "
-                "the same --timestamp-id",
+                "%s: this file system has no locks (%s); make sure that no other run has the "
+                "same --timestamp-id",
                 folder,
                 error.strerror,
             )
@@ -89,8 +89,8 @@ def claim(folder: str | os.PathLike[str]) -> IO[str]:
         file.seek(0)
         holder = file.read().strip() or "another process"
         raise DensError(
-            f"{folder} is in use by {holder}; wait until it has ended, or give this run a "
-            "--timestamp-id of its own"
+            f"{folder} is in use by {holder}; wait until it has ended, or give this run another "
+            "--timestamp-id"
         ) from None
     job = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
     now = datetime.datetime.now().isoformat(" ", "seconds")

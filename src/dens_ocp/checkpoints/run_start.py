@@ -29,18 +29,18 @@ def first_line(run_dir: str | Path, name: str | None, checkpoint: str | None) ->
         if step is None:
             return f"New run{begins}: step 0, with the weights of {path}"
         if folder is not None and path.resolve().parent == folder.resolve():
-            return f"Run {name} goes on at step {step}, from {path}"
+            return f"Run {name} resumes at step {step}, from {path}"
         return (
-            f"New run{begins}: goes on at step {step} of {path.resolve().parent.name}, from {path}"
+            f"New run{begins}: resumes at step {step} of {path.resolve().parent.name}, from {path}"
         )
     if folder is None:
         return "New run"
     for path in _newest_first(folder):
         step = step_of(path)
         if step is not None:
-            return f"Run {name} goes on at step {step}, from {path}"
+            return f"Run {name} resumes at step {step}, from {path}"
     hint = "" if _OF_THE_CLOCK.match(name) else nearest(name, _with_checkpoints(runs))
-    return f"New run {name} (there is no checkpoint in {folder} to go on from{hint})"
+    return f"New run {name} (there is no checkpoint in {folder} to resume from{hint})"
 
 
 def step_of(path: Path) -> int | None:
@@ -66,7 +66,8 @@ def say_what_has_no_effect(
     found += normalizers_without_effect(transforms.get("normalizer"), normalizers)
     if found and distutils.is_master():
         logging.warning(
-            "Without effect, because the checkpoint's values are used: %s", "; ".join(found)
+            "These options have no effect, because the values of the checkpoint are used: %s",
+            "; ".join(found),
         )
 
 
@@ -100,7 +101,7 @@ def without_effect(config: dict[str, Any], checkpoint: dict[str, Any], lambdas: 
             if "epochs" not in name
         ]
     return [
-        f"optim.{name}: {given} (it goes on with {used})"
+        f"optim.{name}: {given} (the checkpoint's {used} is used)"
         for name, given, used in pairs
         if given is not None and used is not None and _plain(given) != _plain(used)
     ]

@@ -50,14 +50,14 @@ def check_dataset_paths(section: Mapping[str, Any], name: str) -> None:
         for option in MD_OPTIONS:
             if option in section:
                 raise DensError(
-                    f"{name}.{option}: {name}.format: {form} knows no MD flags; "
-                    f"set {name}.format: dens_lmdb"
+                    f"{name}.{option}: {name}.format: {form} has no MD flags; set {name}.format: "
+                    "dens_lmdb"
                 )
     check_lmdb_source(section.get("src"), f"{name}.src")
     for option in _SIDE_FILES:
         value = section.get(option)
         if isinstance(value, (str, os.PathLike)) and not Path(value).is_file():
-            raise DensError(f"{name}.{option}: there is no file {value}; correct the path")
+            raise DensError(f"{name}.{option}: the file {value} does not exist; correct the path")
 
 
 def _check_ase_source(section: Mapping[str, Any], form: str, option: str) -> None:
@@ -78,15 +78,16 @@ def _check_ase_source(section: Mapping[str, Any], form: str, option: str) -> Non
             continue
         if not form.endswith("ase_db") and path.is_file():
             raise DensError(
-                f"{option}: {path} is a file, and format: {form} reads the files of a folder that "
-                "fit dataset's option pattern; name the folder, and pattern: " + path.name
+                f"{option}: {path} is a file, but format: {form} reads the files of a folder "
+                "that match the option pattern of the data set; name the folder, and pattern: "
+                + path.name
             )
         if path.is_dir():
             pattern = "*" if form.endswith("ase_db") else section.get("pattern", "*")
             if not any(path.glob(pattern)):
                 raise DensError(
-                    f"{option}: the folder {path} has no file that fits {pattern!r}; correct the "
-                    "path"
+                    f"{option}: the folder {path} has no file that matches {pattern!r}; correct "
+                    "the path"
                 )
         elif not path.is_file() and not (len(sources) == 1 and glob.glob(str(each))):
             raise _not_there(path, option)
@@ -95,8 +96,8 @@ def _check_ase_source(section: Mapping[str, Any], form: str, option: str) -> Non
 def _not_there(path: Path, option: str) -> DensError:
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     return DensError(
-        f"{option}: {path} does not exist (the first folder of it that does: {parent}); correct "
-        "the path"
+        f"{option}: {path} does not exist (the first parent folder that exists: {parent}); "
+        "correct the path"
     )
 
 
@@ -129,8 +130,8 @@ def check_lmdb_source(src: Any, option: str) -> list[Path]:
         holds = ", ".join([*others[:3], "..."] if others[3:] else others) or "nothing"
         if any(name.endswith((".aselmdb", ".db")) for name in others):
             raise DensError(
-                f"{option}: the folder {path} has no *.lmdb file but databases of ASE's ({holds}); "
-                f"{AS_ASE}"
+                f"{option}: the folder {path} has no *.lmdb file, but it has ASE databases "
+                f"({holds}); {AS_ASE}"
             )
         raise DensError(
             f"{option}: the folder {path} has no *.lmdb file (it holds {holds}); name the folder "
@@ -138,7 +139,7 @@ def check_lmdb_source(src: Any, option: str) -> list[Path]:
         )
     if sum(count_records(each, option) for each in paths) == 0:
         raise DensError(
-            f"{option}: {path} has no record: its {len(paths)} LMDB file(s), {paths[0].name} "
-            "first, are empty (0 entries); write them again"
+            f"{option}: {path} has no record: its {len(paths)} LMDB file(s), the first of them "
+            f"{paths[0].name}, are empty (0 entries); write them again"
         )
     return paths

@@ -46,8 +46,8 @@ def energies(reference: Reference, batch: Any) -> torch.Tensor:
     if unknown := sorted(set(numbers.tolist()) - reference.keys()):
         reference.update(dict.fromkeys(unknown, 0.0))
         logging.warning(
-            "%s: not in the training set, so without a reference energy; the energy is no "
-            "total energy",
+            "%s: the training set does not have this element, so it has no reference energy; the "
+            "predicted energy is not a total energy",
             ", ".join(chemical_symbols[number] for number in unknown),
         )
     table = torch.zeros(max(reference) + 1, dtype=torch.float64)
@@ -120,7 +120,7 @@ def check_box(src: object, cutoff: float | None, where: str) -> None:
     if isinstance(largest, (int, float)) and cutoff > largest + 1e-6:
         raise DensError(
             f"{where}: {src} holds structures in an empty box of {box:g} Angstrom, in which a "
-            f"model that sees more than {largest:.2f} Angstrom far sees their images, and this "
-            f"model sees {cutoff:g} far (max_radius or cutoff); convert them with --cutoff "
-            f"{cutoff:g}, or take a smaller cutoff"
+            f"model with a cutoff of more than {largest:.2f} Angstrom sees their periodic "
+            f"images, and this model has a cutoff of {cutoff:g} (max_radius or cutoff); convert "
+            f"them with --cutoff {cutoff:g}, or take a smaller cutoff"
         )

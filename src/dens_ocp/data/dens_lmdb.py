@@ -98,8 +98,8 @@ class DeNSLmdbDataset(LmdbDataset):
             return data
         if self._guessed_none and getattr(data, "md", None) is not None:
             raise DensError(
-                f"{place_of(self, idx)} has an attribute md, the first record has none; give all "
-                "records one, or say md_source: none"
+                f"{place_of(self, idx)} has an attribute md, but the first record has none; give "
+                "one to all records, or set md_source: none"
             )
         data.md = 0 if self._flags is None else int(self._flags[idx])
         return data

@@ -72,13 +72,13 @@ def count_records(path: Path, option: str) -> int:
 def _check_start(magic: int, version: int, path: Path, option: str) -> None:
     if magic != _MAGIC:
         raise DensError(
-            f"{option}: {path} is not an LMDB file; OC20 and OC22 data have to be unpacked and "
-            "preprocessed into *.lmdb files first"
+            f"{option}: {path} is not an LMDB file; unpack OC20 and OC22 data and preprocess "
+            "them into *.lmdb files first"
         )
     if version != 1:
         raise DensError(
-            f"{option}: {path} has LMDB data format {version}, known is 1; write it again with "
-            "LMDB 0.9 (Python package lmdb<2)"
+            f"{option}: {path} has LMDB data format {version}, but only 1 is known; write it "
+            "again with LMDB 0.9 (Python package lmdb<2)"
         )
 
 
@@ -98,7 +98,7 @@ def _records(env: lmdb.Environment, file: str, entry: str) -> int:
         keys = [each.decode(errors="replace") for each in first if each != b"length"]
         of_ase = not starts and transaction.get(b"nextid") is not None
     if of_ase:
-        raise DensError(f"{file} is a database of ASE's, and no LMDB of OCP's; {AS_ASE}")
+        raise DensError(f"{file} is an ASE database, not an LMDB of OCP; {AS_ASE}")
     if keys and not starts:
         raise DensError(
             f"{file} has no key '0' (it has {', '.join(keys[:3])}, ...): fairchem reads "
@@ -110,7 +110,7 @@ def _records(env: lmdb.Environment, file: str, entry: str) -> int:
     try:
         claimed = loads_number(length)
     except pickle.UnpicklingError:
-        raise DensError(f"{entry} is no pickled number; write it again") from None
+        raise DensError(f"{entry} is not a pickled number; write it again") from None
     if claimed >= entries:
         raise DensError(
             f"{file} has {entries - 1} records, but its entry 'length' says {claimed}: it is "

@@ -64,7 +64,7 @@ def _count(dataset: Any) -> None:
     share = indices[distutils.get_rank() :: distutils.get_world_size()]
     bar = tqdm(
         share,
-        desc=f"Atoms of {len(indices):,} structures, for load balancing",
+        desc=f"Counting the atoms of {len(indices):,} structures, for load balancing",
         disable=not distutils.is_master(),
     )
     counted, error = [], ""
@@ -104,9 +104,11 @@ def _write(dataset: Any, natoms: np.ndarray) -> None:
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         logging.warning(
-            "%s cannot be written (%s): the numbers of atoms are counted again by the next run",
+            "%s cannot be written (%s), so the next run counts the atoms again",
             path,
             error.strerror,
         )
         return
-    logging.info("%s written: the numbers of atoms of %d structures", path, len(natoms))
+    logging.info(
+        "%s was written; it holds the numbers of atoms of %d structures", path, len(natoms)
+    )

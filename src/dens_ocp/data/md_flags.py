@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dens_ocp.dens.options import Section, one_of, parsed
 from dens_ocp.errors import DensError, nearest
@@ -54,15 +54,21 @@ def _entries(files: Any) -> tuple[str, ...]:
 class MdOptions(Section):
     """The options above."""
 
-    md_source: one_of(*SOURCES) = "auto"
-    md_files: Annotated[tuple[str, ...], BeforeValidator(_entries)] = ()
+    md_source: one_of(*SOURCES) = Field(
+        "auto", description="where it is recorded which records are from MD"
+    )
+    md_files: Annotated[tuple[str, ...], BeforeValidator(_entries)] = Field(
+        (),
+        description="LMDB files, globs or folders in which all records are from MD; relative "
+        "paths start at src",
+    )
 
     @model_validator(mode="after")
     def _together(self) -> MdOptions:
         if self.md_files and self.md_source in ("data_log", "records"):
             raise ValueError(
-                f"has md_source: {self.md_source} and md_files both given; keep one of them "
-                "(md_files alone is enough)"
+                f"has md_source: {self.md_source} and md_files both given; keep only one of them "
+                "(md_files is enough)"
             )
         if not self.md_files and self.md_source == "files":
             raise ValueError(
@@ -116,8 +122,8 @@ def source_of(options: MdOptions, src: Path, first_record_has_md: Callable[[], b
     texts = [] if src.is_file() else sorted(src.glob("*.txt"))
     if texts:
         logging.warning(
-            "%s holds %s, but no data_log*.txt: no record is taken for MD "
-            "(md_source: data_log reads any *.txt)",
+            "%s holds %s, but no data_log*.txt, so no record counts as MD (md_source: data_log "
+            "reads any *.txt)",
             src,
             texts[0].name,
         )
@@ -139,14 +145,14 @@ def flags_from_data_log(src: Path, db_paths: list[Path], counts: list[int]) -> n
     logs = _logs(src)
     if not logs:
         raise DensError(
-            f"md_source: data_log: {folder} holds no data_log*.txt for {src.name}; give md_files, "
-            "or md_source: none if no record is MD"
+            f"md_source: data_log: {folder} holds no data_log*.txt for {src.name}; give "
+            "md_files, or set md_source: none if no record is from MD"
         )
     flags = [np.fromiter(_lines_are_md(log), dtype=bool) for log in logs]
     lines, records = sum(len(each) for each in flags), sum(counts)
     fix = (
-        "each record needs one line; use the logs that were written with these LMDBs, or md_files, "
-        "or md_source: none if no record is MD"
+        "each record needs one line; use the logs that were written with these LMDBs, or give "
+        "md_files, or set md_source: none if no record is from MD"
     )
     if lines != records:
         raise DensError(
@@ -157,8 +163,8 @@ def flags_from_data_log(src: Path, db_paths: list[Path], counts: list[int]) -> n
         for log, each, path, count in zip(logs, flags, db_paths, counts, strict=True):
             if len(each) != count:
                 raise DensError(
-                    f"MD flags of {folder}: {log.name} has {len(each)} lines but {path.name}, at "
-                    f"the same place of the sorted lists, has {count} records; {fix}"
+                    f"MD flags of {folder}: {log.name} has {len(each)} lines, but {path.name}, "
+                    f"at the same position of the sorted lists, has {count} records; {fix}"
                 )
     return np.concatenate(flags)
 
@@ -185,14 +191,15 @@ def flags_from_files(
         found = [db for path in paths for db in (path.glob("*.lmdb") if path.is_dir() else [path])]
         if not found:
             raise DensError(
-                f"md_files: {entry!r} names no .lmdb file (looked for {target}); paths are "
+                f"md_files: {entry!r} names no .lmdb file (searched for {target}); paths are "
                 f"absolute or start at {folder}"
             )
         members = [own[path.resolve()] for path in found if path.resolve() in own]
         if not members:
             raise DensError(
-                f"md_files: {entry!r} names {min(found)}, which is no part of the data set {src} "
-                "(fairchem reads the *.lmdb files directly in that folder; link them there)"
+                f"md_files: {entry!r} names {min(found)}, which is not part of the data set "
+                f"{src}; fairchem reads only the *.lmdb files directly in that folder, so link "
+                "them there"
             )
         is_md[members] = True
     return np.repeat(is_md, counts)

@@ -35,14 +35,14 @@ def open_data_set(config: dict[str, Any], split: str, whole: bool = False) -> An
         reason = " ".join(str(error).split()) or "no message"
         if isinstance(error, AssertionError) and "metadata" in reason.lower():
             raise DensError(
-                f"dataset.{split}: metadata.npz beside {config.get('src')}: {reason} It was made "
-                "for other records: make it again with python -m "
+                f"dataset.{split}: metadata.npz next to {config.get('src')}: {reason} It was "
+                "made for other records; make it again with python -m "
                 "fairchem.core.scripts.make_lmdb_sizes --data-path PATH --num-workers 8, or "
                 "remove it"
             ) from error
         raise DensError(
             f"dataset.{split} (format {form}, src {config.get('src')}) cannot be opened: "
-            f"{type(error).__name__}: {reason}; look at its options and files"
+            f"{type(error).__name__}: {reason}; check its options and files"
         ) from error
 
 
@@ -92,8 +92,8 @@ def check_elements(model: Any, atomic_numbers: torch.Tensor) -> None:
     largest = int(atomic_numbers.max())
     if largest >= limit:
         raise DensError(
-            f"an atom has atomic number {largest} ({chemical_symbols[largest]}), and the model has "
-            f"embeddings for 0 to {limit - 1} (model.max_num_elements: {limit}); take a model "
+            f"an atom has atomic number {largest} ({chemical_symbols[largest]}), but the model "
+            f"has embeddings for 0 to {limit - 1} (model.max_num_elements: {limit}); use a model "
             "that was trained with this element"
         )
 

@@ -41,7 +41,7 @@ class MultiScaleSigma(Section):
 
     low: float = Field(gt=0, allow_inf_nan=False, description="smallest sigma, Angstrom")
     high: float = Field(gt=0, allow_inf_nan=False, description="largest sigma, Angstrom")
-    num_steps: int = Field(default=50, ge=1, description="number of noise levels")
+    num_steps: int = Field(default=50, ge=1, description="number of values of sigma")
 
     @model_validator(mode="after")
     def _ordered(self) -> MultiScaleSigma:
@@ -74,17 +74,21 @@ class DeNSConfig(Section):
     auto: bool = Field(
         default=False,
         description="pick sigma, p, r, coefficient and its decay from the training set when the "
-        "run starts; those that are given stay (dens: auto is short for dens: {auto: true})",
+        "run starts; options that are given keep their values (dens: auto is short for dens: "
+        "{auto: true})",
     )
     p: float = Field(
-        default=0.5, ge=0, le=1, description="p_DeNS: probability that a structure is denoised"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="p_DeNS: probability that a structure is chosen for DeNS",
     )
     r: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="r_DeNS: probability that a free atom of a DeNS structure is corrupted; "
-        "1 corrupts all of them (full corruption)",
+        description="r_DeNS: probability that a free atom of a DeNS structure is corrupted; 1: "
+        "all of them (full corruption)",
     )
     sigma: Annotated[
         float | MultiScaleSigma, BeforeValidator(_schedule), AfterValidator(_positive)
@@ -94,69 +98,78 @@ class DeNSConfig(Section):
         "multi-scale noise",
     )
     coefficient: float = Field(
-        default=10.0, ge=0, allow_inf_nan=False, description="lambda_DeNS: weight of the noise loss"
+        default=10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="lambda_DeNS: weight of the noise loss",
     )
     coefficient_decay: Literal["constant", "linear"] = Field(
         default="constant",
-        description="linear: lambda_DeNS falls to 0 over the training run (MD17 of the paper)",
+        description="constant: lambda_DeNS does not change; linear: it falls from coefficient at "
+        "the first step to 0 at the end of the run (MD17 in the paper)",
     )
     coefficient_floor: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="with coefficient_decay: linear, the factor of lambda_DeNS at the end of the "
-        "run (EquiformerV3's coefficient_linear_decay_min_factor)",
+        description="with coefficient_decay: linear, lambda_DeNS falls to this factor of "
+        "coefficient instead of 0 (EquiformerV3's coefficient_linear_decay_min_factor)",
     )
     denominator: Literal["shared", "separate"] = Field(
         default="shared",
-        description="shared: force and noise loss are both divided by the number of atoms that "
-        "count (Algorithm 1, the authors' OC20/OC22 code); separate: each by the number of its own "
-        "atoms (the authors' MD17 code), so 1/(p r) times more weight on noise for the same "
-        "coefficient",
+        description="what the force loss and the noise loss are divided by. shared: both by the "
+        "number of atoms that count (Algorithm 1, the authors' OC20/OC22 code). separate: each "
+        "by the number of its own atoms (the authors' MD17 code); with the same coefficient the "
+        "noise then has 1/(p r) times more weight",
     )
     choice: Literal["structure", "batch"] = Field(
         default="structure",
-        description="who tosses the coin p: each structure (Algorithm 1), or the whole batch of a "
-        "rank (the authors' OC20/OC22 code)",
+        description="what is drawn with probability p: each structure (Algorithm 1), or the "
+        "whole batch of a rank (the authors' OC20/OC22 code)",
     )
     encode: Literal["corrupted", "masked"] = Field(
         default="corrupted",
-        description="whose force is encoded: the corrupted atoms' (Algorithm 1); masked: also that "
-        "of fixed atoms, which are drawn like free ones and not moved, and the sigma of every atom "
-        "of a DeNS structure (the authors' OC20/OC22 code)",
+        description="which forces are encoded. corrupted: those of the corrupted atoms "
+        "(Algorithm 1). masked: also those of fixed atoms, which are drawn like free atoms but "
+        "not moved, and the sigma of all atoms of a DeNS structure (the authors' OC20/OC22 code)",
     )
     energy: bool = Field(
-        default=True, description="train on the energy of the original structure in DeNS structures"
+        default=True,
+        description="in DeNS structures, train on the energy of the original structure",
     )
-    stress: bool = Field(default=True, description="likewise on its stress, if that is an output")
+    stress: bool = Field(
+        default=True,
+        description="in DeNS structures, train on the stress of the original structure, if "
+        "stress is an output",
+    )
     all_atoms: bool = Field(
-        default=False, description="corrupt fixed atoms too (they then enter the loss)"
+        default=False, description="also corrupt fixed atoms, which then count in the loss"
     )
     strict_max_ratio: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="no DeNS for a structure in which more than this share of the atoms that may "
-        "be drawn was drawn: of all atoms with encode: masked (as in EquiformerV3's trainer), else "
-        "of the free ones",
+        description="no DeNS for a structure in which a larger fraction of the atoms was drawn: "
+        "of its free atoms, or of all its atoms with encode: masked (as in EquiformerV3's "
+        "trainer)",
     )
     max_force_norm: float | None = Field(
         default=None,
         gt=0,
-        description="no DeNS for a structure with a larger force on an atom that may be drawn, "
-        "eV/Angstrom: any atom with encode: masked (as in EquiformerV3's trainer), else a free one",
+        description="no DeNS for a structure with a larger force on a free atom, or on any atom "
+        "with encode: masked (as in EquiformerV3's trainer), eV/Angstrom",
     )
     max_stress_norm: float | None = Field(
         default=None,
         gt=0,
-        description="no DeNS for a structure whose stress has a larger Frobenius norm, "
+        description="no DeNS for a structure with a larger Frobenius norm of the stress, "
         "eV/Angstrom^3 (EquiformerV3's trainer)",
     )
     max_net_force: float | None = Field(
         default=None,
         gt=0,
-        description="no DeNS for a structure whose forces have a larger sum, in norm, eV/Angstrom "
-        "(EquiformerV3's max_mean_force_norm)",
+        description="no DeNS for a structure with a larger norm of the sum of its forces, "
+        "eV/Angstrom (EquiformerV3's max_mean_force_norm)",
     )
     min_num_atoms: int | None = Field(
         default=None,
@@ -166,7 +179,8 @@ class DeNSConfig(Section):
     early_epochs: float | None = Field(
         default=None,
         gt=0,
-        description="DeNS in so many epochs at the start of the run alone (EquiformerV3's trainer)",
+        description="use DeNS only in this number of epochs at the start of the run "
+        "(EquiformerV3's trainer)",
     )
 
     @property
@@ -205,21 +219,25 @@ class _OfficialParams(Section):
     """``optim.denoising_pos_params`` of the authors' code, with its defaults; those after
     ``all_atoms`` are EquiformerV3's."""
 
-    prob: float = Field(default=0.0, ge=0, le=1)
-    fixed_noise_std: bool = False
-    std: float | None = None
-    num_steps: int = 50
-    std_low: float | None = None
-    std_high: float | None = None
-    corrupt_ratio: float = Field(default=1.0, ge=0, le=1)
-    all_atoms: bool = False
-    strict_max_ratio: float | None = None
-    max_force_norm: float | None = None
-    max_stress_norm: float | None = None
-    max_mean_force_norm: float | None = None
-    min_num_atoms: int | None = None
-    early_epochs: float | None = None
-    coefficient_linear_decay_min_factor: float | None = Field(default=None, ge=0, le=1)
+    prob: float = Field(default=0.0, ge=0, le=1, description="p of optim.dens")
+    fixed_noise_std: bool = Field(
+        False, description="True: one sigma, std; False: multi-scale noise"
+    )
+    std: float | None = Field(None, description="sigma, Angstrom")
+    num_steps: int = Field(50, description="number of values of sigma")
+    std_low: float | None = Field(None, description="smallest sigma, Angstrom")
+    std_high: float | None = Field(None, description="largest sigma, Angstrom")
+    corrupt_ratio: float = Field(default=1.0, ge=0, le=1, description="r of optim.dens")
+    all_atoms: bool = Field(False, description="all_atoms of optim.dens")
+    strict_max_ratio: float | None = Field(None, description="strict_max_ratio of optim.dens")
+    max_force_norm: float | None = Field(None, description="max_force_norm, eV/Angstrom")
+    max_stress_norm: float | None = Field(None, description="max_stress_norm, eV/Angstrom^3")
+    max_mean_force_norm: float | None = Field(None, description="max_net_force, eV/Angstrom")
+    min_num_atoms: int | None = Field(None, description="min_num_atoms of optim.dens")
+    early_epochs: float | None = Field(None, description="early_epochs of optim.dens")
+    coefficient_linear_decay_min_factor: float | None = Field(
+        default=None, ge=0, le=1, description="coefficient_floor of optim.dens"
+    )
 
 
 def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
@@ -245,7 +263,7 @@ def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
         return _from_official(optim, official[0]) if official else None
     if official:
         raise DensError(
-            f"optim.dens and optim.{official[0]} are both given; they say the same thing: "
+            f"optim.dens and optim.{official[0]} are both given, but they set the same options; "
             "keep optim.dens and remove the others"
         )
     block = {"auto": True} if optim["dens"] == "auto" else optim["dens"]
@@ -260,8 +278,8 @@ def parse_dens_config(optim: Mapping[str, Any]) -> DeNSConfig | None:
 def _from_official(optim: Mapping[str, Any], first: str) -> DeNSConfig:
     if "use_denoising_pos" not in optim:
         raise DensError(
-            f"optim.use_denoising_pos is missing, and optim.{first} is given; write "
-            "use_denoising_pos: True for DeNS, or False to train without"
+            f"optim.use_denoising_pos is missing, but optim.{first} is given; write "
+            "use_denoising_pos: True to train with DeNS, or False to train without it"
         )
     if not optim["use_denoising_pos"]:
         return DeNSConfig(enabled=False)
@@ -282,7 +300,7 @@ def _from_official(optim: Mapping[str, Any], first: str) -> DeNSConfig:
     coefficient = optim.get("denoising_pos_coefficient")
     if coefficient is None:
         raise DensError(
-            "optim.denoising_pos_coefficient is missing: the weight of the noise loss "
+            "optim.denoising_pos_coefficient is missing; give the weight of the noise loss "
             "(lambda_DeNS), for example 10"
         )
     levels = {"low": params.std_low, "high": params.std_high, "num_steps": params.num_steps}

@@ -167,8 +167,8 @@ def allowed_structures(
         if stress is None:
             raise DensError(
                 "optim.dens.max_stress_norm (max_stress_norm of optim.denoising_pos_params): the "
-                "records have no stress; read it (dataset.train.a2g_args: {r_stress: True} of "
-                "ASE's data sets), or leave the option out"
+                "records have no stress; read it (dataset.train.a2g_args: {r_stress: True} for "
+                "ASE data sets), or remove the option"
             )
         norms = stress.reshape(natoms.numel(), -1).norm(dim=-1)
         allowed &= norms <= config.max_stress_norm

@@ -27,8 +27,9 @@ def checked_scale(scale: float) -> float:
     number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
     if not number or not 0 < scale < math.inf:
         raise DensError(
-            f"model.force_encoding_scale: {scale!r} must be a number above 0: what encoded forces "
-            "(eV/Angstrom) are multiplied by, 1 by default, 23.060548 for kcal/mol/Angstrom"
+            f"model.force_encoding_scale: {scale!r} must be a number larger than 0; encoded "
+            "forces (eV/Angstrom) are multiplied by it: 1 is the default, 23.060548 gives "
+            "kcal/mol/Angstrom"
         )
     return float(scale)
 

@@ -135,7 +135,9 @@ def attach(batch: Batch, plan: StepPlan) -> None:
     corruption = plan.corruption
     if corruption is None:
         return
-    refuse_corrupted(batch, "its atoms would be moved twice, while its labels say once")
+    refuse_corrupted(
+        batch, ("its atoms would be moved twice, but its labels are for one corruption")
+    )
     batch.pos = batch.pos + corruption.displacement.to(batch.pos.dtype)
     batch.noise_mask = corruption.noise_mask
     batch.noise_vec = corruption.noise_vec
@@ -153,7 +155,7 @@ def refuse_corrupted(batch: Batch, consequence: str) -> None:
     if carries_corruption(batch):
         raise DensError(
             f"this batch is corrupted already (denoising_pos_forward is set), and {consequence}; "
-            "take a new batch of the loader, one for each forward"
+            "use a new batch of the loader for each forward pass"
         )
 
 

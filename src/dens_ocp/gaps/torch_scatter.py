@@ -48,7 +48,7 @@ def scatter(
         NotImplementedError: ``out`` with another reduction than a sum.
     """
     if reduce not in _REDUCTIONS:
-        raise ValueError(f"reduce: {reduce!r} is none of {', '.join(_REDUCTIONS)}")
+        raise ValueError(f"reduce: {reduce!r} is not one of {', '.join(_REDUCTIONS)}")
     dim = dim % src.dim()
     index = broadcast(index, src, dim)
     if out is not None:

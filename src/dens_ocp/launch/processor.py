@@ -21,7 +21,7 @@ def choose(args: argparse.Namespace, say: bool = True) -> None:
     """
     if not args.cpu and not getattr(args, "submit", False) and not torch.cuda.is_available():
         args.cpu = True
-        _note("torch sees no GPU here, so this runs on the CPU (as with --cpu)", say)
+        _note("torch sees no GPU, so this runs on the CPU (as with --cpu)", say)
     if args.cpu and args.amp:
         args.amp = False
         _note("--amp has no effect on the CPU: fairchem uses mixed precision on GPUs only", say)

@@ -77,5 +77,5 @@ def going_on(config: dict[str, Any]) -> dict[str, Any]:
     folder = Path(config["run_dir"], "checkpoints", config["timestamp_id"])
     if not any(folder.glob("checkpoint*.pt")):
         return config
-    logging.info("The job was started again: going on from the checkpoint in %s", folder)
+    logging.info("The job was restarted and resumes from the checkpoint in %s", folder)
     return {**config, "checkpoint": None}

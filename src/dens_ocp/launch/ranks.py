@@ -110,7 +110,7 @@ def joining(config: dict[str, Any], rank: Rank) -> dict[str, Any]:
     if asked not in (1, rank.world_size):
         raise DensError(
             f"--num-nodes times --num-gpus is {asked}, but srun or torchrun started "
-            f"{rank.world_size} processes; leave both options out, or start as many"
+            f"{rank.world_size} processes; leave both options out, or start {asked} processes"
         )
     if torch.cuda.is_available() and not config["cpu"] and torch.cuda.device_count() == 1:
         rank = Rank(rank.rank, rank.world_size, 0, rank.address, rank.port)
@@ -130,7 +130,7 @@ def _first_host(nodes: str) -> str:
     except (OSError, subprocess.CalledProcessError) as error:
         raise DensError(
             f"scontrol show hostnames {nodes} failed ({error}), so the ranks cannot find each "
-            "other; set MASTER_ADDR to the host of rank 0"
+            "other; set MASTER_ADDR to the host name of rank 0"
         ) from None
     return shown.stdout.split()[0]
 
@@ -147,5 +147,7 @@ def _word(environ: Mapping[str, str], name: str) -> str:
 def _number(environ: Mapping[str, str], name: str) -> int:
     word = _word(environ, name)
     if not word.isdigit():
-        raise DensError(f"{name}: {word!r} is not a number; it is the launcher's to set")
+        raise DensError(
+            f"{name}: {word!r} is not a number; the launcher (srun or torchrun) must set it"
+        )
     return int(word)

@@ -66,7 +66,7 @@ class ClusterExecutor(AutoExecutor):
             if not config["timestamp_id"]:
                 identifier = config["identifier"]
                 config["timestamp_id"] = unique_timestamp(torch.device("cpu"), identifier)
-            logging.info("Checkpoints will be in checkpoints/%s", config["timestamp_id"])
+            logging.info("Checkpoints will be written to checkpoints/%s", config["timestamp_id"])
         return super().map_array(function, configs)
 
 

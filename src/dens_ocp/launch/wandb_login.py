@@ -24,8 +24,8 @@ def check(logger: object) -> None:
     name = logger.get("name") if isinstance(logger, dict) else logger
     if not name:
         raise DensError(
-            f"logger: {logger!r} names no logger; write logger: tensorboard, or "
-            "logger: {name: wandb, project: my-project}"
+            f"logger: {logger!r} does not name a logger; write logger: tensorboard, or logger: "
+            "{name: wandb, project: my-project}"
         )
     if not str(name).startswith("wandb"):
         return

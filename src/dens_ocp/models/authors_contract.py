@@ -116,8 +116,8 @@ class AuthorsContract(DenoisingModel):
                 self.left_out_of_batches = (*self.left_out_of_batches, kind)
             if getattr(self, f"use_denoising_{kind}"):
                 logging.info(
-                    "the model gives no %s of DeNS structures, so there is no loss of it, as with "
-                    "optim.dens.%s: false", kind, kind,
+                    "the model gives no %s for DeNS structures, so DeNS structures have no loss "
+                    "of it, as with optim.dens.%s: false", kind, kind,
                 )  # fmt: skip
                 setattr(self, f"use_denoising_{kind}", False)
 
@@ -131,5 +131,5 @@ def _find(outputs: Mapping[str, Any], name: str) -> torch.Tensor:
     found = [value for each, value in named(outputs) if each == name]
     if not found:
         names = sorted({each for each, _ in named(outputs)})
-        raise DensError(f"the model has no output {name}; it has {', '.join(names)}")
+        raise DensError(f"the model has no output {name}; its outputs are {', '.join(names)}")
     return found[0]

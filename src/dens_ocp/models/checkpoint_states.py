@@ -99,10 +99,10 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
         found = [f"{name} is missing in the checkpoint" for name in foreign[:1]]
         found += [f"{name} is unknown to the model" for name in unexpected[:1]]
         raise DensError(
-            f"checkpoint: {origin} is of another architecture than the config's model "
+            f"checkpoint: {origin} has another architecture than the model of the config "
             f"({len(foreign)} parameters missing, {len(unexpected)} unknown, {len(shapes)} of "
-            f"another shape; first: {(shapes + found)[0]}); make the `model` section equal to the "
-            "one the checkpoint was trained with"
+            f"another shape; first: {(shapes + found)[0]}); give the `model` section that the "
+            "checkpoint was trained with"
         )
     return FittedState(
         state_dict={name: usable.get(name, value) for name, value in own.items()},
@@ -138,17 +138,19 @@ def _check_heads(
             continue
         kind = "rank2_symmetric_head, decompose: True" if any("_MLP" in n for n in names) else "..."
         raise DensError(
-            f"checkpoint: {origin} has a head {head!r}, and the config's model has none of this "
-            "name; ask for it as in the config that it was trained with, for example model.heads: "
-            f"{{{head}: {{module: {kind}, output_name: {head}, ...}}}}, and outputs.{head}"
+            f"checkpoint: {origin} has a head {head!r}, but the model of the config has no head "
+            "of this name; add it as in the config that the checkpoint was trained with, for "
+            f"example model.heads: {{{head}: {{module: {kind}, output_name: {head}, ...}}}}, and "
+            f"outputs.{head}"
         )
     for head in asked:
         if head not in given and any(name.startswith(f"heads.{head}.") for name in own):
             found = [each for each in given if each not in _ORIGINAL_TASK]
             raise DensError(
-                f"model.heads.{head}: {origin} has no such head (beside energy and forces it has "
-                f"{', '.join(found) or 'none'}); leave out model.heads.{head}, outputs.{head} and "
-                "their losses and metrics, or take a checkpoint that was trained with it"
+                f"model.heads.{head}: {origin} has no such head (in addition to energy and "
+                f"forces it has {', '.join(found) or 'none'}); leave out model.heads.{head}, "
+                f"outputs.{head} and their losses and metrics, or use a checkpoint that was "
+                "trained with this head"
             )
 
 
@@ -193,8 +195,8 @@ def warn_of_another_scale(model: DenoisingModel, checkpoint: dict[str, Any], ori
     then = options.get("force_encoding_scale", 1.0)
     if then != model.force_encoding_scale:
         logging.warning(
-            "%s: it was trained with model.force_encoding_scale: %g, this config says %g; its "
-            "force encoding has learned the former",
+            "%s was trained with model.force_encoding_scale: %g, but this config has %g; its "
+            "force encoding was learned with the former",
             origin, then, model.force_encoding_scale,
         )  # fmt: skip
 
@@ -212,14 +214,14 @@ def warn_of_other_options(model: torch.nn.Module, checkpoint: dict[str, Any], or
     options = options if isinstance(options, Mapping) else config.get("model_attributes") or {}
     options = options.get("backbone") or options
     found = [
-        f"model.{name}: {options[name]} then, {getattr(model, name)} now"
+        f"model.{name}: {options[name]} before, {getattr(model, name)} now"
         for name in _SEEN_IN_NUMBERS
         if options.get(name) is not None and getattr(model, name, options[name]) != options[name]
     ]
     if found:
         logging.warning(
-            "%s was trained with other options than this config's, so it gives other numbers here: "
-            "%s", origin, "; ".join(found),
+            "%s was trained with other options than those of this config, so its results are "
+            "different here: %s", origin, "; ".join(found),
         )  # fmt: skip
 
 
@@ -254,7 +256,7 @@ def _modules(names: Collection[str]) -> str:
 def _said(state: FittedState, evaluation: bool) -> str:
     """What was done to a checkpoint, for the log."""
     if state.dropped:
-        found = f"has {_modules(state.dropped)}, which this model does not take over"
+        found = f"has {_modules(state.dropped)}, which this model does not use"
         start = "it is the start of fine-tuning, at step 0"
     else:
         found, start = (
@@ -269,9 +271,9 @@ def _said(state: FittedState, evaluation: bool) -> str:
 
 def _not_trained(state: FittedState, path: str) -> str:
     return (
-        f"checkpoint: {path} was trained with direct forces, and the config says model.forces: "
+        f"checkpoint: {path} was trained with direct forces, but the config has model.forces: "
         f"gradient and model.new_energy_head: True, so {_modules(state.initialised)} is not "
-        "trained; evaluate a checkpoint of the run that starts from it"
+        "trained; evaluate a checkpoint of the run that starts from this checkpoint"
     )
 
 
@@ -311,8 +313,8 @@ def fitted(
         logging.warning("%s %s", path, _said(state, evaluation))
     elif not evaluation:
         logging.warning(
-            "%s is of a model of fairchem's with its parameters in another order; it is the start "
-            "of fine-tuning with DeNS, at step 0",
+            "%s is from a model of fairchem-core with its parameters in another order; it is the "
+            "start of fine-tuning with DeNS, at step 0",
             path,
         )
     state = averaged(model, state, checkpoint.get("ema"))

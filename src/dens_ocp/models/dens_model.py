@@ -47,9 +47,10 @@ class DeNSModel(DenoisingModel):
     form_is_open: bool
     """``fast: auto``, and nobody has chosen the form for the device at hand yet."""
     why_direct = (
-        "fairchem's backbone takes the rotations of edges out of the derivatives, turns edges by "
-        "random angles that its energy depends on a little, and has neighbours come and go without "
-        "an envelope, so the gradient of its energy is no force; use esen_dens or equiformer_dens"
+        "fairchem's backbone excludes the rotations of edges from the derivatives, turns edges "
+        "by random angles on which its energy depends slightly, and lets neighbours enter and "
+        "leave the cutoff without an envelope, so the gradient of its energy is not a force; use "
+        "esen_dens or equiformer_dens"
     )
     """Why forces cannot be gradients; empty where they can."""
 
@@ -70,23 +71,23 @@ class DeNSModel(DenoisingModel):
         """Build the backbone and the force encoding.
 
         Args:
-            use_force_encoding: False: ablation, forces are never encoded.
-            force_encoding_scale: encoded forces (eV/Angstrom) are multiplied by it.
-            use_noise_schedule_sigma_encoding: add Linear(1 -> channels) of the atom's sigma
-                (Angstrom; 0 for uncorrupted atoms) to its l = 0 part.
-            use_denoising_energy: False: ablation, the trainer puts no energy loss on DeNS
-                structures (the authors' model option; ``optim.dens.energy`` says the same).
-            use_denoising_stress: likewise of the stress (``optim.dens.stress``).
-            use_noise_head: False: no noise head and no force encoding: the stock model in this
-                form, for ``optim.dens.enabled: false``.
-            forces: ``direct``: of a head. ``gradient``: minus the gradient of the energy, where the
-                backbone allows it.
-            heads: further outputs, by name: ``module``, a head of fairchem's, and its options
-                (:mod:`dens_ocp.models.extra_heads`).
-            fast: evaluate the backbone in another order (:mod:`dens_ocp.models.fast`): the same
-                numbers to rounding, less time and memory; False: fairchem's own path. ``auto``:
-                True on a CPU; on a GPU the first batch is computed in both forms, and the faster
-                one is kept (:mod:`dens_ocp.models.fast.choice`).
+            use_force_encoding: False: forces are never encoded (an ablation).
+            force_encoding_scale: factor of encoded forces (eV/Angstrom); 23.060548 gives
+                kcal/mol/Angstrom.
+            use_noise_schedule_sigma_encoding: encode the atom's sigma (Angstrom; 0 for uncorrupted
+                atoms): a linear map of it is added to the l = 0 part of the embedding.
+            use_denoising_energy: False: no energy loss on DeNS structures (an ablation); the same
+                as ``optim.dens.energy``.
+            use_denoising_stress: False: no stress loss on DeNS structures; the same as
+                ``optim.dens.stress``.
+            use_noise_head: False: no noise head and no force encoding, for
+                ``optim.dens.enabled: false``. A checkpoint with DeNS can be the start.
+            forces: ``direct``: from a head. ``gradient``: minus the gradient of the energy, where
+                the backbone allows it.
+            heads: further outputs, by name: ``module``, a head of fairchem-core, and its options.
+            fast: True: the fast path (the backbone in another order: the same numbers to rounding,
+                with less time and memory). False: the stock path. ``auto``: True on a CPU; on a GPU
+                the first batch is computed on both paths, and the faster one is used.
             backbone_options: the fairchem backbone's own options.
 
         Raises:
@@ -94,7 +95,7 @@ class DeNSModel(DenoisingModel):
         """
         _check_options(type(self), backbone_options)
         if fast not in (True, False, "auto"):
-            raise DensError(f"model.fast: {fast!r}: must be True, False or auto")
+            raise DensError(f"model.fast: {fast!r} must be True, False or auto")
         _check_forces(forces, self.why_direct)
         super().__init__(**backbone_options)
         self.gradient_forces = forces == "gradient"
@@ -264,8 +265,8 @@ FORCES = ("direct", "gradient")
 def _check_forces(forces: Any, why_direct: str) -> None:
     if forces not in FORCES:
         raise DensError(
-            f"model.forces: {forces!r} is not known{nearest(str(forces), FORCES)}; it is one of "
-            f"{', '.join(FORCES)}"
+            f"model.forces: {forces!r} is not known{nearest(str(forces), FORCES)}; the choices "
+            f"are {', '.join(FORCES)}"
         )
     if forces == "gradient" and why_direct:
         raise DensError(f"model.forces: gradient: {why_direct}")
@@ -293,6 +294,6 @@ def _check_options(cls: type, options: dict[str, Any]) -> None:
         )
     if len(options.get("lmax_list") or [6]) != 1:
         raise DensError(
-            f"model.lmax_list: {options['lmax_list']} has several resolutions; force encoding is "
-            "defined for one, for example [6]"
+            f"model.lmax_list: {options['lmax_list']} has several resolutions, but force "
+            "encoding is defined for one; give for example [6]"
         )

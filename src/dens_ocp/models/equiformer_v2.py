@@ -47,16 +47,15 @@ class EquiformerV2DeNS(DeNSModel, EquiformerV2Backbone):
     ) -> None:
         """
         Args:
-            cuda_graphs: in training on a GPU, with ``fast``, launch the layers as a CUDA graph
-                (:mod:`dens_ocp.models.fast.layer_graphs`); without effect on a CPU, with activation
-                checkpoints and under graph parallelism. False: one kernel after the other.
-            use_tp_reparam: an option of the authors' YAML files; only False exists in fairchem.
+            cuda_graphs: with ``fast``, in training on a GPU: launch the layers as a CUDA graph.
+                Without effect on a CPU, with activation checkpoints and with graph parallelism.
+            use_tp_reparam: an option of the authors' files; fairchem-core knows only False.
             options: see the class.
         """
         if use_tp_reparam:
             raise DensError(
                 "model.use_tp_reparam: True: fairchem's EquiformerV2 has no tensor product "
-                "re-parametrisation; set it to False (every published model does)"
+                "re-parametrisation; set it to False, as all published models do"
             )
         super().__init__(**options)
         self.layer_graphs = LayerGraphs(self) if cuda_graphs else None

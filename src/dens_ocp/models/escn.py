@@ -37,9 +37,9 @@ class eSCNDeNS(DeNSModel, eSCNBackbone):  # noqa: N801 (fairchem's spelling)
     ) -> None:
         """
         Args:
-            use_grid: an option of the authors' model, without effect there as here.
-            activation_checkpoint: recompute the layer blocks in the backward pass (fairchem's
-                eSCN backbone knows the option and ignores it).
+            use_grid: an option of the authors' model; without effect there and here.
+            activation_checkpoint: recompute the layer blocks in the backward pass (fairchem-core's
+                eSCN backbone accepts the option and ignores it).
             options: see the class.
         """
         super().__init__(**options)

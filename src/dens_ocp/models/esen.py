@@ -87,16 +87,16 @@ class eSENDeNS(DeNSModel, eSEN_Backbone):  # noqa: N801 (fairchem's spelling)
     ) -> None:
         """
         Args:
-            forces: ``direct`` (the default): of a head. ``gradient``: minus the gradient of the
-                energy, in float32 whatever ``--amp`` says; ``fast`` leaves out what cannot be
+            forces: ``direct`` (the default): from a head. ``gradient``: minus the gradient of the
+                energy, in float32 also with ``--amp``; the fast path then leaves out what cannot be
                 differentiated twice.
-            new_energy_head: with ``forces: gradient``: a run that starts from a checkpoint with
-                direct forces does not take over its energy head.
-            otf_graph: only True: edges belong to corrupted positions.
-            direct_forces: fairchem's spelling; False is ``forces: gradient``.
-            regress_stress: with ``forces: gradient`` the stress too, (B, 9) eV/Angstrom^3 before
-                normalisation: the gradient with respect to a strain over the volume. Direct stress
-                is a head (``heads``).
+            new_energy_head: with ``forces: gradient``, in a run that starts from a checkpoint with
+                direct forces: do not take over its energy head.
+            otf_graph: only True: edges must be those of the corrupted positions.
+            direct_forces: fairchem-core's spelling; False means ``forces: gradient``.
+            regress_stress: with ``forces: gradient``, also predict the stress (eV/Angstrom^3,
+                before normalisation), the gradient with respect to a strain divided by the volume,
+                (B, 9). A direct stress is one of ``heads``.
             options: see the class.
 
         Raises:
@@ -105,19 +105,19 @@ class eSENDeNS(DeNSModel, eSEN_Backbone):  # noqa: N801 (fairchem's spelling)
         forces = _spelled(forces, direct_forces)
         if not otf_graph:
             raise DensError(
-                "model.otf_graph: False: edges stored in records are those of the positions "
+                "model.otf_graph: False: edges stored in the records belong to the positions "
                 "before atoms are moved; set it to True"
             )
         if regress_stress and forces != "gradient":
             raise DensError(
-                "model.regress_stress: True: with direct forces the stress is a head of its own; "
+                "model.regress_stress: True: with direct forces the stress is a separate head; "
                 "use model.heads: {stress: {module: esen_rank2_head, output_name: stress, "
                 "decompose: True}}, or forces: gradient"
             )
         if regress_stress and not options.get("use_pbc", True):
             raise DensError(
                 "model.regress_stress: True: a structure without periodic boundaries "
-                "(model.use_pbc: False) has no stress; remove one of the two"
+                "(model.use_pbc: False) has no stress; remove one of the two options"
             )
         with warnings.catch_warnings():  # of fairchem's own table of Wigner matrices
             warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
@@ -210,7 +210,7 @@ class eSENDeNS(DeNSModel, eSEN_Backbone):  # noqa: N801 (fairchem's spelling)
         self, data: Batch, embedding: torch.Tensor | None, sigmas: torch.Tensor
     ) -> dict[str, Any]:
         if gp_utils.initialized():
-            raise DensError("esen_dens knows no graph parallelism; remove --gp-gpus")
+            raise DensError("esen_dens does not support graph parallelism; remove --gp-gpus")
         own = copy.copy(data)  # fairchem's forward writes into it
         if not self.gradient_forces:
             return super()._backbone(own, embedding, sigmas)

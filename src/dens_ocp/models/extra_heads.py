@@ -161,8 +161,8 @@ def build(backbone: Any, block: Mapping[str, Mapping[str, Any]] | None) -> torch
         where = f"model.heads.{name}"
         if gp_utils.initialized():
             raise DensError(
-                f"{where}: fairchem's heads of other outputs than energy and forces do not know "
-                "graph parallelism; leave out --gp-gpus"
+                f"{where}: fairchem's heads for outputs other than energy and forces do not "
+                "support graph parallelism; remove --gp-gpus"
             )
         options = dict(options)
         cls = head_class(options.pop("module", None), where)
@@ -181,7 +181,7 @@ def head_class(module: Any, where: str) -> type[torch.nn.Module]:
         DensError: there is none.
     """
     if module is None:
-        raise DensError(f"{where}.module is missing; for example module: rank2_symmetric_head")
+        raise DensError(f"{where}.module is missing; give for example module: rank2_symmetric_head")
     try:
         cls = registry.get_model_class(str(module))
     except (RuntimeError, KeyError, ValueError, ImportError, AttributeError) as error:

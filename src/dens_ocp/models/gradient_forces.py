@@ -39,8 +39,8 @@ def share_scale(normalizers: dict[str, Normalizer], outputs: Collection[str]) ->
                 continue
             logging.warning(
                 "the normalizer of the %s (mean %s, scale %g; dataset.train.transforms, or the "
-                "checkpoint's) is not used: the model's %s are derivatives of its energy, so their "
-                "mean is 0 and their scale %g",
+                "checkpoint's) is not used, because the %s of the model are derivatives of its "
+                "energy; their mean is 0 and their scale %g",
                 name, given.mean.tolist(), given.rmsd.item(), name, scale.item(),
             )  # fmt: skip
         shared = create_normalizer(mean=torch.zeros_like(scale), rmsd=scale.clone())

@@ -90,7 +90,7 @@ def _flat(name: str, value: Any, target: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _missing(name: str, target: Mapping[str, Any], known: list[str]) -> str:
-    text = f"outputs.{name}: the model has no such output; it has {', '.join(known)}"
+    text = f"outputs.{name}: the model has no such output; its outputs are {', '.join(known)}"
     parts = [each for each in target.get("decomposition") or () if each not in known]
     if parts or target.get("parent"):
         wanted = target.get("parent", name)

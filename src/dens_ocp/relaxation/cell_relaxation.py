@@ -42,13 +42,34 @@ class CellRelaxation(Section):
     Matbench Discovery (``models/eqV2/eqV2-s-dens-mp.yml``: ``ase_optimizer``, ``max_force``,
     ``max_steps``; ``models/eqV2/test_fairchem_discovery.py``: ``cell_filter``)."""
 
-    optimizer: one_of(*OPTIMIZERS) = "FIRE"
-    cell_filter: one_of(*FILTERS) = "FrechetCellFilter"
-    fmax: Number = Field(0.02, gt=0, examples=[0.02])
-    steps: Whole = Field(500, ge=0, examples=[500])
-    batch_size: Whole = Field(16, ge=1, examples=[16])
-    shards: Whole = Field(1, ge=1, examples=[1])
-    save_full_traj: Flag = False
+    optimizer: one_of(*OPTIMIZERS) = Field(
+        "FIRE", description="optimizer of ASE: FIRE, BFGS or LBFGS"
+    )
+    cell_filter: one_of(*FILTERS) = Field(
+        "FrechetCellFilter",
+        description="cell filter of ASE: FrechetCellFilter or UnitCellFilter; none: relax "
+        "positions only",
+    )
+    fmax: Number = Field(
+        0.02,
+        gt=0,
+        examples=[0.02],
+        description="a structure is relaxed if every force on atoms and cell is smaller, "
+        "eV/Angstrom",
+    )
+    steps: Whole = Field(500, ge=0, examples=[500], description="largest number of steps")
+    batch_size: Whole = Field(
+        16, ge=1, examples=[16], description="number of structures that are relaxed together"
+    )
+    shards: Whole = Field(
+        1,
+        ge=1,
+        examples=[1],
+        description="number of parts into which each data set is divided; each part is a run",
+    )
+    save_full_traj: Flag = Field(
+        False, description="write all frames; False: the first and the last frame"
+    )
 
     @property
     def moves_cells(self) -> bool:
@@ -111,7 +132,7 @@ class Relaxation:
         except (ValueError, np.linalg.LinAlgError) as error:
             return self._give_up(f"the optimizer failed ({error})")
         if not finite or (self.settings.moves_cells and self.atoms.cell.volume == 0):
-            return self._give_up("the optimizer left the finite numbers")
+            return self._give_up("the optimizer gave numbers that are not finite")
         self.steps += 1
 
     def end(self) -> None:
@@ -153,8 +174,9 @@ def relax(
         for each, results in zip(moving, found, strict=True):
             if settings.moves_cells and results is not None and "stress" not in results:
                 raise DensError(
-                    "evaluation.relaxation.cell_filter: the model gives no stress, which moves "
-                    "cells; take a checkpoint with a stress head, or cell_filter: none"
+                    "evaluation.relaxation.cell_filter: the model gives no stress, which is "
+                    "needed to relax cells; use a checkpoint with a stress head, or set "
+                    "cell_filter: none"
                 )
             each.look(results)
             if not each.ended and step < settings.steps:

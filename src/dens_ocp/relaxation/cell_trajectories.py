@@ -49,8 +49,9 @@ class Systems:
         form = section.get("format", "lmdb")
         if form not in ASE_FORMATS:
             raise DensError(
-                f"{where}: format: {form} has no structures of ASE, whose cells can be relaxed; "
-                f"formats: {', '.join(ASE_FORMATS)} (dens-ocp data writes ase_db)"
+                f"{where}: format: {form} does not give ASE structures, which the relaxation of "
+                f"cells needs; use one of the formats {', '.join(ASE_FORMATS)} (dens-ocp data "
+                "writes ase_db)"
             )
         check_dataset_paths(section, where)
         self.dataset = registry.get_dataset_class(form)(
@@ -81,13 +82,13 @@ def check(systems: Sequence[System], settings: CellRelaxation, where: str) -> No
     for name, atoms in systems:
         if name in seen:
             raise DensError(
-                f"{where}: two structures are called {name}; give every record a sid of its own"
+                f"{where}: two structures have the name {name}; give every record its own sid"
             )
         seen.add(name)
         if os.sep in name:
             raise DensError(
-                f"{where}: the structure {name} cannot have a file of its name; give every record "
-                "a sid, or a material_id, without a slash"
+                f"{where}: the name {name} of a structure cannot be the name of a file; give "
+                "every record a sid, or a material_id, without a slash"
             )
         if not settings.moves_cells:
             continue
@@ -99,7 +100,7 @@ def check(systems: Sequence[System], settings: CellRelaxation, where: str) -> No
         if lacks:
             raise DensError(
                 f"{where}: the structure {name} {lacks}, so its cell cannot be relaxed; leave it "
-                "out, or relax positions only: evaluation.relaxation.cell_filter: none"
+                "out, or relax only positions: evaluation.relaxation.cell_filter: none"
             )
 
 
@@ -182,7 +183,7 @@ def relaxed_of(folder: Path, name: str) -> Atoms:
     finished = trajectories.read(folder / f"{name}.traj")
     if finished is None:
         raise DensError(
-            f"{folder / name}.traj is missing or damaged; remove {folder / SUMMARY} and call "
+            f"{folder / name}.traj is missing or damaged; remove {folder / SUMMARY} and run "
             "dens-ocp evaluate again"
         )
     return finished.relaxed
@@ -198,5 +199,5 @@ def read_summary(path: Path) -> dict[str, dict[str, Any]]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise DensError(
-            f"{path} cannot be read ({error}); remove it and call dens-ocp evaluate again"
+            f"{path} cannot be read ({error}); remove it and run dens-ocp evaluate again"
         ) from None

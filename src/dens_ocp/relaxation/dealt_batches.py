@@ -47,8 +47,8 @@ class DealtBatches(Sampler[list[int]]):
     ) -> None:
         if every_rank and size < world:
             raise DensError(
-                f"dataset.relax has {size} systems for {world} ranks; use --num-gpus {size} or "
-                "fewer (and as many nodes)"
+                f"dataset.relax has only {size} systems for {world} ranks; use --num-gpus {size} "
+                "or fewer (and as many nodes)"
             )
         batch_size = max(min(batch_size, size), 1)
         if every_rank and -(-size // batch_size) < world:

@@ -166,7 +166,7 @@ def relax_or_read(
     if folder is not None and reuse:
         finished = _finished(batch, folder)
         if finished is not None:
-            logging.info("Finished already: %s", ", ".join(system_ids(batch)))
+            logging.info("Already finished: %s", ", ".join(system_ids(batch)))
             unusable.add(system_ids(batch), [False] * len(finished))
             return _with_results(batch.to(model.device), finished)
     if not record:

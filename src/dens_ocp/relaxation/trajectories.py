@@ -134,7 +134,7 @@ def read_of(
     ):
         raise DensError(
             f"{where}: {folder / name}.traj starts from another structure than the system {name} "
-            "of the data set to relax; give every data set a folder of its own"
+            "of the data set to relax; give every data set its own folder"
         )
     return finished
 
@@ -192,7 +192,7 @@ def claim(
 def _difference(there: Any, settings: Mapping[str, Any]) -> str:
     if not isinstance(there, dict):
         return (
-            f"unknown origin (no {SETTINGS_FILE} in it; plain fairchem leaves the relaxed "
+            f"unknown origin (no {SETTINGS_FILE} in it; stock fairchem leaves the relaxed "
             "structure out)"
         )
     changed = [name for name in settings if there.get(name) != settings[name]]
@@ -273,8 +273,9 @@ def read_relaxed(
     wanted, there = number_of_systems(folder), len(done.keys() | begun.keys())
     if not systems and wanted is not None and there < wanted:
         raise DensError(
-            f"{folder} holds trajectories of {there} of {wanted} systems; finish the relaxations "
-            "(run-relaxations again), or name the others with the LMDB (--lmdb SPLIT=PATH)"
+            f"{folder} holds trajectories of only {there} of {wanted} systems; finish the "
+            "relaxations (run-relaxations again), or give the LMDB, so that the missing systems "
+            "are known (--lmdb SPLIT=PATH)"
         )
     return relaxed
 

@@ -82,13 +82,17 @@ class Unusable:
             return
         count = sum(len(some) for _, some in ranks)
         broken = [name for name, each in parameters if not bool(torch.isfinite(each).all())]
-        reason = f"; {len(broken)} parameters are not finite, {broken[0]} first" if broken else hint
+        reason = (
+            f"; {len(broken)} parameters are not finite, the first is {broken[0]}"
+            if broken
+            else hint
+        )
         text = (
             f"{self.where}: the results of {count} of {total} structures are NaN or infinite, "
             f"for example {', '.join(names[:_SHOWN])}{reason}"
         )
         if fatal and count == total:
-            raise DensError(f"{text}; nothing is usable: look at the checkpoint and at the data")
+            raise DensError(f"{text}; none is usable: check the checkpoint and the data")
         if distutils.is_master():
             logging.warning("%s", text)
 

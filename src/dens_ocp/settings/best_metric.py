@@ -45,9 +45,9 @@ def larger_is_better(name: str) -> bool:
         if any(name == each or name.endswith(f"_{each}") for each in functions):
             return larger
     raise DensError(
-        f"evaluation_metrics.primary_metric: {name!r} does not say whether smaller or larger is "
-        f"better; use loss or a metric that ends with one of {', '.join(METRICS)}"
-        f"{nearest(name, METRICS)}"
+        f"evaluation_metrics.primary_metric: {name!r}: it is not known whether smaller or larger "
+        "is better; use loss, or a metric that ends with one of "
+        f"{', '.join(METRICS)}{nearest(name, METRICS)}"
     )
 
 
@@ -63,8 +63,8 @@ def check(name: str | None, computed: Iterable[str], where: str = "evaluation_me
     """
     computed = [*computed, "loss"]
     if name not in computed:
-        near = nearest(str(name), computed) or f"; there are {', '.join(computed)}"
-        raise DensError(f"{where}.primary_metric: {name!r} is none of {where}.metrics{near}")
+        near = nearest(str(name), computed) or f"; the metrics are {', '.join(computed)}"
+        raise DensError(f"{where}.primary_metric: {name!r} is not one of {where}.metrics{near}")
     larger_is_better(name)
 
 

@@ -94,7 +94,7 @@ def fairchem_options(*names: str) -> Callable[[Any], Any]:
                 type=None if action.nargs == 0 else action.type,
                 default=action.default,
                 show_default=action.nargs != 0 and action.default is not None,
-                help=f"{(action.help or '').partition(' (default')[0]} (as of fairchem main)",
+                help=f"{(action.help or '').partition(' (default')[0]} (as in fairchem main)",
             )(function)
         return function
 

@@ -71,5 +71,5 @@ def check_needed_data(mode: str, config: Mapping[str, Any]) -> None:
     if not (sections.get(split) or {}).get("src"):
         raise DensError(
             f"dataset.{split} is missing: --mode {mode} needs a data set; give for example "
-            f"--dataset.{split}.src=PATH (and format: lmdb, where it is no lmdb)"
+            f"--dataset.{split}.src=PATH (and its format, if it is not lmdb)"
         )

@@ -121,10 +121,10 @@ def complete_from(
         modules = there[option]
         if target not in modules and not (target == "all targets" and modules):
             raise DensError(
-                f"{path} has no {option} of {target}, which the config names, and it cannot "
-                f"be read ({reason}); without it every prediction is wrong. Give "
-                f"dataset.train.transforms.{option}.{target} its values or a file that is there, "
-                "or use a checkpoint that holds it"
+                f"{path} has no {option} of {target}. The config names one, but it cannot be "
+                f"read ({reason}), and without it every prediction would be wrong; give "
+                f"dataset.train.transforms.{option}.{target} its values or an existing file, or "
+                "use a checkpoint that holds it"
             )
 
 

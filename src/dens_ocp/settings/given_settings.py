@@ -38,8 +38,8 @@ def checked(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if config["optim"].get("scheduler") == "ReduceLROnPlateau":
             if not (dataset.get("val") or {}).get("src"):
                 raise DensError(
-                    "optim.scheduler: ReduceLROnPlateau looks at the validation, and dataset.val "
-                    "has no src; give --dataset.val.src=PATH, or another scheduler"
+                    "optim.scheduler: ReduceLROnPlateau needs a validation, but dataset.val has "
+                    "no src; give --dataset.val.src=PATH, or another scheduler"
                 )
     typed = {argument: config[name] for argument, name in _SECTIONS.items() if name in config}
     return {**arguments, **typed}

@@ -20,8 +20,8 @@ def check(overrides: Sequence[str]) -> None:
         name, equals, _ = override.partition("=")
         if not name.removeprefix("--") or not override.startswith("--") or not equals:
             raise DensError(
-                f"{override!r} is not an option of fairchem; settings of the config file are "
-                "overridden with --section.option=value, for example --optim.lr_initial=0.0004"
+                f"{override!r} is not an option of fairchem; to override a setting of the "
+                "config, write --section.option=value, for example --optim.lr_initial=0.0004"
             )
 
 
@@ -41,7 +41,8 @@ def as_sections(overrides: Sequence[str]) -> dict[str, Any]:
             dict_set_recursively(sections, name.split("."), parse_value(value))
         except TypeError:
             raise DensError(
-                f"{override!r}: an override before it gives a part of {name} a value; keep one"
+                f"{override!r}: an earlier override gives a part of {name} a value; keep only "
+                "one of the two"
             ) from None
     return sections
 

@@ -35,7 +35,7 @@ def folder(kind: str = "configs") -> Path:
         if place.is_dir():
             return place
     raise DensError(
-        f"the recipes ({kind}) are not where the package is ({_PACKAGE}); install it again"
+        f"the recipes ({kind}) are missing from the package ({_PACKAGE}); install dens-ocp again"
     )
 
 
@@ -56,7 +56,8 @@ def path_of(name: str) -> Path:
     path = folder() / f"{name}.yml"
     if not path.is_file():
         raise DensError(
-            f"there is no recipe {name!r}{nearest(name, names())}; `dens-ocp recipes` lists them"
+            f"there is no recipe {name!r}{nearest(name, names())}; `dens-ocp recipes` lists all "
+            "recipes"
         )
     return path
 

@@ -106,7 +106,7 @@ def check_names(config: Mapping[str, Any], every: bool = True) -> None:
             continue
         near = nearest(str(name), (*SECTIONS, *OLDER))
         if near or every:
-            rest = near or f" (known: {', '.join(SECTIONS)}; names of your own start with x-)"
+            rest = near or f" (known: {', '.join(SECTIONS)}; your own names must start with x-)"
             raise DensError(f"unknown section {name}{rest}")
 
 
@@ -143,6 +143,6 @@ def _model_class(name: str, where: str) -> type:
         known = registry.mapping["model_name_mapping"]
         (reason, *_) = str(error).strip("'\"").splitlines() or [""]
         raise DensError(
-            f"{where}.name: {name} is not known{nearest(name, known)} ({reason}); "
+            f"{where}.name: {name} is not known{nearest(name, known)} ({reason}); give "
             f"--model.name={MODELS_IN_WORDS}"
         ) from None

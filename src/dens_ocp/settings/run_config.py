@@ -31,7 +31,7 @@ def read(path: str | Path, overrides: list[str]) -> dict[str, Any]:
         if not isinstance(config.get(name), (dict, list)):
             raise DensError(f"{path} has no section {name}; start from a file in configs/")
     if config["model"].get("name") is None:
-        raise DensError(f"{path}: model.name is missing; for example equiformer_v2_dens")
+        raise DensError(f"{path}: model.name is missing; give for example equiformer_v2_dens")
     config = run.checked(config)
     sets = _data_sets(config["dataset"])
     config["dataset"], config["val_dataset"] = sets["train"], sets["val"]

@@ -24,11 +24,11 @@ READER_LEFT = 141
 COMMANDS = {
     "main": (
         "dens_ocp.tools.fairchem_command",
-        "fairchem with this plugin: train, validate, predict, run-relaxations",
+        "run fairchem with this plugin: train, validate, predict, run-relaxations",
     ),
     "data": (
         "dens_ocp.tools.data.command",
-        "MD17, MPtrj, extended XYZ and any ASE file become data sets to train on",
+        "convert MD17, MPtrj, extended XYZ and other ASE files to data sets for training",
     ),
     "evaluate": (
         "dens_ocp.tools.evaluate",
@@ -41,32 +41,39 @@ COMMANDS = {
     "submission": ("dens_ocp.tools.submission", "make and check leaderboard files"),
     "score": (
         "dens_ocp.tools.score",
-        "scores of predictions and relaxations, as the boards",
+        "compute the scores of predictions and relaxations as the leaderboards do",
     ),
     "compare": (
         "dens_ocp.tools.compare",
-        "the scores of several evaluations in one table: with and without DeNS",
+        "compare the scores of several evaluations in one table, e.g. with and without DeNS",
     ),
-    "export": ("dens_ocp.tools.export.command", "a DeNS checkpoint becomes one of stock fairchem"),
+    "export": (
+        "dens_ocp.tools.export.command",
+        ("convert a DeNS checkpoint to a checkpoint of stock fairchem"),
+    ),
     "demo": (
         "dens_ocp.tools.demo.run",
-        "make a small OC20-like data set, train on it, evaluate, draw",
+        "make a small OC20-like data set, train on it, evaluate, write a report",
     ),
     "report": (
         "dens_ocp.tools.report",
-        "one HTML page about a training run and its evaluation: is it good?",
+        "write an HTML report on the quality of a training run and its evaluation",
     ),
     "recipes": (
         "dens_ocp.tools.recipes",
-        "the recipes that come with this package: list them, copy one to edit it",
+        "list the recipes that come with this package, or copy one to edit it",
+    ),
+    "options": (
+        "dens_ocp.tools.options",
+        "print the options of a config's sections, with defaults and meaning",
     ),
     "doctor": (
         "dens_ocp.tools.doctor.command",
-        "check the installation and, given a config, its data; say what to do",
+        "check the installation and, if given, a config and its data; say how to fix problems",
     ),
     "plan": (
         "dens_ocp.tools.plan.command",
-        "memory, steps, time and GPU-hours of a training run on GPUs that are not here",
+        "estimate memory, steps, time and GPU-hours of a training run on GPUs you name",
     ),
 }
 """Commands of ``dens-ocp``: module, which is imported when the command is called, and summary."""
@@ -134,7 +141,10 @@ def main(argv: list[str] | None = None) -> int:
         return end.exit_code
     except KeyboardInterrupt:
         goes_on = argv[:1] and argv[0] in GOES_ON
-        print(f"interrupted{'; the same command goes on' if goes_on else ''}", file=sys.stderr)
+        print(
+            f"interrupted{'; run the same command again to resume' if goes_on else ''}",
+            file=sys.stderr,
+        )
         return 128 + signal.SIGINT
     except Exception as error:
         message = _told(error)
@@ -157,14 +167,14 @@ def _told(error: Exception) -> str | None:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         path = "dens-ocp" if context is None else context.command_path
-        return f"{error.format_message()} (`{path} --help` says how it is called)"
+        return f"{error.format_message()} (see `{path} --help`)"
     if isinstance(error, OSError) and (told := no_place(error)) is not None:
         return str(told)
     if "fairchem.core" not in sys.modules and not _fairchem_is_usable():
         (reason, *_) = str(error).splitlines() or [""]
         return (
             f"fairchem cannot be used here ({type(error).__name__}: {reason}); `dens-ocp doctor` "
-            "says what is wrong with the installation and how to repair it"
+            "finds what is wrong with the installation and says how to repair it"
         )
     return None
 

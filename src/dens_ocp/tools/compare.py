@@ -13,13 +13,13 @@ _FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("evaluations", nargs=-1, required=True, type=_FILE, metavar="EVALUATION...")
-@click.option("--json", type=_FILE, metavar="FILE", help="write unrounded numbers")
-@click.option("--latex", type=_FILE, metavar="FILE", help="write the table for LaTeX")
+@click.option("--json", type=_FILE, metavar="FILE", help="write the unrounded numbers to FILE")
+@click.option("--latex", type=_FILE, metavar="FILE", help="write the table to FILE in LaTeX")
 def command(evaluations: tuple[Path, ...], json: Path | None, latex: Path | None) -> None:
-    """Scores of several checkpoints beside each other: with and without DeNS for example.
+    """Compare the scores of several checkpoints, for example with and without DeNS.
 
-    Each EVALUATION is a folder that `dens-ocp evaluate` made, of the same data sets; changes are
-    those against the first.
+    Each EVALUATION is a folder that `dens-ocp evaluate` wrote. All must be of the same data sets.
+    Changes are relative to the first evaluation.
 
     \b
       dens-ocp compare evaluations/without_dens evaluations/with_dens

@@ -22,7 +22,7 @@ def model_class(name: str) -> Any:
     except (RuntimeError, KeyError, ValueError, ImportError) as error:
         (reason, *_) = str(error).strip("'\"").splitlines() or [""]
         raise DensError(
-            f"model.name: {name} is not known ({reason}); --model.name={MODELS_IN_WORDS}"
+            f"model.name: {name} is not known ({reason}); give --model.name={MODELS_IN_WORDS}"
         ) from None
 
 
@@ -47,7 +47,7 @@ def build_model(model: Mapping[str, Any], stock: bool = False) -> Any:
     except TypeError as error:
         raise DensError(
             f"model.name: {model['name']} does not accept its options ({error}); compare the "
-            "section model with a recipe in configs/"
+            "section model with that of a recipe in configs/"
         ) from None
 
 

@@ -28,7 +28,7 @@ _HANDED_ON = (
 @click.command(
     cls=Command,
     overrides=True,
-    epilog="Settings of the config are overridden with --section.option=value, for example "
+    epilog="To override a setting of the config, add --section.option=value, for example "
     "--optim.eval_batch_size=16 or --evaluation.s2ef.id=data/oc20/s2ef/val_id.",
 )
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -37,30 +37,32 @@ _HANDED_ON = (
     type=ConfigPath(path_type=Path),
     required=True,
     help="what to evaluate on: configs/oc20/evaluate.yml, configs/oc22/evaluate.yml, "
-    "configs/omat24/evaluate.yml, or your own; the model's part comes from the checkpoint",
+    "configs/omat24/evaluate.yml, or your own config; the model options come from the checkpoint",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="folder (default: evaluations/NAME, of the checkpoint's folder)",
+    help="folder of the evaluation (default: evaluations/NAME, where NAME is the checkpoint's "
+    "folder)",
 )
 @click.option(
     "--only",
     multiple=True,
     metavar="RUN...",
-    help="only these runs, predict-id or relax-ood_ads for example, and nothing after them; other "
-    "runs of the evaluation can be at work at the same time",
+    help="do only these runs, for example predict-id or relax-ood_ads, without scores and report; "
+    "other runs of the evaluation may be in progress at the same time",
 )
 @click.option(
     "--list",
     "list_only",
     is_flag=True,
-    help="print the names of the runs that are not done, one a line, and end (for job arrays)",
+    help="print the names of the unfinished runs, one per line, and exit (for job arrays)",
 )
 @click.option(
     "--collect",
     is_flag=True,
-    help="run nothing; take over what SLURM jobs have finished, then score and write",
+    help="start no run; collect the results of finished SLURM jobs, then score them and write the "
+    "files",
 )
 @click.option(
     "--at-a-time",
@@ -68,9 +70,9 @@ _HANDED_ON = (
     default=1,
     show_default=True,
     metavar="N",
-    help="runs side by side on this machine",
+    help="number of runs at the same time on this machine",
 )
-@click.option("--no-report", is_flag=True, help="write no report")
+@click.option("--no-report", is_flag=True, help="do not write a report")
 @fairchem_options(*_HANDED_ON)
 def command(
     checkpoint: Path,
@@ -84,8 +86,8 @@ def command(
     overrides: list[str],
     **handed_on: Any,
 ) -> None:
-    """Predict on all splits, relax, score, write the leaderboard's files and a report. Called
-    again it goes on where it stopped: finished predictions and trajectories are kept.
+    """Predict on all splits, relax, score, and write the leaderboard files and a report. If it was
+    interrupted, run it again to resume: finished predictions and trajectories are kept.
 
     CHECKPOINT is best_checkpoint.pt or checkpoint.pt.
     """
@@ -123,7 +125,7 @@ def command(
     submitted = evaluated(settings, checkpoint, folder, start, tqdm.write, only, not no_report)
     if submitted:
         tqdm.write("submitted: " + ", ".join(submitted))
-        tqdm.write("when they are done: the same command with --collect in place of --submit")
+        tqdm.write("when they have ended, run the same command with --collect instead of --submit")
     elif only:
         tqdm.write(f"done: {', '.join(job.name for job in named)}")
 
@@ -164,7 +166,7 @@ def evaluated(
         if missing := unfinished(chosen):
             raise DensError(
                 f"{len(missing)} of {len(chosen)} runs are not done: "
-                f"{', '.join(job.name for job in missing)}; their output is in "
+                f"{', '.join(job.name for job in missing)}; see their output in "
                 f"{folder.output('*').parent}"
             )
         if not only:
@@ -193,6 +195,6 @@ def refuse_ranks(command: str) -> None:
 
     if ranks.of_environment(os.environ) is not None:
         raise DensError(
-            f"dens-ocp {command} starts its runs itself: call it once, without srun or torchrun, "
+            f"dens-ocp {command} starts its own processes: run it once, without srun or torchrun, "
             "and give --num-gpus"
         )

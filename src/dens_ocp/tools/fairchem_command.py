@@ -90,14 +90,16 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> int:
             return 128 + signal.SIGINT
         raise
     except SignalException as stopped:
-        print(f"error: stopped by {stopped.sigval.name}, and so are the ranks", file=sys.stderr)
+        print(
+            f"error: stopped by {stopped.sigval.name}; all ranks were stopped too", file=sys.stderr
+        )
         return 128 + stopped.sigval
     return 0
 
 
 def _check_arguments(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.mode is None:
-        raise DensError("--mode is missing: train, validate, predict or run-relaxations")
+        raise DensError("--mode is missing; give train, validate, predict or run-relaxations")
     if not Path(args.config_yml).is_file():
         raise DensError(f"--config-yml: {args.config_yml} does not exist")
     if args.mode != "train" and not args.checkpoint:
@@ -137,11 +139,11 @@ def _warn_of_unused_dens(config: dict[str, Any], trainer: str) -> None:
     key = "optim.dens" if "dens" in optim else "optim.use_denoising_pos"
     if trainer in _DENS_OF_FAIRCHEM:
         problem = (
-            "is fairchem's own, which adds the loss of the forces twice in DeNS batches "
+            "is fairchem's own trainer, which adds the force loss twice in DeNS batches "
             "(docs/differences.md)"
         )
     else:
-        problem = f"knows nothing of {key}, so the run trains without DeNS"
+        problem = f"does not read {key}, so the run trains without DeNS"
     print(f"warning: trainer: {trainer} {problem}; write trainer: dens", file=sys.stderr)
 
 

@@ -25,8 +25,8 @@ _SHOWN = ("GPUs", "cost", "expected result", "memory", "parameters")
 )
 @click.pass_context
 def command(context: click.Context) -> None:
-    """Recipes: training and evaluation configs, ablation plans, scripts for SLURM. They come with
-    the package; recipe:NAME stands for the path of one wherever a config is asked for.
+    """List and copy the recipes that come with the package: training and evaluation configs,
+    ablation plans and SLURM scripts. Wherever a command takes a config, you can write recipe:NAME.
     """
     if context.invoked_subcommand is None:
         context.invoke(list_)
@@ -35,9 +35,9 @@ def command(context: click.Context) -> None:
 @command.command("list")
 @click.argument("words", nargs=-1)
 def list_(words: tuple[str, ...] = ()) -> None:
-    """Recipes with model, data, cost and expected result.
+    """List the recipes with model, data, cost and expected result.
 
-    WORDS: only those with all of these in their name or first line.
+    WORDS: list only recipes that have all of these words in their name or first line.
     """
     from dens_ocp.settings import recipes
 
@@ -55,7 +55,9 @@ def list_(words: tuple[str, ...] = ()) -> None:
             if fact in recipe.facts:
                 click.echo(_indented(recipe.facts[fact], f"    {fact:<17}", " " * 21))
     if not shown:
-        raise DensError(f"no recipe has {' and '.join(words)}; `dens-ocp recipes` lists them all")
+        raise DensError(
+            f"no recipe has {' and '.join(words)}; `dens-ocp recipes` lists all recipes"
+        )
     click.echo(
         "\nrun one:   fairchem main --mode train --config-yml recipe:NAME\n"
         "edit one:  dens-ocp recipes copy NAME [FOLDER]\n"
@@ -71,20 +73,21 @@ def _indented(text: str, first: str, then: str) -> str:
 @click.argument("name")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 def copy(name: str, folder: Path) -> None:
-    """Copy a recipe and all that it includes, to be edited.
+    """Copy a recipe, and all files that it includes, so that you can edit it.
 
-    NAME: of the list, or slurm for the scripts. FOLDER: gets folders configs or slurm (default: the
-    working directory).
+    NAME: a recipe of the list, or slurm for the scripts. FOLDER: where the folder configs or slurm
+    is made (default: the working directory).
     """
     from dens_ocp.checkpoints.run_folder import check_writable
     from dens_ocp.settings import recipes
 
     files = [(source, folder / place) for source, place in recipes.files_of(name)]
-    check_writable(folder, "FOLDER", "the copies go there")
+    check_writable(folder, "FOLDER", "the copies are written there")
     for source, target in files:
         if target.exists() and target.read_bytes() != source.read_bytes():
             raise DensError(
-                f"{target} is there and is not the recipe's; give another FOLDER, or remove it"
+                f"{target} exists already and differs from the recipe; give another FOLDER, or "
+                "remove the file"
             )
     for source, target in files:
         target.parent.mkdir(parents=True, exist_ok=True)

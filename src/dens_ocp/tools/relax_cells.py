@@ -17,7 +17,7 @@ from dens_ocp.settings.command_line import fairchem_options
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True)
 @fairchem_options("cpu", "amp", "seed")
 def command(config: Path, checkpoint: Path, cpu: bool, amp: bool, seed: int | None) -> None:
-    """Relax the cells that CONFIG names; `dens-ocp evaluate` writes it and calls this."""
+    """Relax the cells that CONFIG names. `dens-ocp evaluate` writes CONFIG and runs this."""
     from tqdm import tqdm
 
     from dens_ocp.relaxation.cell_relaxation import CellRelaxation, of_model
@@ -52,8 +52,8 @@ def calculator(checkpoint: Path, *, cpu: bool, amp: bool = False, seed: int | No
     content = checkpoint_files.read(checkpoint, torch.device("cpu"))
     if not content.get("config"):
         raise DensError(
-            f"{checkpoint} has no config of its training, which ASE's relaxations need; leave out "
-            "evaluation.relax_cell"
+            f"{checkpoint} does not hold its training config, which relaxations with ASE need; "
+            "remove evaluation.relax_cell"
         )
     return OCPCalculator(
         checkpoint_path=checkpoint,

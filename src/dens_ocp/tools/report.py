@@ -16,26 +16,26 @@ from dens_ocp.errors import DensError
     type=click.Path(path_type=Path),
     default=".",
     show_default=True,
-    help="the --run-dir of training: checkpoints/ and logs/ are in it",
+    help="the --run-dir of the training, the folder with checkpoints/ and logs/",
 )
 @click.option(
     "--evaluation",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="folder of dens-ocp evaluate: adds errors and relaxations",
+    help="folder of a `dens-ocp evaluate`; adds errors and relaxations to the report",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="where to write index.html and the pictures (default: report/ in the evaluation, or "
-    "<run-dir>/results/<run>/report)",
+    help="where to write index.html and the pictures (default: report/ in the evaluation folder, "
+    "else <run-dir>/results/<run>/report)",
 )
 def command(run: str, run_dir: Path, evaluation: Path | None, out: Path | None) -> None:
-    """One HTML page about a training run and its evaluation: is it good?
+    """Write an HTML report on a training run and its evaluation, with a judgement of both.
 
-    RUN is a training run: its name (2024-05-01-12-00-00-123456-first), its folder in
-    checkpoints/, or a checkpoint; or an evaluation folder (it names its checkpoint).
+    RUN is a training run, given by its name (2024-05-01-12-00-00-123456-first), its folder in
+    checkpoints/ or a checkpoint; or RUN is an evaluation folder, which names its checkpoint.
     """
     from dens_ocp.results.report.page import sources, write_report
 

@@ -26,13 +26,18 @@ _FILE = click.Path(path_type=Path)
     is_flag=True,
     help="is2re: the npz files are predictions of an S2EF model on relaxed structures",
 )
-@click.option("--json", type=_FILE, metavar="FILE", help="write unrounded numbers")
-@click.option("--latex", type=_FILE, metavar="FILE", help="write the layout of the paper's tables")
+@click.option("--json", type=_FILE, metavar="FILE", help="write the unrounded numbers to FILE")
+@click.option(
+    "--latex",
+    type=_FILE,
+    metavar="FILE",
+    help="write the scores to FILE in LaTeX, in the layout of the paper's tables",
+)
 @click.option(
     "--model",
     default="this model",
     show_default=True,
-    help='name in the LaTeX table, for example "EquiformerV2 + DeNS"',
+    help='name of the model in the LaTeX table, for example "EquiformerV2 + DeNS"',
 )
 def command(
     evaluation: Path | None,
@@ -45,15 +50,15 @@ def command(
     model: str,
     **splits: Path | None,
 ) -> None:
-    """Scores as the boards compute them, per split and averaged over the splits.
+    """Compute scores as the leaderboards do, per split and averaged over the splits.
 
     \b
       s2ef   energy MAE (meV), force MAE (meV/A), force cosine, EFwT; on free atoms
       is2re  energy MAE (meV), EwT
       is2rs  average DwT, DwT, mean distance; on free atoms
 
-    EVALUATION is a folder that `dens-ocp evaluate` made, in place of the paths of the splits.
-    Labels are read from the LMDBs: those of validation sets, test sets have none.
+    Give either EVALUATION, a folder that `dens-ocp evaluate` wrote, or the paths of the splits.
+    Labels are read from the LMDBs, so the splits must be validation sets: test sets have no labels.
 
     \b
       dens-ocp score EVALUATION --task s2ef

@@ -26,8 +26,8 @@ _atoms_option = click.option(
     type=click.Choice(["free", "all"]),
     default="free",
     show_default=True,
-    help="s2ef: forces of free atoms, as EvalAI's boards take them and predict writes them, or of "
-    "all atoms (make: needs --lmdb)",
+    help="s2ef: forces of free atoms, as predict writes them and EvalAI takes them, or of all "
+    "atoms (`make` then needs --lmdb)",
 )
 
 
@@ -42,37 +42,38 @@ def command() -> None:
     "--out",
     type=_FILE,
     metavar="FILE",
-    help="the npz file to write (default: submission/<task>.npz in the evaluation folder)",
+    help="npz file to write (default: submission/<task>.npz in the evaluation folder)",
 )
 @_atoms_option
 @click.option(
     "--fill-fixed",
     is_flag=True,
-    help="with --atoms all, of predictions of free atoms: fixed atoms get zero forces, as ASE "
-    "gives them for constrained atoms",
+    help="with --atoms all and predictions of free atoms only: give fixed atoms zero forces, as "
+    "ASE does for constrained atoms",
 )
 @click.option(
     "--hybrid",
     is_flag=True,
-    help="is2re: the npz files are predictions of an S2EF model on relaxed structures; their ids "
-    "sid_fid become sid",
+    help="is2re: the npz files are predictions of an S2EF model on relaxed structures; ids "
+    "sid_fid are shortened to sid",
 )
 @click.option(
     "--unfinished",
     type=click.Choice(["refuse", "last-frame"]),
     default="refuse",
     show_default=True,
-    help="relaxations that did not finish (only an unfinished trajectory; an empty or damaged "
-    ".traj; with --lmdb, no trajectory): list and refuse them, or take the last frame there is",
+    help="what to do with relaxations that did not finish (an unfinished trajectory only; an "
+    "empty or damaged .traj; with --lmdb also no trajectory): list and refuse them, or take the "
+    "last frame that can be read",
 )
 @click.option(
     "--fmax",
     type=float,
     metavar="FORCE",
-    help="eV/A; name relaxations whose last frame has a larger force on a free atom, for example "
-    "0.02. They are not refused: they may have used all their steps",
+    help="list relaxations with a larger force on a free atom in the last frame, eV/A, for "
+    "example 0.02. They are not refused, because they may have used all their steps",
 )
-@click.option("--force", is_flag=True, help="replace the file if it exists")
+@click.option("--force", is_flag=True, help="replace an existing file")
 def make(
     evaluation: Path | None,
     task: str,
@@ -89,6 +90,8 @@ def make(
 ) -> None:
     """Join the results of all splits in one leaderboard file (EvalAI, Hugging Face).
 
+    The results of a split are, by task:
+
     \b
       s2ef   the npz that fairchem's predict wrote
       is2re  a folder of trajectories (energy of the last frame), or the npz of
@@ -96,8 +99,8 @@ def make(
              relaxed structures
       is2rs  relaxed_positions.npz of run-relaxations, or a folder of trajectories
 
-    EVALUATION is a folder that `dens-ocp evaluate` made, in place of the paths of the splits.
-    Nothing is written if anything is wrong; with --lmdb, ids and numbers of atoms are compared too.
+    Give either EVALUATION, a folder that `dens-ocp evaluate` wrote, or the paths of the splits.
+    If anything is wrong, no file is written. With --lmdb, ids and numbers of atoms are checked too.
 
     \b
       dens-ocp submission make EVALUATION --task s2ef
@@ -113,7 +116,7 @@ def make(
     folder = None if evaluation is None else EvaluationFolder(evaluation)
     target = chosen_board(board_name, folder)
     if out is None and folder is None:
-        raise DensError("--out is missing: the npz file to write")
+        raise DensError("--out is missing; give the npz file to write")
     sections = data_sections(lmdb, task, target, folder)
     report = make_submission(
         out or folder.submission(task),
@@ -129,15 +132,17 @@ def make(
 
 @command.command(short_help="verify a leaderboard file")
 @click.argument("file", type=_FILE)
-@click.option("--task", type=click.Choice(TASKS), help="default: by the arrays in the file")
-@board_option("by the splits in the file")
+@click.option(
+    "--task", type=click.Choice(TASKS), help="task of the file (default: found from its arrays)"
+)
+@board_option("found from the splits in the file")
 @lmdb_option
 @_atoms_option
 def check(
     file: Path, task: str | None, board_name: str | None, lmdb: tuple[str, ...], atoms: str
 ) -> int:
-    """Verify a leaderboard FILE, an npz, whoever made it: prints what each split holds, then "ok",
-    or every problem (exit code 2).
+    """Verify a leaderboard FILE, an npz made with any program. Prints what each split holds, then
+    "ok", or all problems (exit code 2).
 
     \b
       dens-ocp submission check s2ef.npz

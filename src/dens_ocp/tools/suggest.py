@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     epilog="\b\nexamples:\n"
     "  dens-ocp data suggest config.yml --dataset.train.src=data/mine/train\n"
     "  dens-ocp data suggest data/mine/train --force-coefficient 100 --epochs 40\n"
-    "`optim: {dens: auto}` in a config picks the same at the start of each run.",
+    "With `optim: {dens: auto}` in the config each run picks the same options when it starts.",
 )
 @click.argument("source", type=ConfigPath(path_type=Path))
 @click.option("--force-coefficient", type=float, metavar="N", help="lambda_F, the weight of the "
-              "forces in the loss (default: the config's; without one 10, for forces divided by "
-              "their rms)")  # fmt: skip
-@click.option("--gradient-forces", is_flag=True, help="the model's forces are gradients of its "
-              "energy (equiformer_dens; a config says so)")  # fmt: skip
+              "forces in the loss (default: that of the config; without a config 10, for forces "
+              "divided by their rms)")  # fmt: skip
+@click.option("--gradient-forces", is_flag=True, help="the model has gradient forces, as "
+              "equiformer_dens (needed only without a config)")  # fmt: skip
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True), metavar="N",
-              help="planned length of the training, to say whether DeNS is likely to pay (default: "
-              "the config's)")  # fmt: skip
+              help="planned epochs of training, for the estimate whether DeNS is likely to lower "
+              "the errors (default: those of the config)")  # fmt: skip
 def command(
     source: Path,
     force_coefficient: float | None,
@@ -42,10 +42,10 @@ def command(
     epochs: float | None,
     overrides: list[str],
 ) -> None:
-    """Options of DeNS that fit a training set, beside the paper's, and what trainings like this one
-    have gained from DeNS.
+    """Suggest DeNS options for a training set, next to the paper's, and show what similar trainings
+    gained from DeNS.
 
-    SOURCE: training config (.yml), or a training set: folder of *.lmdb, or one file.
+    SOURCE: a training config (.yml), or a training set: a folder of *.lmdb, or one file.
     """
     from dens_ocp.auto.evidence import observe
     from dens_ocp.auto.resolve import force_coefficient as coefficient_of
@@ -58,7 +58,7 @@ def command(
         config = run_config.read(source, overrides)
         sections = run_config.data_sections(config)
         if "train" not in sections:
-            raise DensError(f"{source}: dataset.train has no src; --dataset.train.src=PATH")
+            raise DensError(f"{source}: dataset.train has no src; give --dataset.train.src=PATH")
         evidence = observe(_open(sections["train"]))
         coefficient = force_coefficient or coefficient_of(config["loss_functions"])
         gradients = gradient_forces or has_gradient_forces(config["model"])
@@ -119,16 +119,16 @@ def report(evidence: Evidence, picks: Picks, coefficient: float, gradients: bool
     }  # fmt: skip
     rows = [[name, here[name], *(paper[name] for paper in PAPER.values())] for name in here]
     lines = [
-        f"{evidence.records:,} records, {evidence.read} read: {evidence.free_atoms:g} free atoms "
-        f"each, nearest neighbours {evidence.nearest:.2f} A, displacement {moved} ("
-        f"{evidence.pairs} pairs), rms force {evidence.force_rms:.3f} eV/A",
+        f"{evidence.records:,} records, {evidence.read} of them read: {evidence.free_atoms:g} "
+        f"free atoms per structure, nearest neighbours at {evidence.nearest:.2f} A, displacement "
+        f"{moved} ({evidence.pairs} pairs), rms force {evidence.force_rms:.3f} eV/A",
         "",
         tabulate(rows, ["option", "here", *PAPER], disable_numparse=True),
         NOTE,
         "",
         *(f"{name}: {reason}" for name, reason in picks.reasons.items()),
         "",
-        "for your config (or dens: auto, which picks the same):",
+        "for your config (or write dens: auto, which picks the same):",
         "",
         yaml.safe_dump({"optim": {"dens": picks.options}}, sort_keys=False),
     ]
@@ -147,10 +147,11 @@ def does_it_pay(structures: int, epochs: float, parameters: int | None) -> str:
          f"{each.gain:g}" + ("" if each.error is None else f" +- {each.error:g}"), each.source]
         for each in found
     ]  # fmt: skip
-    header = ["like it", "structures", "epochs", "parameters", "lower force MAE (%)", "source"]
+    header = ["training", "structures", "epochs", "parameters", "lower force MAE (%)", "source"]
     size = "" if parameters is None else f", {parameters:,} parameters"
     return (
-        f"does DeNS pay with {structures:,} structures, {epochs:g} epochs{size}?\n"
+        f"Does DeNS lower the errors with {structures:,} structures, {epochs:g} epochs{size}?\n"
         f"{expectation(found)}\n\n{tabulate(rows, header, disable_numparse=True)}\n"
-        "error on structures not seen, equal epochs, seeds' standard error where there are several"
+        "force MAE on unseen structures, with and without DeNS for the same number of epochs; "
+        "+-: standard error over seeds, where there are several"
     )

@@ -124,8 +124,8 @@ def validate(trainer: HostTrainer, split: str, disable_tqdm: bool) -> dict[str, 
     missing = [name for name in names if name not in metrics]
     if missing and distutils.is_master():
         logging.warning(
-            "dataset.%s: %s: nothing to compute it of; fixed atoms do not count unless "
-            "outputs.forces.eval_on_free_atoms is False",
+            "dataset.%s: %s: there is nothing to compute it from; fixed atoms do not count "
+            "unless outputs.forces.eval_on_free_atoms is False",
             split,
             ", ".join(missing),
         )
@@ -213,7 +213,7 @@ def save_results(
     unusable.look_at_predictions(predictions)
     say_what_is_unusable(
         trainer, unusable,
-        "; float16 ends at 65504, task.prediction_dtype: float32 has no such end",
+        "; the largest float16 number is 65504, so set task.prediction_dtype: float32",
     )  # fmt: skip
     with whole_results.whole_results(trainer.config["cmd"]):
         fairchems(predictions, results_file, keys)
@@ -324,8 +324,8 @@ def _say_which_labels_are_missing(record: Any) -> None:
     missing = [name for name in _RELAXED_LABELS if getattr(record, name, None) is None]
     if missing and distutils.is_master():
         logging.warning(
-            "dataset.relax has no %s, so there are no metrics; a label of another name needs "
-            "dataset.relax.key_mapping: {NAME: %s}",
+            "dataset.relax has no %s, so there are no metrics; if the label has another name, "
+            "give dataset.relax.key_mapping: {NAME: %s}",
             " and no ".join(missing),
             missing[0],
         )

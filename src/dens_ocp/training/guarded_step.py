@@ -218,17 +218,17 @@ class GuardedStep:
         checkpoint = f"non_finite_step_{taken.step}.pt"
         path = trainer.save(checkpoint_file=checkpoint, training_state=True)
         if path is not None:
-            said += f", the weights before the step in {path}"
+            said += f", and the weights before the step are in {path}"
         elif not trainer.is_debug:
-            said += f", the weights before the step in {checkpoint} beside the checkpoints"
+            said += f", and the weights before the step are in {checkpoint} next to the checkpoints"
         raise DensError(
             f"{said}. No weight was changed. "
             + (
-                f"{self._bad_in_a_row} steps in a row were skipped, so weights or data are broken; "
-                "go on from an earlier checkpoint with a lower optim.lr_initial"
+                f"{self._bad_in_a_row} steps in a row were skipped, so the weights or the data "
+                "are broken; resume from an earlier checkpoint with a lower optim.lr_initial"
                 if in_a_row
-                else "If the records are sound, lower optim.lr_initial or optim.clip_grad_norm; "
-                "optim.non_finite: skip leaves such batches out"
+                else "If the records are correct, lower optim.lr_initial or "
+                "optim.clip_grad_norm; or set optim.non_finite: skip to leave out such batches"
             )
         )
 

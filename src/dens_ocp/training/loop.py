@@ -130,7 +130,8 @@ def _leave(trainer: HostTrainer, number: int) -> None:
         trainer.checkpoints.save_for_certain()
     if distutils.is_master():
         logging.info(
-            "%s: stopped after step %d of %d; the same command with --timestamp-id=%s goes on",
+            "%s: stopped after step %d of %d; run the same command with --timestamp-id=%s to "
+            "resume",
             signal.Signals(number).name,
             trainer.step,
             trainer.last_step,
@@ -182,7 +183,7 @@ def _take_steps(trainer: HostTrainer, log: TrainingLog, disable_eval_tqdm: bool)
         trainer.may_stop()
 
     if evaluation_is_due(trainer):
-        logging.info("The validation of step %d is made up for", trainer.step)
+        logging.info("The validation of step %d was missed and is done now", trainer.step)
     after_step()
     for batch in _batches(trainer):
         trainer.model.train()

@@ -94,7 +94,7 @@ def describe(step: int, found: NonFinite, batch: Any, parameters: Any) -> str:
     what = "loss" if found.loss else "gradient"
     broken = [name for name, each in parameters if not bool(torch.isfinite(each).all())]
     weights = (
-        f"; {len(broken)} parameters were not finite before the step, {broken[0]} first"
+        f"; {len(broken)} parameters were not finite before the step, the first is {broken[0]}"
         if broken
         else ""
     )

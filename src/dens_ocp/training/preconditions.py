@@ -28,14 +28,14 @@ def check_targets(outputs: Collection[str], losses: Collection[str]) -> None:
     """
     if "forces" not in outputs:
         raise DensError(
-            "outputs: DeNS predicts noise in place of forces, and the config has no output "
-            "`forces`; add forces: {level: atom, train_on_free_atoms: True, "
-            "eval_on_free_atoms: True}"
+            "outputs: DeNS predicts noise in place of forces, but the config has no output "
+            "`forces`; add forces: {level: atom, train_on_free_atoms: True, eval_on_free_atoms: "
+            "True}"
         )
     if "forces" not in losses:
         raise DensError(
-            "loss_functions: DeNS trains noise with the loss of the forces, and there is none; add "
-            "- forces: {fn: l2mae, coefficient: 100}, or set optim.dens.enabled: false"
+            "loss_functions: DeNS trains noise with the force loss, but there is none; add - "
+            "forces: {fn: l2mae, coefficient: 100}, or set optim.dens.enabled: false"
         )
 
 
@@ -70,9 +70,9 @@ def check_energies(left_out: Collection[str]) -> None:
     """
     if left_out:
         raise DensError(
-            f"optim.dens.choice: structure: the model leaves out the {', '.join(left_out)} of a "
-            "whole batch in which an atom is corrupted, also of structures that are not; set "
-            "optim.dens.choice: batch"
+            "optim.dens.choice: structure: if an atom is corrupted, the model leaves out the "
+            f"{', '.join(left_out)} of the whole batch, also for structures that are not "
+            "corrupted; set optim.dens.choice: batch"
         )
 
 
@@ -90,13 +90,13 @@ def check_normalizers(normalizers: Collection[str], gradient_forces: bool) -> No
         return
     if gradient_forces:
         raise DensError(
-            "dataset.train.transforms.normalizer.energy is missing: it gives the scale of "
-            "the forces too, which are gradients of the energy; give fit: {targets: "
-            "{energy: {}}, batch_size: 8}, or mean and stdev in eV"
+            "dataset.train.transforms.normalizer.energy is missing: it is also the scale of the "
+            "forces, which are gradients of the energy; give fit: {targets: {energy: {}}, "
+            "batch_size: 8}, or mean and stdev in eV"
         )
     raise DensError(
-        "dataset.train.transforms.normalizer.forces is missing: DeNS weighs noise in units "
-        "of sigma against normalised forces; give mean: 0.0 and stdev: (the standard "
+        "dataset.train.transforms.normalizer.forces is missing: DeNS adds the loss of noise in "
+        "units of sigma to that of normalised forces; give mean: 0.0 and stdev: (the standard "
         "deviation of the forces in eV/Angstrom), or let fairchem fit it"
     )
 
@@ -117,7 +117,7 @@ def check_free_atoms_of_train(
     if asked and not _any_free(dataset):
         raise DensError(
             f"dataset.train: none of the atoms of its {len(dataset)} records is free (fixed: 0), "
-            f"so nothing is learnt about {asked[0]}; correct `fixed` in the records, or set "
+            f"so the model cannot learn {asked[0]}; correct `fixed` in the records, or set "
             f"outputs.{asked[0]}.train_on_free_atoms: False to train on fixed atoms too"
         )
 

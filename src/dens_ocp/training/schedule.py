@@ -25,8 +25,8 @@ def with_a_warmup_step(scheduler_params: dict[str, Any], steps_per_epoch: int) -
     if isinstance(warmup, (int, float)) and int(warmup * steps_per_epoch) < 1:
         params["warmup_epochs"] = (1 + 1e-6) / steps_per_epoch
         logging.warning(
-            "optim.scheduler_params.warmup_epochs: %s is less than one of the %d steps of an "
-            "epoch; warming up for one step",
+            "optim.scheduler_params.warmup_epochs: %s is less than one step (an epoch has %d "
+            "steps); the warm-up takes one step",
             warmup,
             steps_per_epoch,
         )
@@ -94,8 +94,8 @@ def with_direction(optim: dict[str, Any], metric: str) -> dict[str, Any]:
     given = (optim["scheduler_params"] if inside else optim).get("mode", mode)
     if given != mode:
         raise DensError(
-            f"optim.{'scheduler_params.' if inside else ''}mode: {given} lowers the learning rate "
-            f"while {metric} improves; leave mode out, or write {mode}"
+            f"optim.{'scheduler_params.' if inside else ''}mode: {given} lowers the learning "
+            f"rate while {metric} improves; remove mode, or write {mode}"
         )
     if inside:
         return {**optim, "scheduler_params": {**optim["scheduler_params"], "mode": mode}}

@@ -110,7 +110,9 @@ class DeNSTrainer(HostTrainer):
         super().load_checkpoint(*args, **options)
         self._share_scale()
         if self._auto is not None and self._force_scale != self._scale_of_picks:
-            logging.info("optim.dens: auto picks again, for the checkpoint's scale of forces")
+            logging.info(
+                "optim.dens: auto picks the options again, for the checkpoint's scale of the forces"
+            )
             self._pick_dens(self._auto)
 
     @property

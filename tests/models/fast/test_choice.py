@@ -73,7 +73,7 @@ def test_a_form_without_room_is_not_taken():
     fast, stock = choice.seconds(model, run, CPU)
     assert 0 < fast < stock == float("inf")
     assert runs.count(False) == 1 and runs.count(True) == 1 + choice.ROUNDS
-    assert "more memory than there is" in choice.said(fast, stock)
+    assert "more memory than the device has" in choice.said(fast, stock)
 
 
 @pytest.mark.parametrize("config", MODELS, ids=lambda config: config["name"])
@@ -90,7 +90,9 @@ def test_evaluation_settles_it_with_the_first_batch(
     expected = build_model({**config, "fast": faster == "fast"})
     assert classes(model) == classes(expected)
     assert caplog.text.count("model.fast: auto") == 1
-    assert {"fast": "the fast form is", "stock": "fairchem's form is"}[faster] in caplog.text
+    assert {"fast": "the fast path is used", "stock": "the stock path is used"}[
+        faster
+    ] in caplog.text
     model(batch.clone())
     assert caplog.text.count("model.fast: auto") == 1
 

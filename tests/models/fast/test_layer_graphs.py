@@ -128,7 +128,7 @@ def test_what_cannot_berecorded_is_computed(batch, recorded, monkeypatch, caplog
     plain = build_model({**SMALL_EQUIFORMER, "fast": True}).train()
     for _ in range(2):
         compare(answers(plain, batch), answers(model, batch))
-    assert caplog.text.count("without a CUDA graph: operation not permitted") == 1
+    assert caplog.text.count("without CUDA graphs: operation not permitted") == 1
 
 
 def test_no_more_sizes_than_agreed(batch, recorded, monkeypatch):

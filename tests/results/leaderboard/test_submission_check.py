@@ -99,7 +99,7 @@ DAMAGES = {
     "array missing": (drop("ood_cat_chunk_idx"), "ood_cat: ood_cat_chunk_idx missing"),
     "unknown array": (
         lambda arrays: arrays.update(id_energies=np.zeros(4)),
-        "id_energies is no array of OC20's s2ef, did you mean 'id_energy'?",
+        "id_energies is not an array of OC20 s2ef, did you mean 'id_energy'?",
     ),
     "same file twice": (twice, "id and ood_ads have the same ids (1000_0, 1001_1, 1002_2 and 1"),
     "swapped [lmdb]": (
@@ -131,12 +131,12 @@ DAMAGES = {
     "chunk_idx of floats": (put("id_chunk_idx", lambda a: a * 1.0), "expected integers"),
     "an empty structure": (
         put("id_chunk_idx", at(1, 5)),
-        "id_chunk_idx leaves no atom to 1 id(s): 1001_1",
+        "id_chunk_idx leaves 1 id(s) without atoms: 1001_1",
     ),
     "chunk_idx off [lmdb]": (
         put("id_chunk_idx", at(1, 11)),
-        "id_chunk_idx gives 2 id(s) another number of rows of forces than they have free atoms: "
-        "1001_1, 1002_2 (6, expected 5)",
+        "id_chunk_idx gives 2 id(s) a number of rows of forces that differs from the number of "
+        "their free atoms: 1001_1, 1002_2 (6, expected 5)",
     ),
     "forces cut off [lmdb]": (
         put("id_forces", lambda a: a[:-1]),
@@ -148,7 +148,7 @@ DAMAGES = {
     ),
     "float16 overflow": (
         put("id_energy", lambda a: np.full(4, 1e6, np.float32).astype(np.float16)),
-        "1000_0, 1001_1, 1002_2 and 1 more; infinity in float16 is often overflow",
+        "1000_0, 1001_1, 1002_2 and 1 more; infinity in float16 is often an overflow",
     ),
     "NaN force": (
         put("id_forces", at((7, 1), np.nan)),
@@ -233,7 +233,7 @@ def test_a_partial_test_set_is_a_note(data, references, tmp_path):
     path = good_submission(tmp_path / "a.npz", data)
     report = check_submission(path, references={"id": references["s2ef"]["id"]})
     assert report.ok
-    assert report.notes[0] == "ood_ads: no LMDB was given, its ids are not compared"
+    assert report.notes[0] == "ood_ads: no LMDB was given, so its ids are not checked"
 
 
 def test_energies_with_a_second_axis_are_a_note(data, tmp_path):
@@ -261,7 +261,7 @@ def test_damaged_archives(cut, data, tmp_path):
         assert any("is damaged" in each for each in check_submission(path).problems)
         return
     path.write_bytes(content[: int(cut * len(content))])
-    with pytest.raises(DensError, match="no npz file, or it is damaged"):
+    with pytest.raises(DensError, match="not an npz file, or it is damaged"):
         check_submission(path)
 
 
@@ -272,7 +272,7 @@ def test_no_npz_file(tmp_path, capsys):
     with pytest.raises(DensError, match="single array"):
         check_submission(tmp_path / "b.npy")
     (tmp_path / "c.npz").write_text("text")
-    with pytest.raises(DensError, match="no npz file"):
+    with pytest.raises(DensError, match="not an npz file"):
         check_submission(tmp_path / "c.npz")
 
 

@@ -146,7 +146,7 @@ def test_an_evaluation_folder(data, predictions, trajectories, positions, tmp_pa
     assert "ood_cat: 1 id(s) are not in the test set: 7_7" in capsys.readouterr().err
     path.unlink()
     assert main(["submission", "make", str(folder), "--task", "s2ef", "--force"]) == 2
-    assert "asks for 4 splits; without: --ood-cat" in capsys.readouterr().err
+    assert "requires 4 splits; these are missing: --ood-cat" in capsys.readouterr().err
     (folder / "evaluation.json").write_text("{")
     assert main(["submission", "make", str(folder), "--task", "s2ef"]) == 2
     assert "evaluation.json cannot be read" in capsys.readouterr().err
@@ -188,7 +188,7 @@ def test_forces_of_all_atoms_are_reduced_to_free_ones(data, predictions, tmp_pat
 def test_forces_of_all_atoms_from_free_ones(data, predictions, tmp_path, capsys):
     out, lmdbs = tmp_path / "a.npz", lmdb_options(data.s2ef)
     assert make("s2ef", out, *options(predictions), "--atoms", "all") == 2
-    assert "only the LMDB tells" in capsys.readouterr().err
+    assert "only the LMDB shows" in capsys.readouterr().err
     assert make("s2ef", out, *options(predictions), "--atoms", "all", *lmdbs) == 2
     assert "has the forces of free atoms only" in capsys.readouterr().err
     assert not out.exists()
@@ -202,7 +202,7 @@ def test_forces_of_all_atoms_from_free_ones(data, predictions, tmp_path, capsys)
 
 DAMAGES = {
     "NaN": (lambda a: a["energy"].__setitem__((1, 0), np.nan), "NaN or infinity in 1 row(s)"),
-    "overflow": (lambda a: a["forces"].__imul__(np.float16(6e4)), "float16 is often overflow"),
+    "overflow": (lambda a: a["forces"].__imul__(np.float16(6e4)), "float16 is often an overflow"),
     "forces cut off": (lambda a: a.update(forces=a["forces"][:-2]), "(3, expected 5)"),
     "duplicate": (lambda a: a["ids"].__setitem__(0, a["ids"][1]), "more than once"),
     "foreign id": (lambda a: a["ids"].__setitem__(0, "7_7"), "not in the test set: 7_7"),
@@ -220,7 +220,7 @@ def test_nothing_is_written_of_damaged_predictions(name, data, predictions, tmp_
     out = tmp_path / "out" / "a.npz"
     assert make("s2ef", out, *options(predictions), *lmdb_options(data.s2ef)) == 2
     error = capsys.readouterr().err
-    assert "is not written" in error and "ood_cat: " in error and message in error
+    assert "was not written" in error and "ood_cat: " in error and message in error
     assert list(out.parent.iterdir()) == []
 
 
@@ -239,14 +239,14 @@ def test_splits_swapped_missing_or_given_twice(data, predictions, tmp_path, caps
     assert "are ids of ood_cat: are the splits swapped?" in capsys.readouterr().err
     twice = {**predictions, "id": predictions["ood_cat"]}
     assert make("s2ef", out, *options(twice)) == 2
-    assert "is given for id too" in capsys.readouterr().err
+    assert "is also given for id" in capsys.readouterr().err
     copied = {**predictions, "id": tmp_path / "copy.npz"}
     copied["id"].write_bytes(predictions["ood_cat"].read_bytes())
     assert make("s2ef", out, *options(copied)) == 2
     assert "id and ood_cat have the same ids" in capsys.readouterr().err
     one = {"id": predictions["id"]}
     assert make("s2ef", out, *options(one)) == 2
-    assert "without: --ood-ads, --ood-cat, --ood-both" in capsys.readouterr().err
+    assert "these are missing: --ood-ads, --ood-cat, --ood-both" in capsys.readouterr().err
     assert make("s2ef", out, *options({**predictions, "ood": predictions["id"]})) == 2
     assert "OC20 has no split 'ood'" in capsys.readouterr().err
     assert make("s2ef", out, *options({**predictions, "id": tmp_path / "no.npz"})) == 2
@@ -267,10 +267,10 @@ def test_an_existing_file_is_kept(predictions, tmp_path, capsys):
 def test_wrong_options(predictions, trajectories, tmp_path, capsys):
     out = tmp_path / "a.npz"
     for arguments, message in (
-        (["--out", str(out)], "name an evaluation folder, or --id PATH --ood-ads PATH"),
+        (["--out", str(out)], "give an evaluation folder, or --id PATH --ood-ads PATH"),
         ([str(tmp_path / "no"), "--out", str(out)], "is not a folder"),
         ([str(tmp_path)], "has no results of s2ef: no predictions/<split>.npz"),
-        ([str(tmp_path), *options(predictions)], "not both"),
+        ([str(tmp_path), *options(predictions)], "or the paths of the splits"),
         (options(predictions), "--out is missing"),
         ([*options(predictions), "--out", str(tmp_path / "a.txt")], "must end in .npz"),
         ([*options(trajectories), "--out", str(out)], "is a folder; s2ef needs the npz file"),
@@ -313,7 +313,9 @@ def test_unfinished_relaxations_without_the_test_set(data, trajectories, tmp_pat
         (folder / "relaxations.json").write_text('{"weights": "a", "systems": 3}')
     assert make("is2re", out, *last) == 2
     error = capsys.readouterr().err
-    assert ("holds trajectories of 2 of 3 systems" if ours else "only the test set tells") in error
+    assert (
+        "holds trajectories of only 2 of 3 systems" if ours else "only the test set shows"
+    ) in error
     assert "--lmdb" in error and not out.exists()
     lmdbs = lmdb_options(data.is2re)
     assert make("is2re", out, *last, *lmdbs) == 2

@@ -24,7 +24,7 @@ def test_results_of_something_else_are_not_mixed_in(tmp_path):
     folder.describe(description(steps=6), lambda name: True)
     with pytest.raises(DensError, match="another checkpoint"):
         folder.describe(description("b", 6), lambda name: True)
-    with pytest.raises(DensError, match=r"relax-id .*task.relaxation_steps: 6 then, 7 now"):
+    with pytest.raises(DensError, match=r"relax-id .*task.relaxation_steps: 6 before, 7 now"):
         folder.describe(description(steps=7), lambda name: True)
 
 

@@ -93,7 +93,7 @@ def test_a_split_is_switched_off_with_an_empty_path(tmp_path):
         ({"bord": "OC20"}, "evaluation.bord is not an option, did you mean 'board'"),
         ({"board": "OC21", "s2ef": {"id": "a"}}, "no board 'OC21', did you mean"),
         ({"board": "OC20", "s2ef": {"ood_cats": "a"}}, "did you mean 'ood_cat'"),
-        ({"board": "OC20"}, "names nothing to evaluate"),
+        ({"board": "OC20"}, "names no data to evaluate on"),
     ],
 )
 def test_mistakes(tmp_path, evaluation, words):
@@ -113,7 +113,7 @@ def test_no_config_and_no_model(tmp_path):
 
 def test_a_training_config_of_another_model(tmp_path):
     path = write(tmp_path / "c.yml", {"s2ef": {"id": "a"}}, model={"name": "esen_dens"})
-    with pytest.raises(DensError, match="says esen_dens, and the checkpoint is of equiformer_v2"):
+    with pytest.raises(DensError, match="has esen_dens, but the checkpoint is of equiformer_v2"):
         load_settings(path, TRAINED, [])
     write(path, {"s2ef": {"id": "a"}}, model={"name": "equiformer_v2_dens", "fast": False})
     assert load_settings(path, TRAINED, []).host["model"]["fast"] is False

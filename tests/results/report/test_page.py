@@ -22,7 +22,7 @@ from tests.lmdbs import write_lmdb
 from tests.molecules import record as molecule_record
 from tests.results.report.runs import NAME, write_evaluation, write_predictions, write_run
 
-VOID = {"meta", "img", "br", "link", "hr"}
+VOID = {"meta", "img", "source", "br", "link", "hr"}
 
 
 class Page(HTMLParser):
@@ -50,7 +50,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] in ("td", "th"):
             self.rows[-1][-1] += data
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.texts.append(data)
 
     def all(self, tag):
@@ -104,12 +104,31 @@ def test_it_needs_nothing_beside_itself(full, page):
         kind, _, data = image["src"].partition(",")
         assert kind == "data:image/png;base64" and len(image["alt"]) > 20
         assert base64.b64decode(data).startswith(b"\x89PNG")
-    assert not page.all("script") and not page.all("link") and not page.all("iframe")
+    narrow = page.all("source")
+    assert len(narrow) == len(page.all("img"))
+    for source in narrow:
+        assert source["media"] == "screen and (max-width: 900px)"
+        assert base64.b64decode(source["srcset"].partition(",")[2]).startswith(b"\x89PNG")
+    assert not page.all("link") and not page.all("iframe")
+    assert not any("src" in each for each in page.all("script"))
+    (policy,) = (each["content"] for each in page.all("meta") if "http-equiv" in each)
+    assert policy.startswith("default-src 'none'; img-src data: blob:;")
     assert not re.search(r"https?://|@import|url\(", text)
     assert all(link["href"].startswith("#") for link in page.all("a"))
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {link["href"][1:] for link in page.all("a")} <= set(ids)
+
+
+def test_it_has_two_3d_viewers_and_one_script(page):
+    viewers = [each for each in page.all("div") if each.get("class") == "viewer3d"]
+    relaxations, corrupted = (each["aria-label"] for each in viewers)
+    assert relaxations == "3D view of relaxations"
+    assert re.fullmatch(r"3D view of structure \w+, corrupted", corrupted)
+    kinds = [each.get("type") for each in page.all("script")]
+    assert sorted(map(str, kinds)) == [
+        "None", "application/json", "application/json", "application/octet-stream",
+    ]  # fmt: skip
 
 
 def test_it_can_be_read_aloud_and_on_a_phone(page):
@@ -170,7 +189,7 @@ def test_the_page_says_which_checkpoint_was_evaluated(tmp_path):
     assert main(["report", str(folder), "--evaluation", str(evaluation)]) == 0
     page = page_of(evaluation / "report")
     rows = {row[0]: row[1] for row in page.rows if len(row) == 2}
-    assert rows["evaluated"].endswith("best_checkpoint.pt, which is not there any more")
+    assert rows["evaluated"].endswith("best_checkpoint.pt, which no longer exists")
 
 
 def header_of(folder):
@@ -238,8 +257,8 @@ def test_a_run_without_dens_is_not_described_with_it(tmp_path):
     evaluation = write_evaluation(tmp_path / "e", folder / "checkpoint.pt", splits=("id",))
     assert main(["report", str(evaluation)]) == 0
     page = page_of(evaluation / "report")
-    assert "this run trains without DeNS; no structure is corrupted" in page.text
-    for words in ("dotted line, which is predicting none", "Right: the shares", "the run's σ"):
+    assert "this run trains without DeNS, so no structure is corrupted" in page.text
+    for words in ("dotted line (no noise predicted)", "The fractions should", "the run's σ"):
         assert words not in page.text
     assert not any("noise" in image["alt"].lower() for image in page.all("img"))
 
@@ -309,7 +328,9 @@ def test_a_run_of_an_older_version_and_an_evaluation_without_run(tmp_path):
     (folder / "metrics.jsonl").unlink()
     evaluation = write_evaluation(tmp_path / "evaluation", splits=("id",))
     assert main(["report", str(folder), "--evaluation", str(evaluation)]) == 0
-    assert "there is no metrics.jsonl beside its checkpoints" in page_of(evaluation / "report").text
+    assert (
+        "there is no metrics.jsonl next to its checkpoints" in page_of(evaluation / "report").text
+    )
     assert main(["report", str(evaluation)]) == 0
     text = page_of(evaluation / "report").text
     assert "no training run was given" in text and "Parity" in text

@@ -11,10 +11,6 @@ from dens_ocp.data.structures import structure
 from dens_ocp.dens.config import DeNSConfig
 from dens_ocp.results.report.breakdown import Breakdown
 from dens_ocp.results.report.figures.corruption_gallery import (
-    DISPLACED,
-    FORCE,
-    LONGEST_FORCE,
-    STRETCH,
     corrupted,
     corruption_gallery,
     most_varied,
@@ -33,6 +29,7 @@ from dens_ocp.results.report.figures.evaluation_figures import (
 from dens_ocp.results.report.figures.learning_curves import ERRORS, SETTINGS, learning_curves
 from dens_ocp.results.report.relaxation_files import Relaxations, Trace
 from dens_ocp.results.report.scalars import read_series
+from dens_ocp.results.report.viewer.scenes import FORCE, LONGEST_FORCE, NOISE, STRETCH
 from tests.conftest import slab
 from tests.results.report.runs import write_metrics
 
@@ -73,7 +70,7 @@ def test_arrows_are_those_of_the_corrupted_atoms(shown):
     assert [len(axis.collections) for axis in figure.axes] == [0, 0, 0, 2]
     arrows = {tuple(np.round(each.get_facecolor()[0, :3], 2)): each
               for each in figure.axes[3].collections}  # fmt: skip
-    displaced, force = arrows[tuple(hue(DISPLACED))], arrows[tuple(hue(FORCE))]
+    displaced, force = arrows[tuple(hue(NOISE))], arrows[tuple(hue(FORCE))]
     assert displaced.N == force.N == mask.sum() > 0
     # a rotation and a projection make no vector longer, and most of them shorter
     lengths = np.hypot(displaced.U, displaced.V)
@@ -91,16 +88,71 @@ def test_noise_of_the_columns_is_the_same_but_for_its_size(shown):
     assert small.noise_mask.any()
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_no_corrupted_atom_is_cut(shown, seed):
-    """Large noise moves atoms beyond the frame of the original."""
-    figure = corruption_gallery(shown, [0.1, 1.5], seed=seed)
+SHAPES = {
+    "slab": lambda: slab("Pt", "O"),
+    "flat": lambda: stretched([4.0, 4.0, 0.2]),
+    "tall": lambda: stretched([0.2, 0.2, 4.0]),
+    "tilted": lambda: tilted(),
+}
+
+
+def stretched(factors):
+    record = slab("Pt", "O")
+    record.pos = record.pos * torch.tensor(factors, dtype=record.pos.dtype)
+    return record
+
+
+def tilted():
+    record = slab("Pt", "O")
+    shear = torch.tensor([[1, 0, 0], [0.9, 1, 0], [0.9, 0.9, 1]], dtype=record.pos.dtype)
+    record.pos = record.pos @ shear
+    return record
+
+
+@pytest.mark.parametrize("sigmas", [(0.01, 0.1), (0.1, 0.3, 0.5), (0.1, 1.5)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_atom_and_no_arrow_is_cut(shape, sigmas):
+    """Large noise moves atoms beyond the frame of the original, and its arrows are longer."""
+    shown, narrow = structure(SHAPES[shape]()), shape == "tall"
+    every = DeNSConfig(r=1.0, all_atoms=True)  # arrows at the rim, too
+    figure = corruption_gallery(shown, sigmas, every, seed=len(sigmas), narrow=narrow)
+    figure.draw_without_rendering()
+    arrows = 0
     for axis in figure.axes:
-        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
-        for patch in axis.patches:
-            box = patch.get_path().get_extents(patch.get_patch_transform())
-            assert left <= box.x0 and box.x1 <= right, axis.get_title()
-            assert low <= box.y0 and box.y1 <= high, axis.get_title()
+        patches = [
+            patch.get_path().transformed(patch.get_transform()).get_extents()
+            for patch in axis.patches
+        ]
+        quivers = [
+            # outlines of arrows are in pixels from where they start
+            path.get_extents(quiver.get_transform()).translated(*axis.transData.transform(start))
+            for quiver in axis.collections
+            for path, start in zip(quiver.get_paths(), quiver.get_offsets(), strict=True)
+        ]
+        panel = axis.get_window_extent()
+        for box in [*patches, *quivers]:
+            assert panel.x0 <= box.x0 and box.x1 <= panel.x1, axis.get_title()
+            assert panel.y0 <= box.y0 and box.y1 <= panel.y1, axis.get_title()
+        arrows += len(quivers)
+    assert arrows == 2 * len(sigmas) * len(shown.pos)
+
+
+def test_the_legend_says_the_scales_and_covers_nothing(shown):
+    for sigma, words in ((0.1, "noise, 5 times as long"), (2.0, "noise")):
+        for narrow in (False, True):
+            figure = corruption_gallery(shown, [sigma], narrow=narrow)
+            figure.draw_without_rendering()
+            (legend,) = figure.legends
+            texts = [each.get_text() for each in legend.get_texts()]
+            assert texts[0] == words and texts[2:] == [
+                "original position", "fixed atom, never corrupted",
+            ]  # fmt: skip
+            longest = np.linalg.norm(shown.forces, axis=1)[shown.free].max()
+            assert texts[1] == f"original force ({longest:.2f} eV/Å is 2 Å long)"
+            top = legend.get_window_extent().y1
+            assert top <= min(axis.get_window_extent().y0 for axis in figure.axes)
+            assert legend.get_window_extent().x0 >= 0
+            assert legend.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_masked_fixed_atoms_are_drawn_where_they_are(shown):
@@ -111,7 +163,7 @@ def test_masked_fixed_atoms_are_drawn_where_they_are(shown):
     (displaced,) = (
         each
         for each in figure.axes[3].collections
-        if tuple(np.round(each.get_facecolor()[0, :3], 2)) == tuple(hue(DISPLACED))
+        if tuple(np.round(each.get_facecolor()[0, :3], 2)) == tuple(hue(NOISE))
     )
     assert (np.hypot(displaced.U, displaced.V)[shown.fixed] < 1e-6).all()
 
@@ -261,6 +313,44 @@ def test_relaxations_start_from_the_label():
         ended = np.ones(len(traces), int), np.full(len(traces), 0.01)
         figure = relaxation_traces({"id": Relaxations(traces, 2, 0, *ended, np.zeros(0))}, None)
         assert figure.axes[0].get_ylabel() == f"energy \u2212 {zero} (eV)"
+
+
+def test_a_relaxation_of_no_step_is_seen():
+    traces = [Trace("1", np.array([0.3]), np.array([0.01]), label=0.1)]
+    done = Relaxations(traces, 1, 0, np.array([0]), np.array([0.01]), np.array([0.2]))
+    figure = relaxation_traces({"id": done}, fmax=0.02)
+    for axis in figure.axes:
+        assert any(line.get_marker() == "." for line in axis.lines)
+        left, right = axis.get_xlim()
+        ticks = [each for each in axis.get_xticks() if left <= each <= right]
+        assert ticks == [0, 1], "whole steps"
+
+
+# ---- small screens -----------------------------------------------------------------------------
+
+
+def test_pictures_for_small_screens_show_the_same(splits, tmp_path):
+    """The panels stand below each other, and are as wide as a phone."""
+    rng = np.random.default_rng(0)
+    pairs = Parity(rng.normal(size=(5, 2)), rng.normal(size=(50, 2)), 1.0, 1.0)
+    traces = [Trace("1", np.array([1.0, 0.5]), np.array([1.0, 0.1]), None)]
+    done = Relaxations(traces, 1, 0, np.array([1]), np.array([0.1]), np.zeros(0))
+    series = read_series(write_metrics(tmp_path / "run"))
+    for draw in (
+        lambda narrow: parity({"id": pairs, "ood": pairs}, narrow=narrow),
+        lambda narrow: force_magnitude(splits, narrow),
+        lambda narrow: group_errors(splits, "adsorbate", narrow),
+        lambda narrow: relaxation_traces({"id": done, "ood": done}, 0.02, narrow),
+        lambda narrow: learning_curves({"run": series}, 0.08, narrow=narrow),
+    ):
+        wide, narrow = draw(False), draw(True)
+        assert sorted(titles(wide)) == sorted(titles(narrow))
+        assert narrow.get_size_inches()[0] < 5 < wide.get_size_inches()[0]
+        points = [
+            sorted(len(line.get_xdata()) for axis in figure.axes for line in axis.lines)
+            for figure in (wide, narrow)
+        ]
+        assert points[0] == points[1]
 
 
 # ---- files -------------------------------------------------------------------------------------

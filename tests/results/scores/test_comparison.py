@@ -64,12 +64,12 @@ def test_mistakes(tmp_path, capsys):
             write(tmp_path / "data", 80.0, True, src="other"),
         "evaluation.relaxation.fmax is 0.02 in one and 0.05 in the other":
             write(tmp_path / "fmax", 80.0, True, fmax=0.05),
-        "named twice": first,
+        "given twice": first,
         "has no scores.json": str(tmp_path),
     }  # fmt: skip
     for words, other in others.items():
         status, said = compare(capsys, first, other)
         assert status == 2 and words in said, words
-    assert "takes two evaluation folders" in compare(capsys, first)[1]
+    assert "give two evaluation folders" in compare(capsys, first)[1]
     (tmp_path / "data" / "scores.json").write_text("{")
     assert "cannot be read" in compare(capsys, first, str(tmp_path / "data"))[1]

@@ -242,7 +242,7 @@ def test_labels_that_cannot_be_scored():
         is2re_scores({"1": 1.0}, [test])
     with pytest.raises(DensError, match="more than once"):
         is2rs_scores({"1": np.zeros((1, 3))}, [test, test])
-    with pytest.raises(DensError, match="has 1 atoms, its relaxed positions are of 2"):
+    with pytest.raises(DensError, match="has 1 atoms, but its relaxed positions are of 2"):
         is2rs_scores({"1": np.zeros((2, 3))}, [test])
     with pytest.raises(DensError, match="no free atom"):
         is2rs_scores({"1": np.zeros((1, 3))}, [replace(test, fixed=np.array([True]))])

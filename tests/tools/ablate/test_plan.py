@@ -78,7 +78,7 @@ def test_score_comes_from_the_config_if_the_plan_has_none(tmp_path):
         ({"variants": {"a": {"sets": {}}}}, ["variants.a.sets", "did you mean 'set'"]),
         ({"baseline": "nodens"}, ["'nodens'", "did you mean 'no_dens'"]),
         ({"seeds": ["one"]}, ["seeds"]),
-        ({"seeds": [1, 1]}, ["one is there twice"]),
+        ({"seeds": [1, 1]}, ["a seed is given twice"]),
         ({"checkpoint": "first"}, ["checkpoint", "'best' or 'last'"]),
         ({"variants": {"no_dens": None, "a/b": None}}, ["'a/b' cannot be a name"]),
         ({"base": "gone.yml"}, ["gone.yml does not exist"]),

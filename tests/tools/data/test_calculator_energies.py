@@ -114,7 +114,7 @@ def test_an_element_without_a_reference(run, caplog):
         for _ in range(2):
             calc.reset()
             calc.get_potential_energy(atoms)
-    said = [each for each in caplog.messages if "without a reference energy" in each]
+    said = [each for each in caplog.messages if "so it has no reference energy" in each]
     assert len(said) == 1 and said[0].startswith("N: not in the training set")
 
 

@@ -265,7 +265,7 @@ NAN[7, 0, 0] = np.nan
     ("change", "words"),
     [
         ({"F": None}, ["forces", "F (MD17)", "R, z, E"]),
-        ({"F": np.zeros((12, 5, 3))}, ["shapes disagree", "(12, 5, 3)"]),
+        ({"F": np.zeros((12, 5, 3))}, ["the shapes do not match", "(12, 5, 3)"]),
         ({"E": np.zeros(11)}, ["12 frames", "(11,)"]),
         ({"z": np.ones((12, 6))}, ["numbers", "(12, 6)"]),
         ({"F": NAN}, ["frame 7", "NaN"]),

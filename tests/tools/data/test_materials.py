@@ -164,7 +164,7 @@ def test_the_reduced_formula_stands_for_a_material(tmp_path, capsys):
     error = refused(tmp_path, capsys, "materials", tmp_path / "b.xyz", "--material-key", "phase")
     assert "frame 1 of" in error and "no 'phase'" in error and "--material-key" in error
     error = refused(tmp_path, capsys, "materials", tmp_path / "b.xyz", "--val", 0.5, "--test", 0.5)
-    assert "2 materials cannot be dealt" in error
+    assert "2 materials cannot be split" in error
 
 
 def test_files_of_their_own_for_val(tmp_path, capsys):
@@ -174,7 +174,7 @@ def test_files_of_their_own_for_val(tmp_path, capsys):
     out = converted(tmp_path, tmp_path / "a.xyz", "--val-file", tmp_path / "b.xyz")
     said = capsys.readouterr().out
     assert "train 12 frames of 6 materials, val 5 frames of 3 materials" in said
-    assert "warning: 1 materials of val are in train too, mp-5 for example" in said
+    assert "warning: 1 materials of val are also in train, for example mp-5" in said
     assert [opened(out / "val")[index].fid for index in range(5)] == [12, 13, 14, 15, 16]
 
 
@@ -375,8 +375,8 @@ def test_filters_of_the_command(tmp_path, capsys):
     ase.io.write(tmp_path / "a.xyz", frames)
     out = converted(tmp_path, tmp_path / "a.xyz", "--filters", out="a")
     said = capsys.readouterr().out
-    assert "1 frames are left out for a force above 50" in said
-    assert "1 frames are left out for a stress above 80 GPa" in said
+    assert "1 frames are left out because of a force above 50" in said
+    assert "1 frames are left out because of a stress above 80 GPa" in said
     assert sorted(records(out)) == [0, 1, 3, 4, 6, 7]
     out = converted(tmp_path, tmp_path / "a.xyz", "--max-stress", 100, "--filters", out="b")
     assert sorted(records(out)) == [0, 1, 3, 4, 5, 6, 7]
@@ -384,7 +384,7 @@ def test_filters_of_the_command(tmp_path, capsys):
     assert sorted(records(out)) == list(range(8))
     assert "warning" not in capsys.readouterr().out
     error = refused(tmp_path, capsys, "materials", tmp_path / "a.xyz", "--max-force", 1e-9)
-    assert "of 8 frames none is left (8 for a force above 1e-09" in error
+    assert "none of the 8 frames is left (8 for a force above 1e-09" in error
 
 
 # ---- mistakes ----------------------------------------------------------------------------------
@@ -424,7 +424,7 @@ CROOKED = np.array([[1.0, 0.2, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
         (changed(forces=None), ["has no forces"]),
         (changed(stress=np.full(6, np.nan)), ["stress holds NaN"]),
         (changed(stress=CROOKED), ["not symmetric", "0.2"]),
-        (changed(stress=np.ones(5)), ["stress of shape (5,)", "Voigt"]),
+        (changed(stress=np.ones(5)), ["the stress has shape (5,)", "Voigt"]),
         (with_another(FLAT, stress=np.ones(6)), ["cell has no volume"]),
         (with_another(molecule("H2O"), stress=np.ones(6)), ["a molecule", "and has no cell"]),
         (with_another(molecule("H2O")), ["frame 1", "has no stress"]),
@@ -439,7 +439,7 @@ def test_frames_that_are_refused_or_left_out(tmp_path, capsys, frames, words):
     assert "frame 1 of" in error and "--skip-incomplete" in error
     assert all(word in error for word in words), error
     out = converted(tmp_path, path, "--skip-incomplete")
-    assert "1 of 4 frames are left out, the first: frame 1 of" in capsys.readouterr().out
+    assert "1 of 4 frames are left out; the first: frame 1 of" in capsys.readouterr().out
     assert sorted(records(out)) == [0, 2, 3]
 
 

@@ -130,7 +130,7 @@ def test_vacuum_of_slabs_that_are_not_periodic_in_one_direction():
     """Records hold no pbc: fairchem repeats the cell in all directions."""
     cell = [2.5, 2.5, 8.5]
     assert fitted_box([pair(2.5, (True, True, False), cell)], None, 6.0) is None
-    with pytest.raises(DensError, match="along its cell vector 3.* leaves 5.50 Angstrom of vacuum"):
+    with pytest.raises(DensError, match="along its cell vector 3.* has 5.50 Angstrom of vacuum"):
         fitted_box([pair(3.0, (True, True, False), cell)], None, 6.0)
     assert fitted_box([pair(3.0, True, cell)], None, 6.0) is None
 
@@ -185,7 +185,7 @@ def test_incomplete_frames_are_counted_and_left_out(tmp_path, capsys):
     assert "frame 4 of" in error and "no forces" in error and "3 of 12 frames" in error
     assert "--skip-incomplete" in error and not (tmp_path / "out").exists()
     fresh(tmp_path, "from-xyz", path, *SPLIT, "--skip-incomplete")
-    assert "3 of 12 frames are left out, the first: frame 4 of" in capsys.readouterr().out
+    assert "3 of 12 frames are left out; the first: frame 4 of" in capsys.readouterr().out
     found = [*records(tmp_path / "out/train"), *records(tmp_path / "out/val")]
     assert {record.fid for record in found} <= {0, 1, 2, 3, 5, 6, 8, 10, 11}
     for record in found:
@@ -225,7 +225,7 @@ def test_a_reference_of_fewer_compositions_than_elements(tmp_path, capsys):
     said = capsys.readouterr()
     said = said.out + said.err
     assert "warning: the linear energy reference of 4 elements" in said
-    assert "warning: energies of val lie" in said
+    assert "warning: the energies of val differ" in said
 
 
 def test_aselmdb(tmp_path):

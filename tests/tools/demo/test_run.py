@@ -328,5 +328,5 @@ def test_ctrl_c_says_what_the_same_call_does(command, monkeypatch, capsys):
     words = {"evaluate": ["c.pt", "--config-yml", "c.yml"], "ablate": ["plan.yml"],
              "demo": [], "data": ["suggest", "folder"]}[command]  # fmt: skip
     assert main([command, *words]) == 130
-    said = "" if command == "data" else "; the same command goes on"
+    said = "" if command == "data" else "; run the same command again to resume"
     assert capsys.readouterr().err == f"interrupted{said}\n"

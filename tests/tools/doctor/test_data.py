@@ -36,7 +36,7 @@ def test_a_good_config_has_no_problem(data, tmp_path):
     found = findings(small_config(data), tmp_path)
     assert those(found, PROBLEM) == []
     good = " ".join(those(found, OK))
-    for words in ("12 records", "6 records", "units plausible", "parameters", "p 0.5, r 0.5",
+    for words in ("12 records", "6 records", "units are plausible", "parameters", "p 0.5, r 0.5",
                   "normalizer.forces", "12 entries"):  # fmt: skip
         assert words in good
 
@@ -81,7 +81,7 @@ def test_metadata(data, tmp_path, case):
         found = findings(config, tmp_path)
         assert those(found, PROBLEM) == []
         (warning,) = [each for each in those(found, WARNING) if "dataset.train metadata" in each]
-        assert ("reads all records first" in warning) == (case == "missing")
+        assert ("first reads all records" in warning) == (case == "missing")
         assert "make_lmdb_sizes --data-path" in warning
         return
     (problem,) = those(findings(config, tmp_path), PROBLEM)

@@ -58,18 +58,19 @@ class CheckingCollater:
                 name = min(difference)
                 has, lacks = (first, record) if name in attributes else (record, first)
                 raise DensError(
-                    f"{name_of(lacks, self.where)} has no {name}, {self._short(has)} has (it is "
-                    f"{described(has[name])}); all records of a data set need the same attributes: "
-                    "add it, or take it out of the others"
+                    f"{name_of(lacks, self.where)} has no {name}, but {self._short(has)} has one "
+                    f"(it is {described(has[name])}); all records of a data set need the same "
+                    "attributes: add it, or remove it from the others"
                 )
         if self.periodic and "pbc" in attributes:
             for record in records[1:]:
                 if not torch.equal(record.pbc, first.pbc):
                     raise DensError(
                         f"{name_of(record, self.where)} has pbc {record.pbc[0].tolist()}, "
-                        f"{self._short(first)} has {first.pbc[0].tolist()}, and a periodic graph "
-                        "has one pbc for a whole batch; give all records the same (True, with "
-                        "vacuum in directions that are not periodic), or convert them apart"
+                        f"{self._short(first)} has {first.pbc[0].tolist()}, but a periodic graph "
+                        "has one pbc for the whole batch; give all records the same pbc (True, "
+                        "with vacuum in directions that are not periodic), or convert them "
+                        "separately"
                     )
 
     def _explained(self, records: list[Data], error: Exception) -> str:
@@ -78,14 +79,14 @@ class CheckingCollater:
             for record in records[1:]:
                 if _form(record[name]) != _form(first[name]):
                     return (
-                        f"{name_of(record, self.where)} and {self._short(first)} cannot be in one "
-                        f"batch: {name} is {described(record[name])} and {described(first[name])}; "
-                        "give it the same type and shape in all records (but for the first "
-                        "dimension), or take it out"
+                        f"{name_of(record, self.where)} and {self._short(first)} cannot be in "
+                        f"one batch: {name} is {described(record[name])} and "
+                        f"{described(first[name])}; give it the same type and shape in all "
+                        "records (except for the first dimension), or remove it"
                     )
         return (
-            f"{name_of(first, self.where)} and the {len(records) - 1} others of its batch cannot "
-            f"be joined ({type(error).__name__}: {error}); compare their attributes: "
+            f"{name_of(first, self.where)} and the {len(records) - 1} other records of its batch "
+            f"cannot be joined ({type(error).__name__}: {error}); compare their attributes: "
             f"{', '.join(sorted(_attributes(first)))}"
         )
 

@@ -135,7 +135,7 @@ def check_first_record(dataset: Any, where: str) -> None:
     """
     if len(dataset) == 0:
         raise DensError(
-            f"{where} has no record left; look at first_n, sample_n, max_atoms, subset_to and shard"
+            f"{where} has no record left; check first_n, sample_n, max_atoms, subset_to and shard"
         )
     whole = whole_data_set(dataset)
     index, part = 0, dataset
@@ -149,13 +149,15 @@ def check_first_record(dataset: Any, where: str) -> None:
     if rules is not None and rules.needs_sid and getattr(record, "sid", None) is None:
         whole.reading = _Reading(rules, numbered=True)
         logging.warning(
-            "%s: its records have no sid, so results are named by the number of the record in the "
-            "data set, from 0",
+            "%s: the records have no sid, so results are named by the number of the record in "
+            "the data set, counted from 0",
             where,
         )
     added = rename_labels(record, whole.reading.names)
     if added and getattr(whole, "key_mapping", None):
-        logging.info("%s.key_mapping: %s added, which its records have", where, added)
+        logging.info(
+            "%s.key_mapping: %s was added, because the records have these names", where, added
+        )
     dataset[0]
 
 
@@ -175,9 +177,8 @@ def explained(dataset: Any, idx: int, error: Exception) -> DensError:
     reason = _reason_in_lmdb(dataset, idx) or _reason_in_ase_db(dataset, idx, error)
     if reason is None:
         reason = (
-            f"cannot be read as {type(dataset).__name__} reads it ({type(error).__name__}: "
-            f"{error}); look at the record, and at format, key_mapping and the other options of "
-            "the data set"
+            f"cannot be read by {type(dataset).__name__} ({type(error).__name__}: {error}); "
+            "check the record, and format, key_mapping and the other options of the data set"
         )
     return DensError(f"{place} {reason}")
 
@@ -190,23 +191,24 @@ def _reason_in_lmdb(dataset: Any, idx: int) -> str | None:
     content = env.begin().get(f"{key}".encode("ascii"))
     if content is None:
         return (
-            f"cannot be read: the file has no key {str(key)!r}, and records have the keys 0, 1, 2 "
-            "and so on without a gap; write the file again, or copy it again if it is not whole"
+            f"cannot be read: the file has no key {str(key)!r}, but records must have the keys "
+            "0, 1, 2 and so on without a gap; write the file again, or copy it again if it is "
+            "incomplete"
         )
     loads = record_pickles.loads if getattr(dataset, "loads_no_code", False) else pickle.loads
     try:
         record = loads(content)
     except record_pickles.RefusedGlobal as refused:
         return (
-            f"wants {refused.wanted}, which no OCP record needs; unpickling it can run any code "
-            "that is in the file, so it was not done. If you trust where the file comes from, "
-            "format: lmdb (fairchem's) reads it"
+            f"needs {refused.wanted}, which no OCP record needs. Unpickling it could run any "
+            "code that is in the file, so it was not read; if you trust the source of the file, "
+            "read it with fairchem's format: lmdb"
         )
     except (ImportError, AttributeError) as error:
         return (
             f"cannot be read ({type(error).__name__}: {error}): it was pickled with classes that "
-            "are not installed here; install what they belong to, or write the record with "
-            "torch_geometric.data.Data alone"
+            "are not installed here; install their package, or write the record with "
+            "torch_geometric.data.Data only"
         )
     except Exception as error:  # a damaged pickle can raise anything
         return (
@@ -216,7 +218,7 @@ def _reason_in_lmdb(dataset: Any, idx: int) -> str | None:
     if not isinstance(record, Data):
         holds = f" with {', '.join(map(str, list(record)[:6]))}" if isinstance(record, dict) else ""
         return (
-            f"is a {type(record).__name__}{holds}, and fairchem reads records that are "
+            f"is a {type(record).__name__}{holds}, but fairchem needs records that are "
             "torch_geometric.data.Data; write them again, "
             + ("pickle.dumps(Data(**record))" if holds else "one Data for each")
         )
@@ -224,9 +226,9 @@ def _reason_in_lmdb(dataset: Any, idx: int) -> str | None:
         for name in [new] if isinstance(new, str) else new:
             if name != old and old in record and name in record:
                 return (
-                    f"holds {old} and {name} both, and key_mapping renames {old} to {name}; leave "
-                    f"{old} out of key_mapping if {name} is the label, else take {name} out of the "
-                    "records"
+                    f"holds {old} and {name} both, and key_mapping renames {old} to {name}; "
+                    f"leave {old} out of key_mapping if {name} is the label, otherwise remove "
+                    f"{name} from the records"
                 )
     return None
 
@@ -247,25 +249,26 @@ def _reason_in_ase_db(dataset: Any, idx: int, error: Exception) -> str | None:
     for name in ("energy", "forces", "stress"):
         if getattr(convert, f"r_{name}", False) and name not in there:
             return (
-                f"has no {name} (its results: {', '.join(there) or 'none'}), which a2g_args asks "
-                f"for with r_{name}; give it {name}, or leave it out of the database, or choose "
-                "rows with select_args"
+                f"has no {name} (its results: {', '.join(there) or 'none'}), which a2g_args "
+                f"requests with r_{name}; add {name}, or remove the row from the database, or "
+                "choose rows with select_args"
             )
     if getattr(convert, "r_stress", False) and np.shape(results["stress"]) not in ((6,), (3, 3)):
         return (
-            f"has a stress of shape {np.shape(results['stress'])}, and ASE reads 6 numbers in "
-            "Voigt's order (xx yy zz yz xz xy); dens-ocp data materials FILE --out FOLDER makes "
-            "such a data set of it"
+            f"has a stress of shape {np.shape(results['stress'])}, but ASE reads 6 numbers in "
+            "Voigt order (xx yy zz yz xz xy); convert it with dens-ocp data materials FILE --out "
+            "FOLDER"
         )
     if atoms.pbc.any() and atoms.cell.volume < 1e-6:
         return (
-            f"is periodic (pbc {atoms.pbc.tolist()}) and its cell has no volume: "
-            f"{atoms.cell.array.tolist()}; give it three vectors, or leave it out of the database"
+            f"is periodic (pbc {atoms.pbc.tolist()}) but its cell has no volume: "
+            f"{atoms.cell.array.tolist()}; give the cell three vectors, or remove the row from "
+            "the database"
         )
     for name in getattr(convert, "r_data_keys", None) or ():
         if name not in atoms.info:
             return (
-                f"has no {name} in its info (it has: {', '.join(atoms.info) or 'nothing'}), which "
-                "a2g_args asks for in r_data_keys; add it, or leave the row out"
+                f"has no {name} in its info (it has: {', '.join(atoms.info) or 'nothing'}), "
+                "which a2g_args requests in r_data_keys; add it, or remove the row"
             )
     return None

@@ -40,15 +40,15 @@ def doubts(
 
     >>> doubts(nearest=2.5, rms_force=1.0)
     []
-    >>> doubts(nearest=4.8)
-    ['nearest neighbours are 4.80 apart (Angstrom? in Bohr they are 1.9 times further)']
+    >>> doubts(nearest=4.8)[0].partition(" (")[0]
+    'nearest neighbours are 4.80 Angstrom apart'
     """
-    apart = f"nearest neighbours are {nearest:.2f} apart (Angstrom? in"
+    apart = f"nearest neighbours are {nearest:.2f} Angstrom apart (lengths in"
     force = f"an rms force of {rms_force:.3g} eV/Angstrom is"
     stress = f"an rms stress of {rms_stress:.3g} eV/Angstrom^3 is"
     found = {
-        f"{apart} Bohr they are 1.9 times further)": nearest > _NEAREST_NEIGHBOUR[1],
-        f"{apart} nm they are 10 times closer)": nearest < _NEAREST_NEIGHBOUR[0],
+        f"{apart} Bohr read as Angstrom are 1.9 times too large)": nearest > _NEAREST_NEIGHBOUR[1],
+        f"{apart} nm read as Angstrom are 10 times too small)": nearest < _NEAREST_NEIGHBOUR[0],
         f"{force} large (forces in kcal/mol/Angstrom read as eV/Angstrom are 23 times too large, "
         "in kJ/mol/Angstrom 96 times)": rms_force > _RMS_FORCE[1],
         f"{force} small (forces in Hartree/Bohr read as eV/Angstrom are 51 times too small)": (
@@ -58,8 +58,9 @@ def doubts(
         "160 times)": rms_stress > _RMS_STRESS[1],
         f"{stress} small (stresses in eV/Angstrom^3 read as kbar are 1602 times too small, as GPa "
         "160 times)": rms_stress < _RMS_STRESS[0],
-        f"a force of {largest_force:.0f} (eV/Angstrom?)": largest_force > _LARGEST_FORCE,
-        f"an energy of {energy_per_atom:.0f} per atom (eV?)": energy_per_atom > _LARGEST_ENERGY,
+        f"the largest force is {largest_force:.0f} eV/Angstrom": largest_force > _LARGEST_FORCE,
+        f"the largest energy is {energy_per_atom:.0f} eV per atom": energy_per_atom
+        > _LARGEST_ENERGY,
     }
     return [text for text, implausible in found.items() if implausible]
 

@@ -63,8 +63,8 @@ def check_record(record: Data, rules: RecordRules, place: Place | None = None) -
     for name in rules.per_atom:
         if fields.get(name) is None:
             raise refuse(
-                f" has no attribute {name!r} ({_PER_ATOM[name]}); write the LMDB with it: "
-                f"record.{name} = torch.zeros(natoms) for example"
+                f" has no attribute {name!r} ({_PER_ATOM[name]}); write the LMDB with it, for "
+                f"example record.{name} = torch.zeros(natoms)"
             )
     for name in ("atomic_numbers", "fixed", "tags"):
         _check_one_per_atom(fields.get(name), name, natoms, refuse)
@@ -77,8 +77,8 @@ def check_record(record: Data, rules: RecordRules, place: Place | None = None) -
         _check_label(value, label, level, natoms, refuse)
     if rules.needs_sid and fields.get("sid") is None:
         raise refuse(
-            " has no sid, the name of its results, and the first record has one; give every record "
-            "one: record.sid = 17 for example"
+            " has no sid, which names its results, but the first record has one; give every "
+            "record one, for example record.sid = 17"
         )
 
 
@@ -105,7 +105,7 @@ def _check_structure(fields: Mapping[str, Any], refuse: Refusal) -> int:
     """Positions and their number; returns it."""
     positions = fields.get("pos")
     if positions is None:
-        raise refuse(" has no positions pos of shape (atoms, 3); write the record with them")
+        raise refuse(" has no positions pos of shape (atoms, 3); write the record with positions")
     if not _is_floating(positions) or positions.dim() != 2 or positions.shape[1] != 3:
         raise refuse(
             f" has no positions pos of shape (atoms, 3): pos is {described(positions)}; write a "
@@ -125,7 +125,7 @@ def _check_structure(fields: Mapping[str, Any], refuse: Refusal) -> int:
 
 
 _PER_ATOM = {
-    "fixed": "1 for atoms that do not move, 0 for free ones; zeros if all are free",
+    "fixed": "1 for fixed atoms, 0 for free atoms; zeros if all are free",
     "tags": "0 for the bulk, 1 for the surface, 2 for the adsorbate",
 }
 
@@ -133,7 +133,7 @@ _PER_ATOM = {
 def _check_one_per_atom(value: Any, name: str, natoms: int, refuse: Refusal) -> None:
     if value is None:
         if name == "atomic_numbers":
-            raise refuse(" has no atomic_numbers; write the record with one for each atom")
+            raise refuse(" has no atomic_numbers; write the record with one number for each atom")
         return
     if not isinstance(value, torch.Tensor) or value.dtype != torch.int64:
         raise refuse(f": {name} is {described(value)}, expected {natoms} whole numbers; correct it")
@@ -150,10 +150,10 @@ def _check_elements(atomic_numbers: torch.Tensor, limit: int | None, refuse: Ref
         raise refuse(f": an atomic number is {smallest}, expected 1 or more; correct it")
     if limit is not None and largest >= limit:
         raise refuse(
-            f" has an atom with atomic number {largest}, and the model has embeddings for 0 to "
-            f"{limit - 1} (model.max_num_elements: {limit}); give --model.max_num_elements="
-            f"{largest + 1} or more (a trained checkpoint cannot be changed), or leave the record "
-            "out"
+            f" has an atom with atomic number {largest}, but the model has embeddings for 0 to "
+            f"{limit - 1} (model.max_num_elements: {limit}); give "
+            f"--model.max_num_elements={largest + 1} or more (a trained checkpoint cannot be "
+            "changed), or leave the record out"
         )
 
 
@@ -162,7 +162,7 @@ def _check_cell(fields: Mapping[str, Any], needed: bool, refuse: Refusal) -> Non
     if cell is None:
         if needed:
             raise refuse(
-                " has no cell, and the model builds periodic graphs (use_pbc); give molecules an "
+                " has no cell, but the model builds periodic graphs (use_pbc); give molecules an "
                 "empty box: dens-ocp data from-npz|from-xyz ... --box 50"
             )
         return
@@ -178,13 +178,16 @@ def _check_cell(fields: Mapping[str, Any], needed: bool, refuse: Refusal) -> Non
         return
     pbc = fields.get("pbc")
     if pbc is not None and (not torch.is_tensor(pbc) or pbc.shape != (1, 3)):
-        raise refuse(f": pbc is {described(pbc)}, expected three of True and False; correct it")
+        raise refuse(
+            f": pbc is {described(pbc)}, expected three values, each True or False; correct it"
+        )
     if pbc is not None and not pbc.any():
         return
     if abs(torch.linalg.det(cell[0].double()).item()) < 1e-6:
         raise refuse(
-            f": its cell has no volume ({cell[0].tolist()}), and the model builds periodic graphs "
-            "(use_pbc); give three vectors, with vacuum where it is not periodic"
+            f": its cell has no volume ({cell[0].tolist()}), but the model builds periodic "
+            "graphs (use_pbc); give three vectors, with vacuum in directions that are not "
+            "periodic"
         )
 
 
@@ -233,8 +236,8 @@ def _missing_label(record: Data, label: str, rules: RecordRules, place: Place | 
     if whole in there:
         parts = ", ".join(each for each, tensor in rules.parts.items() if tensor == whole)
         return (
-            f"{name_of(record, rules.where, place)} has {whole!r} and not its part {label!r}; let "
-            f"it be decomposed: {rules.where}.transforms.decompose_tensor: {{tensor: {whole}, "
+            f"{name_of(record, rules.where, place)} has {whole!r} but not its part {label!r}; "
+            f"decompose it with {rules.where}.transforms.decompose_tensor: {{tensor: {whole}, "
             f"rank: 2, decomposition: ...}} as in outputs.{whole}.decomposition ({parts})"
         )
     label = whole or label
@@ -246,12 +249,12 @@ def _missing_label(record: Data, label: str, rules: RecordRules, place: Place | 
         wanted = ", ".join(f"r_{name}: True" for name in ("energy", "forces", "stress")
                            if name in (*rules.required, label))  # fmt: skip
         return (
-            f"{message}fairchem reads labels of ASE's files only where it is told to: "
+            f"{message}fairchem reads labels from ASE files only if you request them: "
             f"{rules.where}.a2g_args: {{{wanted or f'r_{label}: True'}}}"
         )
     if label == "energy" and "energy_relaxed" in there:
-        return f"{message}map its name: {rules.where}.key_mapping: {{y_relaxed: energy}}"
+        return f"{message}map its name with {rules.where}.key_mapping: {{y_relaxed: energy}}"
     message += f"name it with {rules.where}.key_mapping: {{NAME: {label}}}"
     if label == "forces":
-        message += "; data without forces cannot be trained on with forces or DeNS"
+        message += "; without forces in the data, training with forces or DeNS is not possible"
     return message

@@ -36,7 +36,7 @@ def record_id(record: Any, with_fid: bool = True) -> str:
     """
     sid, fid = getattr(record, "sid", None), getattr(record, "fid", None)
     if sid is None:
-        raise DensError("a record has no sid, the name of its results; give every record one")
+        raise DensError("a record has no sid, which names its results; give every record one")
     return f"{plain(sid)}_{plain(fid)}" if with_fid and fid is not None else f"{plain(sid)}"
 
 
@@ -129,5 +129,5 @@ def check_unique(ids: Sequence[str], dataset: Any, where: str) -> None:
     raise DensError(
         f"{where}: {len(dataset)} records have {len(set(ids))} ids (sid_fid, or sid); results of "
         f"records with the same id would be lost, for example {', '.join(twice[:5])}; give every "
-        "record a sid (and fid) of its own"
+        "record its own sid (and fid)"
     )

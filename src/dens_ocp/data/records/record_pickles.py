@@ -29,7 +29,7 @@ class RefusedGlobal(pickle.UnpicklingError):
     """A pickle wants something that no record needs; ``wanted`` is its dotted name."""
 
     def __init__(self, module: str, name: str) -> None:
-        super().__init__(f"it wants {module}.{name}")
+        super().__init__(f"it needs {module}.{name}")
         self.wanted = f"{module}.{name}"
 
 

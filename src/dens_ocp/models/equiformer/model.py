@@ -172,7 +172,7 @@ class EquiformerDeNS(DenoisingModel, GraphModelMixin):
 
     def _edges(self, data: Batch, pos: torch.Tensor) -> Edges:
         if gp_utils.initialized():
-            raise DensError("equiformer_dens knows no graph parallelism; remove --gp-gpus")
+            raise DensError("equiformer_dens does not support graph parallelism; remove --gp-gpus")
         if self.use_pbc:
             moved = copy.copy(data)
             moved.pos = pos

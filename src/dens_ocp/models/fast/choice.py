@@ -66,12 +66,12 @@ def _wait(device: torch.device) -> None:
 
 def said(fast: float, stock: float) -> str:
     """What was measured, for the log."""
-    form = "the fast form" if fast <= stock else "fairchem's form"
+    form = "the fast path" if fast <= stock else "the stock path"
     return (
-        f"model.fast: auto: the first batch takes {_milliseconds(fast)} in the fast form, "
-        f"{_milliseconds(stock)} in fairchem's; {form} is kept"
+        f"model.fast: auto: the first batch takes {_milliseconds(fast)} on the fast path and "
+        f"{_milliseconds(stock)} on the stock path; {form} is used"
     )
 
 
 def _milliseconds(value: float) -> str:
-    return "more memory than there is" if value == float("inf") else f"{1000 * value:.1f} ms"
+    return "more memory than the device has" if value == float("inf") else f"{1000 * value:.1f} ms"

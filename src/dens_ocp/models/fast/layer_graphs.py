@@ -30,7 +30,7 @@ from dens_ocp.patched import swapped
 RECORDED_ON = {"cuda"}
 """Kinds of devices on which layers are recorded; tests add the CPU, with their own recorder."""
 
-NOT_RECORDED = "The layers are computed without a CUDA graph"
+NOT_RECORDED = "The layers are computed without CUDA graphs"
 
 MOST = 64
 """Sizes that are recorded at most; batches of further sizes are computed without a graph."""

@@ -76,7 +76,7 @@ def check_submission(
     _compare_splits(ids, references, report)
     for split in report.board.splits:
         if references and split not in references:
-            report.notes.append(f"{split}: no LMDB was given, its ids are not compared")
+            report.notes.append(f"{split}: no LMDB was given, so its ids are not checked")
     return report
 
 
@@ -96,7 +96,7 @@ def _open(path: Path) -> np.lib.npyio.NpzFile:
     except FileNotFoundError:
         raise DensError(f"{path} does not exist") from None
     except Exception as error:  # zipfile and numpy have many for damaged bytes
-        raise DensError(f"{path} is no npz file, or it is damaged: {error}") from None
+        raise DensError(f"{path} is not an npz file, or it is damaged: {error}") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise DensError(f"{path} holds a single array; a leaderboard file is an npz file")
     return archive
@@ -120,10 +120,10 @@ def _check_names(names: list[str], wanted: list[str], report: Report) -> None:
             report.problems.append(f"{split}: the split is missing")
         elif lacks:
             missing = ", ".join(f"{split}_{name}" for name in lacks)
-            report.problems.append(f"{split}: {missing} missing, which {report.task} asks for")
+            report.problems.append(f"{split}: {missing} missing, which {report.task} requires")
     for name in sorted(set(names) - set(wanted)):
         report.problems.append(
-            f"{name} is no array of {report.board.name}'s {report.task}{nearest(name, wanted)}"
+            f"{name} is not an array of {report.board.name} {report.task}{nearest(name, wanted)}"
         )
 
 
@@ -143,7 +143,7 @@ def _check_split(
             with archive.zip.open(f"{split}_{name}.npy") as member:
                 array = np.lib.format.read_array(member, allow_pickle=False)
                 if member.read(1):  # to the end: there the checksum is compared
-                    raise ValueError("there are more bytes than its shape says")
+                    raise ValueError("it has more bytes than its shape needs")
                 return array
         except Exception as error:
             why = "holds Python objects" if "pickle" in str(error) else f"is damaged: {error}"
@@ -161,7 +161,7 @@ def _check_split(
     if ids.ndim != 1 or len(ids) == 0 or ids.dtype.kind not in "Uiu":
         return None
     if ids.dtype.kind != "U":
-        report.notes.append(f"{split}: {split}_ids are {ids.dtype}; fairchem writes text")
+        report.notes.append(f"{split}: {split}_ids have dtype {ids.dtype}; fairchem writes text")
     names = ids.astype(str)
     summary = report.splits[split] = SplitSummary(len(names))
     too_coarse = {"pos": "positions need float32 or float64"}
@@ -215,11 +215,11 @@ def _check_values(array: np.ndarray, names: np.ndarray, bounds: np.ndarray | Non
         return wrong
     overflow = ""
     if array.dtype == np.float16 and np.isinf(array[rows]).any():
-        overflow = "; infinity in float16 is often overflow (above 65504): predict with float32"
+        overflow = "; infinity in float16 is often an overflow (above 65504); predict with float32"
     if per_structure:
         where = f": {examples(names[rows[rows < len(names)]])}"
     elif bounds is None:
-        where = f": row {rows[0]} first"
+        where = f": the first is row {rows[0]}"
     else:
         structures = np.unique(np.searchsorted(bounds, rows, side="right") - 1)
         where = f", in {len(structures)} structure(s): {examples(names[structures])}"
@@ -230,8 +230,9 @@ def _check_values(array: np.ndarray, names: np.ndarray, bounds: np.ndarray | Non
 def _summarise_energy(energy: np.ndarray, split: str, report: Report) -> None:
     if energy.ndim == 2:
         report.notes.append(
-            f"{split}: {split}_energy has shape {energy.shape}, as fairchem 1.10 predicts; the "
-            "documented shape is (structures,), to which `dens-ocp submission make` brings it"
+            f"{split}: {split}_energy has shape {energy.shape}, as fairchem 1.10 predicts it; "
+            "the documented shape is (structures,), and `dens-ocp submission make` writes that "
+            "shape"
         )
     report.splits[split].dtypes = (str(energy.dtype),)
     finite = energy[np.isfinite(energy)].astype(np.float64)
@@ -246,7 +247,7 @@ def _check_counts(
     counts = np.diff(bounds)
     if reference is None:
         empty = names[counts == 0]
-        return [f"leaves no atom to {len(empty)} id(s): {examples(empty)}"] if len(empty) else []
+        return [f"leaves {len(empty)} id(s) without atoms: {examples(empty)}"] if len(empty) else []
     key, every = ARRAYS[task][-2], task == "is2rs" or atoms == "all"
     of_system = pd.DataFrame({"all": reference.natoms, "free": reference.nfree})
     of_system = of_system.set_index(reference.names(task)).groupby(level=0).first()
@@ -261,16 +262,16 @@ def _check_counts(
         return []
     first = np.flatnonzero(off)[0]
     text = (
-        f"gives {np.count_nonzero(off)} id(s) another number of rows of {key} than they have "
-        f"{'atoms' if every else 'free atoms'}: {examples(names[known][off])} "
+        f"gives {np.count_nonzero(off)} id(s) a number of rows of {key} that differs from the "
+        f"number of their {'atoms' if every else 'free atoms'}: {examples(names[known][off])} "
         f"({counts[known][first]}, expected {right[first]})"
     )
     if key == "forces" and (counts[known] == other).all():
         text += (
             "; these are forces of free atoms, not of all"
             if every
-            else "; these are forces of all atoms: make the file with --atoms free, or say "
-            "--atoms all if that is what the board asks for"
+            else "; these are forces of all atoms: make the file with --atoms free, or give "
+            "--atoms all if the leaderboard wants that"
         )
     return [text]
 

@@ -88,8 +88,8 @@ def _s2ef(path: Path, reference: Reference | None, choices: Choices) -> Source:
     arrays["energy"] = _per_structure(arrays["energy"])
     if choices.atoms == "all" and reference is None:
         raise DensError(
-            f"--atoms all: only the LMDB tells whether {path} has the forces of all atoms; "
-            "give it with --lmdb"
+            f"--atoms all: only the LMDB shows whether {path} has the forces of all atoms; give "
+            "it with --lmdb"
         )
     if reference is None:
         return arrays, []
@@ -119,12 +119,13 @@ def _with_atoms_asked_for(
         if not choices.fill_fixed:
             raise DensError(
                 f"--atoms all: {path} has the forces of free atoms only, as fairchem's predict "
-                "writes them; add --fill-fixed to write zero for fixed atoms, or write --atoms free"
+                "writes them; add --fill-fixed to write zero for fixed atoms, or give --atoms "
+                "free"
             )
         filled = np.zeros((natoms.sum(), 3), forces.dtype)
         filled[_free(reference, place)] = forces
         arrays["forces"], arrays["chunk_idx"] = filled, np.cumsum(natoms)[:-1]
-        return arrays, ["forces of fixed atoms were filled with zero"]
+        return arrays, ["forces of fixed atoms were set to zero"]
     return arrays, []
 
 
@@ -151,17 +152,17 @@ def _from_trajectories(
     known = reference is not None or number_of_systems(folder) is not None
     if relaxed.unfinished and take_last and not known:
         raise DensError(
-            f"--unfinished last-frame: {folder}: {unfinished_message(relaxed.unfinished)}; "
-            "whether other systems have no trajectory at all, only the test set tells: give it "
-            "with --lmdb SPLIT=PATH"
+            f"--unfinished last-frame: {folder}: {unfinished_message(relaxed.unfinished)}; only "
+            "the test set shows whether other systems have no trajectory at all; give it with "
+            "--lmdb SPLIT=PATH"
         )
     without = {sid: why for sid, why in relaxed.unfinished.items() if sid not in relaxed.energies}
     if without:
         advice = (
-            "relax them; they have no frame that could be taken"
+            "relax them; they have no frame that can be read"
             if take_last
-            else "finish them (run-relaxations again), or take the last frame there is with "
-            "--unfinished last-frame"
+            else "finish them (run-relaxations again), or take the last frame that can be read "
+            "with --unfinished last-frame"
         )
         raise DensError(f"{folder}: {unfinished_message(without)}; {advice}")
     notes = []

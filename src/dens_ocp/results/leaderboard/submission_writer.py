@@ -47,7 +47,9 @@ def make_submission(
     if out.suffix != ".npz":
         raise DensError(f"--out: {out} must end in .npz")
     if out.exists() and not force:
-        raise DensError(f"--out: {out} exists; replace it with --force, or choose another name")
+        raise DensError(
+            f"--out: {out} exists already; replace it with --force, or choose another name"
+        )
     _check_sources(sources, board)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.stem}.npz")
@@ -90,7 +92,7 @@ def _check_sources(sources: Mapping[str, Path], board: Board) -> None:
         raise DensError(f"{board.name} has no split {foreign[0]!r}; it has {', '.join(options)}")
     if missing := [option for split, option in options.items() if split not in sources]:
         raise DensError(
-            f"{board.name} asks for {len(options)} splits; without: {', '.join(missing)}"
+            f"{board.name} requires {len(options)} splits; these are missing: {', '.join(missing)}"
         )
     seen: dict[Path, str] = {}
     for split, path in sources.items():
@@ -98,12 +100,14 @@ def _check_sources(sources: Mapping[str, Path], board: Board) -> None:
             raise DensError(f"{options[split]}: {path} does not exist")
         twin = seen.setdefault(Path(path).resolve(), split)
         if twin != split:
-            raise DensError(f"{options[split]}: {path} is given for {twin} too; splits swapped?")
+            raise DensError(
+                f"{options[split]}: {path} is also given for {twin}; give each split its own file"
+            )
 
 
 def _refused(out: Path, problems: list[str]) -> DensError:
     lines = "\n  ".join(problems)
-    return DensError(f"{out} is not written, {len(problems)} problem(s):\n  {lines}")
+    return DensError(f"{out} was not written, because of {len(problems)} problem(s):\n  {lines}")
 
 
 def _write_npz(path: Path, arrays: Iterator[tuple[str, np.ndarray]]) -> None:

@@ -78,9 +78,9 @@ def refuse_submit(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if isinstance(job, CellJob):
             raise DensError(
-                f"--submit: {job.name} is no run of fairchem, which alone knows --submit; submit "
-                "a job array with slurm/evaluate (slurm/README.md), or call "
-                f"dens-ocp evaluate ... --only {job.name} in a job of your own"
+                f"--submit: {job.name} is not a run of fairchem, and only those can be submitted "
+                "with --submit; submit a job array with slurm/evaluate (slurm/README.md), or run "
+                f"dens-ocp evaluate ... --only {job.name} in your own job"
             )
 
 

@@ -115,7 +115,10 @@ def _relaxed_cells(
         scores[split] = cell_scores(together)
         if failed := {sid: each["failure"] for sid, each in together.items() if each["failure"]}:
             first = "; ".join(f"{sid}: {why}" for sid, why in list(failed.items())[:3])
-            say(f"{split}: {len(failed)} of {len(together)} structures were given up ({first})")
+            say(
+                f"{split}: {len(failed)} of {len(together)} structures could not be relaxed "
+                f"({first})"
+            )
         path = folder.matbench_discovery(name, split)
         relaxed = (
             (sid, relaxed_of(each, sid), entry["energy"])
@@ -143,7 +146,10 @@ def _submissions(
         missing = [split for split in board.splits if split not in sections]
         if missing:
             for task in tasks:
-                say(f"no {task} file for {board.name}: without {', '.join(missing)}")
+                say(
+                    f"no {task} file for {board.name}; these splits are missing: "
+                    f"{', '.join(missing)}"
+                )
             continue
         references = read_references({split: Path(s["src"]) for split, s in sections.items()})
         for task in tasks:

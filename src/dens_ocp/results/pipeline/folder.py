@@ -140,14 +140,14 @@ class EvaluationFolder:
         if done and before["checkpoint_sha256"] != description["checkpoint_sha256"]:
             raise DensError(
                 f"--out: {self.path} holds results of another checkpoint "
-                f"({before['checkpoint']}); name another folder"
+                f"({before['checkpoint']}); give another folder"
             )
         for name in done:
             then, now = before["jobs"][name], description["jobs"].get(name)
             if now is not None and then != now:
                 raise DensError(
                     f"--out: {self.path} holds results of {name} with other settings "
-                    f"({difference(then, now)}); name another folder, or remove these results"
+                    f"({difference(then, now)}); give another folder, or remove these results"
                 )
         kept = {name: before["jobs"][name] for name in done}
         self.description = {**description, "jobs": {**kept, **description["jobs"]}}
@@ -182,7 +182,10 @@ class EvaluationFolder:
                 try:
                     fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    say(f"waiting: an evaluation, or a run that it left, is at work in {self.path}")
+                    say(
+                        "waiting: another evaluation, or a run that it left behind, is in "
+                        f"progress in {self.path}"
+                    )
                     fcntl.flock(descriptor, kind)
             yield tuple(descriptors)
 
@@ -193,7 +196,7 @@ def difference(before: Any, now: Any, path: str = "") -> str:
         for key in dict.fromkeys([*before, *now]):
             if before.get(key) != now.get(key):
                 return difference(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-    return f"{path}: {before!r} then, {now!r} now"
+    return f"{path}: {before!r} before, {now!r} now"
 
 
 def sha256(path: Path) -> str:

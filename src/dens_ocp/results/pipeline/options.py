@@ -42,13 +42,33 @@ class EvaluationSection(Section):
     empty path leaves a split out.
     """
 
-    board: Annotated[Board | None, BeforeValidator(lambda name: board(str(name)))] = None
-    dataset: dict[str, Any] = {}
-    s2ef: Sources = {}
-    is2re: Sources = {}
-    relax_cell: Sources = {}
-    relaxation: Any = None
-    name: str | None = Field(None, examples=["eqV2-31M-dens"])
+    board: Annotated[Board | None, BeforeValidator(lambda name: board(str(name)))] = Field(
+        None,
+        description="leaderboard: OC20 or OC22; without it splits can have any name, and no "
+        "leaderboard files are written",
+    )
+    dataset: dict[str, Any] = Field(
+        {}, description="options that all data sets share, for example {format: lmdb}"
+    )
+    s2ef: Sources = Field(
+        {},
+        description="data sets to predict on, by split: a path, or options as in dataset; an "
+        "empty path leaves a split out",
+    )
+    is2re: Sources = Field(
+        {},
+        description="data sets of initial structures to relax, by split; scored as IS2RE and IS2RS",
+    )
+    relax_cell: Sources = Field(
+        {}, description="data sets of structures to relax together with their cells, by split"
+    )
+    relaxation: Any = Field(None, description="how cells are relaxed")
+    name: str | None = Field(
+        None,
+        examples=["eqV2-31M-dens"],
+        description="name of the model in files for Matbench Discovery (default: that of the "
+        "evaluation folder)",
+    )
 
 
 @dataclass(frozen=True)
@@ -107,6 +127,43 @@ def load_settings(
     Raises:
         DensError: not a config, an unknown key or split, nothing to evaluate, no model.
     """
+    given, section = _read(path, overrides)
+    s2ef, is2re, relax_cell = (_sources(task, section) for task in _TASKS)
+    relaxation = parsed(CellRelaxation, section.relaxation, "evaluation.relaxation")
+    named = _named_references(given.pop("dataset", None))
+    trained = checkpoint.get("config") or {}
+    host = _host(given, trained)
+    if named:
+        host["dataset"] = {"train": named}
+    if relax_cell and relaxation.moves_cells:
+        _check_stress(trained)
+    if section.name is not None and os.sep in section.name:
+        raise DensError(f"evaluation.name: {section.name!r} cannot be the name of a file")
+    return EvaluationSettings(
+        section.board, s2ef, is2re, host, relax_cell, relaxation, section.name, trained
+    )
+
+
+_TASKS = ("s2ef", "is2re", "relax_cell")
+
+
+def data_sets(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
+    """Sections of the data sets that a config evaluates on, by their options
+    (``evaluation.s2ef.id``).
+
+    Raises:
+        DensError: as :func:`load_settings`.
+    """
+    _, section = _read(path, overrides)
+    return {
+        f"evaluation.{task}.{split}": data_set
+        for task in _TASKS
+        for split, data_set in _sources(task, section).items()
+    }
+
+
+def _read(path: Path, overrides: list[str]) -> tuple[dict[str, Any], EvaluationSection]:
+    """A config without its section ``evaluation``, and that section."""
     given = config_file.read(path, "--config-yml")
     given = applied(given, keeping_settings(overrides))
     block = given.pop("evaluation", None)
@@ -123,26 +180,12 @@ def load_settings(
                 f"{', '.join(known)}"
             )
     section = EvaluationSection.model_construct(**read(EvaluationSection, block, "evaluation"))
-    s2ef, is2re = _sources("s2ef", section), _sources("is2re", section)
-    relax_cell = _sources("relax_cell", section)
-    if not s2ef and not is2re and not relax_cell:
+    if not any(_sources(task, section) for task in _TASKS):
         raise DensError(
-            f"--config-yml: {path} names nothing to evaluate; give evaluation.s2ef, "
-            "evaluation.is2re or evaluation.relax_cell the paths of the splits"
+            f"--config-yml: {path} names no data to evaluate on; give the paths of the splits in "
+            "evaluation.s2ef, evaluation.is2re or evaluation.relax_cell"
         )
-    relaxation = parsed(CellRelaxation, section.relaxation, "evaluation.relaxation")
-    named = _named_references(given.pop("dataset", None))
-    trained = checkpoint.get("config") or {}
-    host = _host(given, trained)
-    if named:
-        host["dataset"] = {"train": named}
-    if relax_cell and relaxation.moves_cells:
-        _check_stress(trained)
-    if section.name is not None and os.sep in section.name:
-        raise DensError(f"evaluation.name: {section.name!r} cannot be the name of a file")
-    return EvaluationSettings(
-        section.board, s2ef, is2re, host, relax_cell, relaxation, section.name, trained
-    )
+    return given, section
 
 
 def _check_stress(trained: dict[str, Any]) -> None:
@@ -154,9 +197,10 @@ def _check_stress(trained: dict[str, Any]) -> None:
     outputs = trained.get("outputs") or {}
     if "stress" not in outputs:
         raise DensError(
-            "evaluation.relax_cell: the checkpoint has no output stress, which moves cells (its "
-            f"outputs: {', '.join(outputs) or 'not known'}); take a checkpoint that was trained "
-            "with a stress head, or relax positions only: evaluation.relaxation.cell_filter: none"
+            "evaluation.relax_cell: the checkpoint has no output stress, which is needed to "
+            f"relax cells (its outputs: {', '.join(outputs) or 'not known'}); use a checkpoint "
+            "that was trained with a stress head, or relax only positions: "
+            "evaluation.relaxation.cell_filter: none"
         )
 
 
@@ -183,8 +227,9 @@ def _sources(task: str, section: EvaluationSection) -> dict[str, dict[str, Any]]
     for split, source in getattr(section, task).items():
         if chosen is not None and split not in chosen.splits:
             raise DensError(
-                f"evaluation.{task}.{split} is no split of {chosen.name}"
-                f"{nearest(split, chosen.splits)}; splits: {', '.join(chosen.splits)}"
+                f"evaluation.{task}.{split} is not a split of "
+                f"{chosen.name}{nearest(split, chosen.splits)}; splits: "
+                f"{', '.join(chosen.splits)}"
             )
         if source:  # an empty path: switched off on the command line
             own = source if isinstance(source, dict) else {"src": source}
@@ -207,8 +252,8 @@ def _check_same_model(given: Any, trained: Any) -> None:
     families = {family for name in names for family in _FAMILIES if name.startswith(family)}
     if len(families) > 1:
         raise DensError(
-            f"model.name: --config-yml says {names[0]}, and the checkpoint is of {names[1]}; leave "
-            "the section model out, it comes from the checkpoint"
+            f"model.name: --config-yml has {names[0]}, but the checkpoint is of {names[1]}; "
+            "remove the section model, because it is taken from the checkpoint"
         )
 
 

@@ -272,7 +272,7 @@ def score_split(folder: EvaluationFolder, split: str) -> Breakdown | str:
         return "its evaluation.json names no S2EF data set with labels"
     path = folder.predictions(split)
     if not path.is_file():
-        return f"predictions/{split}.npz is missing; it comes from dens-ocp evaluate"
+        return f"predictions/{split}.npz is missing; dens-ocp evaluate writes it"
     try:
         structures = open_structures(section, f"splits.{split}.s2ef")
     except DensError as error:

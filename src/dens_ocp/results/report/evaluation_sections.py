@@ -11,7 +11,7 @@ from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.report import verdict
 from dens_ocp.results.report.breakdown import score_split
-from dens_ocp.results.report.figures.drawing import save
+from dens_ocp.results.report.figures.drawing import save_both
 from dens_ocp.results.report.figures.evaluation_figures import (
     Parity,
     force_magnitude,
@@ -21,6 +21,7 @@ from dens_ocp.results.report.figures.evaluation_figures import (
     relaxation_traces,
 )
 from dens_ocp.results.report.relaxation_files import read_relaxations
+from dens_ocp.results.report.structure_views import relaxation_view
 from dens_ocp.results.report.verdict import Check
 
 TRACES = 6
@@ -92,14 +93,19 @@ def evaluation_content(read: Mapping[str, Any], out: Path) -> dict[str, Any]:
         "slabs": any(each.has_adsorbates for each in splits.values()),
         "traced": traced,
         "magnitude": None,
+        "view": relaxation_view(traced),
     }
     if traced:
-        content["traces"] = save(relaxation_traces(traced, read["fmax"]), out / "relaxations.png")
+        content["traces"] = save_both(
+            lambda narrow: relaxation_traces(traced, read["fmax"], narrow), out / "relaxations.png"
+        )
     if not splits:
         return content
     forces = {name: each for name, each in splits.items() if each.lengths.seen}
     if forces:
-        content["magnitude"] = save(force_magnitude(forces), out / "force_magnitude.png")
+        content["magnitude"] = save_both(
+            lambda narrow: force_magnitude(forces, narrow), out / "force_magnitude.png"
+        )
     columns, sampled = {}, []
     for split, each in splits.items():
         scores = content["scores"][split]
@@ -109,7 +115,9 @@ def evaluation_content(read: Mapping[str, Any], out: Path) -> dict[str, Any]:
         for sample, what in ((each.energies, "energies"), (each.components, "forces")):
             if sample.seen > sample.limit:
                 sampled.append(f"{split}: {sample.limit:,} of {sample.seen:,} {what}")
-    content["parity"] = save(parity(columns, "labelled"), out / "parity.png")
+    content["parity"] = save_both(
+        lambda narrow: parity(columns, "labelled", narrow), out / "parity.png"
+    )
     content["sampled"] = sampled
     kinds = _ELEMENT
     if content["slabs"]:
@@ -122,7 +130,10 @@ def evaluation_content(read: Mapping[str, Any], out: Path) -> dict[str, Any]:
             "title": title,
             "meaning": meaning,
             "names": keys(splits, kind),
-            "path": save(group_errors(splits, kind), out / f"errors_by_{title}.png"),
+            "picture": save_both(
+                lambda narrow, kind=kind: group_errors(splits, kind, narrow),
+                out / f"errors_by_{title}.png",
+            ),
         }
         for kind, (title, meaning) in kinds.items()
     ]

@@ -7,6 +7,7 @@ import json
 import time
 from base64 import b64encode
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dens_ocp.results.report.figures.drawing import DENSITY_FROM, DPI
 from dens_ocp.results.report.figures.evaluation_figures import FEW, SHOWN
 from dens_ocp.results.report.training_run import CHECKPOINTS, TrainingRun, find_folder, read_run
 from dens_ocp.results.report.verdict import BAD, GOOD, LEVELS, NOTE, Check, worst
+from dens_ocp.results.report.viewer import fragments
 from dens_ocp.whole_files import write_text
 
 _PIXELS_PER_INCH = 100  # of figures on the page
@@ -36,7 +38,7 @@ def headline(checks: Sequence[Check]) -> str:
     '1 warning (Noise)'
     """
     if not checks:
-        return "Nothing to judge by"
+        return "There is nothing to judge"
     parts = []
     for level in (BAD, NOTE):
         subjects = [check.subject for check in checks if check.level == level]
@@ -72,7 +74,7 @@ def sources(
         if evaluation is not None:
             raise DensError(
                 f"RUN: {run} is an evaluation folder, and --evaluation names another one; give "
-                "one of them"
+                "only one of them"
             )
         return evaluation_and_its_run(Path(run))
     training = read_run(find_folder(run, run_dir))
@@ -87,7 +89,7 @@ def read_evaluation(path: Path) -> EvaluationFolder:
     """
     evaluation = EvaluationFolder(path.resolve())
     if not evaluation.description_file.is_file():
-        raise DensError(f"--evaluation: {path} holds no evaluation.json; name an evaluation folder")
+        raise DensError(f"--evaluation: {path} holds no evaluation.json; give an evaluation folder")
     _ = evaluation.description
     return evaluation
 
@@ -141,6 +143,8 @@ def write_report(
     )
     for function in (number, median, short, yaml, base64, widest):
         environment.filters[function.__name__] = function
+    gallery = training_sections.gallery_content(training, evaluation, out)
+    views = [each["view"] for each in (of_evaluation, gallery) if each and each["view"]]
     ordered = sorted(checks, key=lambda check: -LEVELS.index(check.level))
     text = environment.get_template("report.html.j2").render(
         title=f"Report: {training.name if training else evaluation.path.name}",
@@ -153,7 +157,10 @@ def write_report(
         shown=SHOWN,
         training=of_run,
         evaluation=of_evaluation,
-        gallery=training_sections.gallery_content(training, evaluation, out),
+        gallery=gallery,
+        policy=fragments.POLICY,
+        viewer_style=fragments.style() if views else "",
+        viewer_script=fragments.script() if views else "",
         scores=scores,
         versions=training_sections.versions_content(training, evaluation),
     )
@@ -192,9 +199,13 @@ def yaml(content: Any) -> str:
     return safe_dump(json.loads(json.dumps(content, default=str)), sort_keys=False)
 
 
-def base64(path: Path) -> str:
-    """A picture, to be written into the page."""
-    return b64encode(path.read_bytes()).decode("ascii")
+def base64(content: bytes) -> str:
+    """A picture, to be written into the page: with 256 colours, which is a third of the size."""
+    small = BytesIO()
+    with Image.open(BytesIO(content)) as image:
+        few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few.save(small, "PNG", optimize=True)
+    return b64encode(small.getvalue()).decode("ascii")
 
 
 def widest(path: Path) -> int:

@@ -20,12 +20,14 @@ class Trace:
         energies: (frames,) predicted, eV. max_forces: (frames,) largest force on a free atom,
             eV/Angstrom.
         label: labelled energy of the relaxed structure, eV, or None.
+        path: of its trajectory, or None.
     """
 
     sid: str
     energies: np.ndarray
     max_forces: np.ndarray
     label: float | None
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def read_relaxations(folder: Path, labels: Mapping[str, float], traces: int) -> 
             continue
         energies, largest = np.array(read).T
         if path in whole:
-            drawn.append(Trace(path.stem, energies, largest, label))
+            drawn.append(Trace(path.stem, energies, largest, label, path))
         steps.append(count - 1)
         forces.append(largest[-1])
         if label is not None:

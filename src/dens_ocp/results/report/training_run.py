@@ -64,14 +64,15 @@ def find_folder(run: str, run_dir: Path) -> Path:
         folder = given if given.is_dir() else named
         raise DensError(
             f"RUN: {folder} holds neither a checkpoint ({' or '.join(CHECKPOINTS)}) nor an "
-            "evaluation.json; name a training run that has saved one, or an evaluation folder"
+            "evaluation.json; give a training run that has saved a checkpoint, or an evaluation "
+            "folder"
         )
     parent = named.parent
     known = sorted(path.name for path in parent.iterdir()) if parent.is_dir() else []
-    shown = f"; the latest there: {known[-1]}" if known else ""
+    shown = f"; the latest run there is {known[-1]}" if known else ""
     raise DensError(
-        f"RUN: there is no run {run!r} in {parent}{nearest(run, known)}{shown}; give a name in "
-        "it, the path of a folder of checkpoints, or an evaluation folder"
+        f"RUN: there is no run {run!r} in {parent}{nearest(run, known)}{shown}; give the name of "
+        "a run there, the path of a folder of checkpoints, or an evaluation folder"
     )
 
 

@@ -16,15 +16,13 @@ from dens_ocp.errors import DensError
 from dens_ocp.results.pipeline.folder import EvaluationFolder
 from dens_ocp.results.report import verdict
 from dens_ocp.results.report.figures.corruption_gallery import (
-    LONGEST_FORCE,
-    STRETCH,
     corruption_gallery,
-    largest_force,
     most_varied,
     sigmas_around,
 )
-from dens_ocp.results.report.figures.drawing import save
+from dens_ocp.results.report.figures.drawing import save_both
 from dens_ocp.results.report.figures.learning_curves import ERRORS, SETTINGS, learning_curves
+from dens_ocp.results.report.structure_views import corruption_view
 from dens_ocp.results.report.training_run import TrainingRun, read_checkpoint
 from dens_ocp.results.report.verdict import Check
 
@@ -75,10 +73,14 @@ def training_content(
     if run.series:
         runs = {run.name: run.series}
         zero = verdict.noise_of_zero(run.dens) if run.active else None
-        errors = learning_curves(runs, zero, ERRORS if run.active else ERRORS[:-1])
-        content["curves"] = save(errors, out / "learning_curves.png")
-        schedule = learning_curves(runs, panels=SETTINGS if run.active else SETTINGS[:1])
-        content["schedule"] = save(schedule, out / "schedule.png")
+        errors = ERRORS if run.active else ERRORS[:-1]
+        content["curves"] = save_both(
+            lambda narrow: learning_curves(runs, zero, errors, narrow), out / "learning_curves.png"
+        )
+        settings = SETTINGS if run.active else SETTINGS[:1]
+        content["schedule"] = save_both(
+            lambda narrow: learning_curves(runs, None, settings, narrow), out / "schedule.png"
+        )
     return content
 
 
@@ -90,7 +92,7 @@ def _facts(run: TrainingRun, evaluation: EvaluationFolder | None) -> dict[str, A
         "epoch": run.epoch,
         "best validation": f"{run.best[0]} {run.best[1]:.5g}" if run.best else _NOTHING,
         "model": run.config.get("model", {}).get("name", _NOTHING),
-        "structures in a step, per rank": run.config.get("optim", {}).get("batch_size", _NOTHING),
+        "structures per step and rank": run.config.get("optim", {}).get("batch_size", _NOTHING),
         "ranks": max(1, int(run.config.get("gpus") or 1)),
         "seed": command.get("seed", _NOTHING),
         "curves read from": (
@@ -101,7 +103,7 @@ def _facts(run: TrainingRun, evaluation: EvaluationFolder | None) -> dict[str, A
         return facts
     if evaluation.checkpoint is None:
         told = evaluation.description.get("checkpoint")
-        told = f"{told}, which is not there any more" if told else "not known"
+        told = f"{told}, which no longer exists" if told else "not known"
         return {**facts, "evaluated": told}
     content = read_checkpoint(evaluation.checkpoint)
     step, epoch = content.get("step"), content.get("epoch")
@@ -124,15 +126,16 @@ def gallery_content(
         return None
     dens = DeNSConfig() if run is None else run.dens
     white = not (dens.all_atoms or shown.free.all())
-    figure = corruption_gallery(shown, sigmas_around(dens), dens)
+    sigmas = sigmas_around(dens)
     return {
-        "path": save(figure, out / "corrupted_structures.png"),
+        "picture": save_both(
+            lambda narrow: corruption_gallery(shown, sigmas, dens, narrow=narrow),
+            out / "corrupted_structures.png",
+        ),
+        "view": corruption_view(shown, dens),
         "id": shown.id,
         "white": white,
         "masked": dens.encode == "masked" and white,
-        "stretch": STRETCH,
-        "longest": f"{LONGEST_FORCE:g}",
-        "largest": f"{largest_force(shown):.2f}",
         "one_sigma": isinstance(dens.sigma, float),
     }
 

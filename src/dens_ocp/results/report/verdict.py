@@ -62,8 +62,8 @@ def finished(epoch: float | None, max_epochs: Any) -> Check | None:
         return None
     text = f"epoch {epoch:.4g} of {max_epochs}"
     if epoch >= max_epochs - 1e-6:
-        return Check(GOOD, "Length", f"Training came to its end: {text}.")
-    return Check(NOTE, "Length", f"Training stopped early, or goes on: {text}.")
+        return Check(GOOD, "Length", f"Training is complete: {text}.")
+    return Check(NOTE, "Length", f"Training stopped early, or is still running: {text}.")
 
 
 def validation(series: Series, primary: str | None = None) -> Check | None:
@@ -112,7 +112,7 @@ def validation(series: Series, primary: str | None = None) -> Check | None:
     if ended:
         text = (
             f"The {name} MAE fell up to the end of the schedule: {now}, {since}.{schedule} A "
-            "longer schedule may bring it lower."
+            "longer schedule may lower it further."
         )
         return Check(GOOD, "Validation", text)
     text = f"The {name} MAE still falls: {now}, {since}.{schedule} Longer training may help."
@@ -125,13 +125,15 @@ def noise(series: Series, dens: DeNSConfig) -> Check | None:
         return None
     last = float(tail(series["train/dens_noise_mae"][1]).mean())
     zero = noise_of_zero(dens)
-    text = f"noise MAE {last:.3f} \u00c5 at the end; predicting none gives {zero:.3f} \u00c5"
+    text = f"noise MAE {last:.3f} Å at the end; predicting no noise gives {zero:.3f} Å"
     if not math.isfinite(last):
         return Check(BAD, "Denoising", f"The noise MAE is not a number: {text}.")
     if last >= zero:
-        return Check(BAD, "Denoising", f"The noise head does worse than predicting none: {text}.")
+        return Check(
+            BAD, "Denoising", (f"The noise head is worse than predicting no noise: {text}.")
+        )
     if last >= NO_BETTER * zero:
-        return Check(BAD, "Denoising", f"The noise head has learned next to nothing: {text}.")
+        return Check(BAD, "Denoising", f"The noise head has learned almost nothing: {text}.")
     return Check(GOOD, "Denoising", f"The noise head works: {text}.")
 
 
@@ -159,16 +161,16 @@ def corrupted_share(
     )
     limited = md_possible or dens.leaves_structures_out
     if share > expected + spread or share == 0 or (share < expected - spread and not limited):
-        return Check(BAD, "Corruption", f"Not what was asked for: {text}.")
+        return Check(BAD, "Corruption", f"This is not what was set: {text}.")
     if share >= expected - spread:
-        return Check(GOOD, "Corruption", f"As asked for: {text}.")
+        return Check(GOOD, "Corruption", f"As set: {text}.")
     # fewer structures than p says; of the atoms of these, r
     within = share / float(series["train/dens_structures"][1].mean())
     text += f"; within DeNS structures {100 * within:.1f} %, r is {100 * dens.r:.0f} %"
     if abs(within - dens.r) > _SHARE_OFF and not dens.strict_max_ratio:
-        return Check(BAD, "Corruption", f"Not what was asked for: {text}.")
+        return Check(BAD, "Corruption", f"This is not what was set: {text}.")
     why = "MD structures are never corrupted" if md_possible else "limits leave structures out"
-    return Check(GOOD, "Corruption", f"As asked for, where {why}: {text}.")
+    return Check(GOOD, "Corruption", f"As set, because {why}: {text}.")
 
 
 def splits(scores: Mapping[str, Scores]) -> list[Check]:
@@ -213,7 +215,7 @@ def _faults(each: Scores) -> list[str]:
     faults = []
     if each.not_finite:
         faults.append(
-            f"{each.not_finite} predictions are NaN or infinite and left out of all numbers"
+            f"{each.not_finite} predictions are NaN or infinite and are not in any number"
         )
     if each.missing:
         faults.append(f"{each.missing} structures have no prediction")

@@ -66,8 +66,8 @@ def read(folder: EvaluationFolder) -> Evaluated:
         scores = json.loads(path.read_text())["scores"]
     except FileNotFoundError:
         raise DensError(
-            f"{folder.path} has no scores.json: it is no folder of dens-ocp evaluate, its runs are "
-            "not done, or its data sets have no labels"
+            f"{folder.path} has no scores.json; either it is not a folder of dens-ocp evaluate, "
+            "or its runs are not done, or its data sets have no labels"
         ) from None
     except (ValueError, TypeError, KeyError) as error:
         raise DensError(f"{path} cannot be read ({error}); run dens-ocp evaluate again") from None
@@ -103,7 +103,7 @@ def compared(evaluations: Sequence[Evaluated]) -> list[Row]:
             if other.measured.get(key, value) != value:
                 raise DensError(
                     f"{first.name} and {other.name} cannot be compared: {key} is {value} in one "
-                    f"and {other.measured[key]} in the other; evaluate both alike"
+                    f"and {other.measured[key]} in the other; evaluate both in the same way"
                 )
     rows: dict[tuple[str, str, str], None] = {}
     for each in evaluations:
@@ -180,11 +180,11 @@ def named(paths: Sequence[Path]) -> list[Evaluated]:
         DensError: as :func:`read`; fewer than two; one twice.
     """
     if len(paths) < 2:
-        raise DensError("a comparison takes two evaluation folders or more")
+        raise DensError("give two evaluation folders or more")
     found = [read(EvaluationFolder(path)) for path in paths]
     names = [each.name for each in found]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise DensError(f"one evaluation folder is named twice: {', '.join(names)}")
+        raise DensError(f"one evaluation folder is given twice: {', '.join(names)}")
     if len(set(names)) < len(names):
         found = [
             Evaluated(str(path), each.dens, each.measured, each.scores)

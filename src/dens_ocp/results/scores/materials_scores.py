@@ -44,8 +44,8 @@ class CrystalErrors:
         for each in structures:
             if each.stress is None:
                 raise DensError(
-                    f"{each.id} has no stress label, and the first structure has one; without "
-                    "r_stress: True in dataset.a2g_args the stress is not scored"
+                    f"{each.id} has no stress label, but the first structure has one; remove "
+                    "r_stress: True from dataset.a2g_args to score without stress"
                 )
         self._metrics = self._evaluator.eval(
             {"energy": _column(energies), "stress": torch.as_tensor(stress, dtype=torch.float64)},

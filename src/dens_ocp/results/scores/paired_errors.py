@@ -61,7 +61,7 @@ def paired_errors(
         DensError: a structure without a prediction, predictions without forces, no structure.
     """
     if first.forces is None or second.forces is None:
-        raise DensError("the predictions have no forces; predict with a model of forces")
+        raise DensError("the predictions have no forces; predict with a model that gives forces")
     places = [{name: place for place, name in enumerate(each.ids)} for each in (first, second)]
     sums: dict[str, np.ndarray] = {}
     for structure in structures:

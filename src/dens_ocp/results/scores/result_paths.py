@@ -21,9 +21,9 @@ lmdb_option = click.option(
     "--lmdb",
     multiple=True,
     metavar="SPLIT=PATH",
-    help="the split's data set, a folder of LMDBs or one file; once for each split: "
-    "--lmdb id=data/s2ef/test_id --lmdb ood_ads=data/s2ef/test_ood_ads (default: those that an "
-    "evaluation folder names, else none)",
+    help="data set of the split, a folder of LMDBs or one file. Give the option once for each "
+    "split: --lmdb id=data/s2ef/test_id --lmdb ood_ads=data/s2ef/test_ood_ads (default: the data "
+    "sets that an evaluation folder names, else none)",
 )
 
 
@@ -47,7 +47,9 @@ def result_options(function: Any) -> Any:
             "folder of trajectories",
         )(function)
     function = board_option("that of the evaluation folder, else OC20")(function)
-    function = click.option("--task", required=True, type=click.Choice(TASKS))(function)
+    function = click.option(
+        "--task", required=True, type=click.Choice(TASKS), help="task that the results are for"
+    )(function)
     path = click.Path(path_type=Path)
     return click.argument("evaluation", required=False, type=path)(function)
 
@@ -110,13 +112,11 @@ def result_paths(
     """
     named = {split: path for split, path in options.items() if path is not None}
     if named and folder is not None:
-        raise DensError(
-            f"give either the folder {folder.path} or the paths of the splits, not both"
-        )
+        raise DensError(f"give either the folder {folder.path} or the paths of the splits")
     if folder is None:
         if not named:
             words = " ".join(f"--{split.replace('_', '-')} PATH" for split in board.splits)
-            raise DensError(f"no results given: name an evaluation folder, or {words}")
+            raise DensError(f"no results are given; give an evaluation folder, or {words}")
         return named
     if not folder.path.is_dir():
         raise DensError(f"{folder.path} is not a folder")

@@ -154,7 +154,7 @@ def s2ef_scores(predictions: Predictions, structures: Iterable[Structure]) -> S2
             of another number of atoms.
     """
     if predictions.forces is None:
-        raise DensError("the predictions have no forces; S2EF is scored on energies and forces")
+        raise DensError("the predictions have no forces, but S2EF is scored on energies and forces")
     evaluator = Evaluator(
         eval_metrics={
             "energy": ["mae"],
@@ -264,8 +264,8 @@ def mean_distance(positions: np.ndarray, structure: Structure) -> float:
     """
     if len(positions) != len(structure.pos_relaxed):
         raise DensError(
-            f"{structure.sid} has {len(structure.pos_relaxed)} atoms, its relaxed positions are of "
-            f"{len(positions)}"
+            f"{structure.sid} has {len(structure.pos_relaxed)} atoms, but its relaxed positions "
+            f"are of {len(positions)} atoms"
         )
     _check_free(structure)
     off = min_diff(
@@ -306,8 +306,8 @@ def _labelled(
         for label in labels:
             if getattr(each, label) is None:
                 raise DensError(
-                    f"{key} has no {label} label; scores need a labelled data set (test sets have "
-                    "no labels: send their predictions to the board)"
+                    f"{key} has no {label} label; scores need a labelled data set (test sets "
+                    "have no labels: submit their predictions to the leaderboard)"
                 )
         yield each
     foreign = [key for key in predicted if key not in seen]
@@ -331,7 +331,7 @@ def _chunks(structures: Iterator[Structure]) -> Iterator[list[Structure]]:
 
 def _check_free(structure: Structure) -> None:
     if structure.fixed.all():
-        raise DensError(f"{structure.id} has no free atom, so no score; leave it out")
+        raise DensError(f"{structure.id} has no free atom, so it has no score; leave it out")
 
 
 def _tensor(values: np.ndarray | list) -> torch.Tensor:

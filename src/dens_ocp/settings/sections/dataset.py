@@ -3,153 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from fairchem.core.common.registry import registry
 from fairchem.core.modules import transforms as fairchem_transforms
 from fairchem.core.preprocessing import AtomsToGraphs
-from pydantic import BeforeValidator, Field
 
-from dens_ocp.dens.options import (
-    FairchemSection,
-    Section,
-    chosen,
-    is_missing,
-    mapping,
-    need,
-    one_of,
-    read,
-    unknown,
-)
+from dens_ocp.dens.options import Section, chosen, is_missing, mapping, need, read, unknown
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
-from dens_ocp.settings.sections.values import Decimal, Flag, Number, Whole, number, registered
+from dens_ocp.settings.sections.dataset_options import DataSet, Fit, Normalizer, Reference
+from dens_ocp.settings.sections.values import registered
 
 SPLITS = ("train", "val", "test", "relax")
 
 _OLD_FORMATS = {"trajectory_lmdb_v2": "trajectory_lmdb"}
 """Names in published configs -> fairchem-core 1.10.0's for the same files."""
-
-
-def _decimals(value: Any) -> float | list[float]:
-    if isinstance(value, (list, tuple)):
-        return [float(number(each)) for each in value]
-    return float(number(value))
-
-
-def _positive_decimals(value: Any) -> float | list[float]:
-    read = _decimals(value)
-    if any(not each > 0 for each in (read if isinstance(read, list) else [read])):
-        raise ValueError("must be larger than 0")
-    return read
-
-
-def _path(value: Any) -> Any:
-    if isinstance(value, (str, os.PathLike)):
-        return value
-    raise ValueError("is not a path")
-
-
-def _paths(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_path(each) for each in value]
-    return _path(value)
-
-
-Path_ = Annotated[Any, BeforeValidator(_path)]
-
-
-class DataSet(FairchemSection):
-    """What fairchem-core 1.10.0 and this package read of one data set's section, for all formats
-    of theirs."""
-
-    format: str = "lmdb"
-    src: Annotated[Any, BeforeValidator(_paths)] = None
-    key_mapping: Any = None
-    transforms: Any = None
-    use_train_settings: Flag = True
-    splits: Any = None
-    train_split_settings: Any = None
-    val_split_settings: Any = None
-    test_split_settings: Any = None
-    # which records
-    seed: Whole = 0
-    first_n: Whole = Field(1, ge=1, examples=[1000])
-    sample_n: Whole = Field(1, ge=1, examples=[1000])
-    no_shuffle: Flag = False
-    max_atom: Whole = Field(1, ge=1)
-    max_atoms: Whole = Field(1, ge=1, examples=[200])
-    subset_to: Any = None
-    shard: Whole = Field(0, ge=0)
-    total_shards: Whole = Field(1, ge=1)
-    metadata_path: Path_ = None
-    # LMDB
-    lin_ref: Path_ = None
-    oc20_ref: Path_ = None
-    train_on_oc20_total_energies: Flag = False
-    data2train: one_of("all", "adslabs", "slabs") = "all"
-    md_source: Any = None
-    md_files: Any = None
-    # ASE
-    a2g_args: Any = None
-    keep_in_memory: Flag = False
-    include_relaxed_energy: Flag = False
-    atoms_transform_args: Any = None
-    transform_args: Any = None
-    ase_read_args: Any = None
-    pattern: str = "*"
-    index_file: Path_ = None
-    use_tqdm: Flag = True
-    connect_args: Any = None
-    select_args: Any = None
-    # of configs before version 2
-    target: str = ""
-    normalize_labels: Flag = False
-    target_mean: Decimal = 0.0
-    target_std: Decimal = Field(1.0, gt=0)
-    grad_target_mean: Decimal = 0.0
-    grad_target_std: Decimal = Field(1.0, gt=0)
-
-
-class Normalizer(FairchemSection):
-    """``transforms.normalizer.<target>``: fairchem's ``create_normalizer``.
-
-    Decimals: an integer mean becomes an integer buffer, into which a checkpoint's is truncated.
-    """
-
-    mean: Annotated[Any, BeforeValidator(_decimals)] = Field(0.0, examples=[0.0])
-    stdev: Annotated[Any, BeforeValidator(_positive_decimals)] = Field(1.0, examples=[1.5])
-    rmsd: Annotated[Any, BeforeValidator(_positive_decimals)] = Field(1.0, examples=[1.5])
-    file: Path_ = None
-    state_dict: Any = None
-    tensor: Any = None
-
-
-class Fit(FairchemSection):
-    """``transforms.normalizer.fit`` and ``transforms.element_references.fit``."""
-
-    targets: Any = Field(None, examples=["[energy]"])
-    batch_size: Whole = Field(1, ge=1, examples=[8])
-    num_batches: Whole = Field(1, ge=1, examples=[10000])
-    num_workers: Whole = Field(0, ge=0)
-    shuffle: Flag = True
-    seed: Whole = 0
-    fitted: Flag = False
-    override_values: Any = None
-    rmsd_correction: Number = 0
-    max_num_elements: Whole = Field(118, ge=1)
-    log_metrics: Flag = True
-    use_numpy: Flag = True
-    driver: str = ""
-
-
-class Reference(FairchemSection):
-    """``transforms.element_references.<target>``."""
-
-    file: Path_ = None
-    state_dict: Any = None
 
 
 def checked(dataset: Any, where: str = "dataset") -> Any:

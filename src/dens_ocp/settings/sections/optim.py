@@ -5,33 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BeforeValidator, Field
 
-from dens_ocp.dens.options import (
-    FairchemSection,
-    choice,
-    chosen,
-    is_missing,
-    mapping,
-    need,
-    one_of,
-    read,
-)
+from dens_ocp.dens.options import chosen, is_missing, mapping, need, read
 from dens_ocp.errors import DensError
 from dens_ocp.settings.sections import signatures
-from dens_ocp.settings.sections.values import (
-    Decimal,
-    DecimalOrOff,
-    Flag,
-    Number,
-    NumberOrOff,
-    Numbers,
-    Whole,
-    flag,
-)
+from dens_ocp.settings.sections.optim_options import LambdaSchedule, Optim
 
 NO_SCHEDULER = "Null"
 """fairchem's word for a constant learning rate."""
@@ -40,88 +21,6 @@ _SCHEDULE = (
     "scheduler: LambdaLR and scheduler_params: {lambda_type: cosine, warmup_factor: 0.2, "
     "warmup_epochs: 0.1, lr_min_factor: 0.01}"
 )
-
-
-def _balancing(value: Any) -> str | bool:
-    try:
-        return "atoms" if flag(value) else False
-    except ValueError:
-        pass
-    word = choice(value, ("atoms", "neighbors"))
-    if word == "neighbors":
-        logging.warning(
-            "optim.load_balancing: neighbors: fairchem-core 1.10.0 balances the number of atoms "
-            "instead"
-        )
-    return "atoms"
-
-
-class Optim(FairchemSection):
-    """What fairchem-core 1.10.0 and this package read of ``optim``; the last block is known from
-    published configs and has no effect."""
-
-    batch_size: Whole = Field(1, ge=1, examples=[4])
-    eval_batch_size: Whole = Field(1, ge=1, examples=[4])
-    num_workers: Whole = Field(0, ge=0, examples=[8])
-    load_balancing: Annotated[str | bool, BeforeValidator(_balancing)] = "atoms"
-    load_balancing_on_error: one_of("warn_and_balance", "warn_and_no_balance", "raise") = "raise"
-    lr_initial: Decimal = Field(0.0, ge=0, examples=[0.0002])
-    optimizer: Any = None
-    optimizer_params: Any = None
-    weight_decay: Number = Field(0, ge=0, examples=[0.001])
-    scheduler: Any = None
-    scheduler_params: Any = None
-    max_epochs: Whole = Field(0, ge=0, examples=[12])
-    clip_grad_norm: NumberOrOff = Field(0, ge=0, examples=[100])
-    ema_decay: DecimalOrOff = Field(0.0, ge=0, le=1, examples=[0.999])
-    eval_every: Whole = Field(1, ge=1, examples=[5000])
-    checkpoint_every: Whole = Field(1, examples=[5000])
-    checkpoint_format: one_of("pt", "dcp") = "pt"
-    load_datasets_and_model_then_exit: Flag = False
-    # fairchem's schedule without scheduler_params
-    lr_gamma: Number = Field(1, ge=0, examples=[0.3])
-    lr_milestones: Numbers = Field([], examples=["[145833, 187500]"])
-    warmup_steps: Number = Field(0, examples=[100])
-    warmup_factor: Number = Field(0, ge=0, examples=[0.2])
-    warmup_epochs: Number = Field(0, ge=0)
-    # losses of configs before version 2
-    loss_energy: str = "mae"
-    loss_forces: str = "l2mae"
-    energy_coefficient: Number = Field(1, ge=0)
-    force_coefficient: Number = Field(1, ge=0)
-    # this package
-    dens: Any = None
-    use_denoising_pos: Flag = False
-    denoising_pos_params: Any = None
-    denoising_pos_coefficient: Number = Field(10, ge=0, examples=[10])
-    keep_checkpoints: Whole = Field(2, ge=1, examples=[2])
-    non_finite: one_of("stop", "skip") = "stop"
-    amp_dtype: one_of("float16", "bfloat16") = "float16"
-    worker_start_method: str = "fork"
-    eval_each_epoch: Flag = False
-    ddp_find_unused_parameters: Flag = False
-    # without effect
-    loss_force: str = ""
-    loss_position: str = ""
-    position_coefficient: Number = 0
-    grad_accumulation_steps: Whole = 1
-    # of EquiformerV3's trainer
-    use_compile: Flag = False
-    load_pretrained_weights: str = ""
-
-
-class LambdaSchedule(FairchemSection):
-    """``optim.scheduler_params`` of fairchem's EquiformerV2 trainer; ``epochs`` and ``lr`` are its
-    own entries, found in configs of checkpoints."""
-
-    lambda_type: one_of("cosine", "multistep") = "cosine"
-    warmup_factor: Decimal = Field(0.0, ge=0, examples=[0.2])
-    warmup_epochs: Number = Field(0, ge=0, examples=[0.1])
-    lr_min_factor: Decimal = Field(0.0, ge=0, examples=[0.01])
-    decay_epochs: Numbers = Field([], examples=["[11.7, 15, 18.3]"])
-    decay_rate: Decimal = Field(0.0, ge=0, examples=[0.3])
-    epochs: Number = 0
-    lr: Number = 0
 
 
 _NEEDED = {

@@ -21,30 +21,61 @@ _LEVELS = {"energy": "system", "forces": "atom"}
 class Output(FairchemSection):
     """``outputs.<target>`` and its ``decomposition.<target>``."""
 
-    level: one_of("system", "atom") = "system"
-    property: str = ""
-    train_on_free_atoms: Flag = True
-    eval_on_free_atoms: Flag = True
-    prediction_dtype: one_of("float16", "float32") = "float16"
-    irrep_dim: Whole = Field(0, ge=0)
-    shape: Whole = Field(1, ge=1)
-    decomposition: Any = None
-    parent: str = ""
+    level: one_of("system", "atom") = Field(
+        "system", description="what the output belongs to: system or atom"
+    )
+    property: str = Field(
+        "", description="name of the output in the model's head, if it is different"
+    )
+    train_on_free_atoms: Flag = Field(True, description="count only free atoms in the loss")
+    eval_on_free_atoms: Flag = Field(True, description="count only free atoms in the metrics")
+    prediction_dtype: one_of("float16", "float32") = Field(
+        "float16",
+        description="number format of the output in prediction files; float32 if this option or "
+        "task.prediction_dtype says so",
+    )
+    irrep_dim: Whole = Field(
+        0, ge=0, description="degree of a part of a decomposed tensor: 0 isotropic, 2 anisotropic"
+    )
+    shape: Whole = Field(1, ge=1, description="known from published configs; without effect")
+    decomposition: Any = Field(
+        None,
+        description="parts of a tensor and their options, for example {stress_isotropic: "
+        "{irrep_dim: 0}, stress_anisotropic: {irrep_dim: 2}}",
+    )
+    parent: str = Field(
+        "", description="name of the whole tensor that a part belongs to (fairchem-core sets it)"
+    )
 
 
 class Loss(FairchemSection):
     """``loss_functions.<target>``."""
 
-    fn: str = Field("mae", examples=["mae"])
-    coefficient: Number = Field(1, ge=0, examples=[100])
-    reduction: one_of("mean", "sum") = "mean"
+    fn: str = Field(
+        "mae",
+        examples=["mae"],
+        description="loss function: mae, mse, l2mae (length of the error vector of each atom), "
+        "l2norm (the same), per_atom_mae, or the full name of a class",
+    )
+    coefficient: Number = Field(1, ge=0, examples=[100], description="weight of the loss")
+    reduction: one_of("mean", "sum") = Field(
+        "mean", description="how the errors of a batch become one number: mean or sum"
+    )
 
 
 class Metrics(FairchemSection):
     """``evaluation_metrics``."""
 
-    metrics: Any = None
-    primary_metric: str = ""
+    metrics: Any = Field(
+        None,
+        description="metrics of each output, for example {energy: [mae], forces: [mae, "
+        "cosine_similarity]} (default: fairchem-core's S2EF metrics)",
+    )
+    primary_metric: str = Field(
+        "",
+        description="metric that decides which checkpoint is the best (default: forces_mae, else "
+        "energy_mae, else the first)",
+    )
 
 
 def outputs(block: Any, where: str = "outputs") -> dict[str, dict[str, Any]]:

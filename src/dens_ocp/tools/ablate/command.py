@@ -20,27 +20,29 @@ OF_EACH_RUN = (
 @click.command(
     cls=Command,
     epilog="\b\nexample: dens-ocp ablate configs/ablations/oc20_table_1b.yml --num-gpus 8 --amp\n"
-    "With --submit the runs become one SLURM array; when it is done, the same command\n"
-    "submits the predictions, and --collect-only prints the table.",
+    "With --submit the runs are submitted as one SLURM array. When it has ended, run the same\n"
+    "command again to submit the predictions, and then with --collect-only to print the table.",
 )
 @click.argument("plan", type=ConfigPath(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path),
-              help="folder (default: ablations/NAME, of the plan)")  # fmt: skip
-@click.option("--collect-only", is_flag=True, help="run nothing: score what finished jobs have "
-              "predicted, print the table of what there is")  # fmt: skip
-@click.option("--list", "list_only", is_flag=True, help="print where each run stands, and end")
+              help="folder of all runs (default: ablations/NAME, NAME of the plan)")  # fmt: skip
+@click.option("--collect-only", is_flag=True, help="start no run: score what finished jobs have "
+              "predicted, and print the table of all scored runs")  # fmt: skip
+@click.option("--list", "list_only", is_flag=True, help="print the state of each run and exit")
 @click.option("--only", multiple=True, metavar="RUN...",
-              help="only these runs, dens-seed0 for example (to share the work out)")  # fmt: skip
+              help="do only these runs, for example dens-seed0 (to divide the work between "
+              "machines)")  # fmt: skip
 @fairchem_options(*OF_EACH_RUN)
 def command(
     plan: Path, out: Path | None, collect_only: bool, list_only: bool, only: tuple[str, ...],
     **of_each_run: Any,
 ) -> int:  # fmt: skip
-    """Train every variant of a plan with every seed, score the models and compare them. Called
-    again it goes on where it stopped: finished runs are not repeated, interrupted ones continue
-    from their checkpoint.
+    """Train every variant of a plan with every seed, score the models and compare them. If it was
+    interrupted, run it again to resume: finished runs are not repeated, and interrupted runs
+    continue from their checkpoint.
 
-    PLAN: YAML: base config, variants, seeds, what to score on; see configs/ablations.
+    PLAN: a YAML file with the base config, the variants, the seeds and the data sets to score on;
+    see configs/ablations.
     """
     from dens_ocp.tools.ablate.plan import read_plan
     from dens_ocp.tools.ablate.runs import runs_of

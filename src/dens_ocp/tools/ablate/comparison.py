@@ -163,7 +163,7 @@ def text_table(plan: Plan, rows: Sequence[Row]) -> str:
     header = ["variant", "seeds"]
     for heading, unit in headings(rows[0]):
         header += [f"{heading} ({unit})", "difference", "gain (%)"]
-    header += ["minutes", "of processor"]
+    header += ["minutes", "CPU minutes"]
     parts = []
     for base in plan.bases:
         for split in rows[0].splits:
@@ -178,9 +178,9 @@ def text_table(plan: Plan, rows: Sequence[Row]) -> str:
     title = f"{plan.title}\n\n" if plan.title else ""
     baseline = plan.variants[plan.baseline].title or plan.baseline
     return (
-        f"{title}" + "\n\n".join(parts) + "\n\n"
-        "mean +- standard deviation over seeds; difference: mean over seeds of (variant - "
-        f"{baseline}) +- its standard error; gain: how much lower the error is\n"
+        f"{title}" + "\n\n".join(parts) + "\n\nmean +- standard deviation over seeds; difference: "
+        f"mean over seeds of (variant - {baseline}) +- its standard error; gain: how much lower "
+        "the error is; minutes: training time of a run, by the clock and of its CPUs\n"
     )
 
 

@@ -96,8 +96,8 @@ def curve_table(plan: Plan, rows: Sequence[Row]) -> str:
     title = plan.variants[plan.baseline].title or plan.baseline
     return (
         "\n\n".join(parts)
-        + f"\n\nx: how many times as much {title} takes to have the same error, between its "
-        "trainings by interpolation\n"
+        + f"\n\nx: how many times as much {title} needs to reach the same error, interpolated "
+        "between its trainings\n"
     )
 
 

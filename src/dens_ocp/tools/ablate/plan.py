@@ -33,8 +33,8 @@ _SURE = 0.85
 def _name(name: str) -> str:
     if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.]*)?", name):
         raise ValueError(
-            f"{name!r} cannot be a name: letters, digits, _ and . only (give the variant a title: "
-            "for tables)"
+            f"{name!r} cannot be a name; use only letters, digits, _ and . (a variant can have a "
+            "title: for tables)"
         )
     return name
 
@@ -120,21 +120,24 @@ class Plan(_Part):
     def _checked(self) -> Plan:
         if self.baseline not in self.variants:
             raise ValueError(
-                f"baseline {self.baseline!r} is no variant{nearest(self.baseline, self.variants)} "
-                f"(variants: {', '.join(self.variants)})"
+                f"baseline {self.baseline!r} is not a "
+                f"variant{nearest(self.baseline, self.variants)} (variants: "
+                f"{', '.join(self.variants)})"
             )
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds}: one is there twice")
+            raise ValueError(f"seeds {self.seeds}: a seed is given twice")
         places = [base.at for base in self.bases.values()]
         if self.curve and (None in places or len({*places}) < max(2, len(places))):
             raise ValueError(
-                f"curve: {self.curve}: each of at least two bases needs its own place on "
-                "this axis; write for example base: {short: {config: a.yml, at: 40, set: "
-                "{optim.max_epochs: 40}}, long: {config: a.yml, at: 80, set: "
-                "{optim.max_epochs: 80}}}"
+                f"curve: {self.curve}: give at least two bases, each with its own value of `at` "
+                "for this axis; write for example base: {short: {config: a.yml, at: 40, set: "
+                "{optim.max_epochs: 40}}, long: {config: a.yml, at: 80, set: {optim.max_epochs: "
+                "80}}}"
             )
         if not self.curve and any(place is not None for place in places):
-            raise ValueError("base: at is a place on the axis of curve; write curve: epochs")
+            raise ValueError(
+                "base: at is given, but the plan has no curve; add for example curve: epochs"
+            )
         return self
 
 
@@ -244,6 +247,6 @@ def score_of(plan: Plan, base: str, config: Mapping[str, Any]) -> Score:
         if (sections.get(split) or {}).get("src"):
             return {split: sections[split]["src"]}
     raise DensError(
-        "score: the plan names no data set to score on, and the config has no dataset.test "
-        "and no dataset.val; write for example score: {test: data/test}"
+        "score: the plan names no data set to score on, and the config has neither dataset.test "
+        "nor dataset.val; add for example score: {test: data/test}"
     )

@@ -141,7 +141,7 @@ def write_config(run: Run) -> None:
         before = yaml.safe_load(run.config_path.read_text())
         if before != run.config:
             raise DensError(
-                f"--out: {run.out} holds a run {run.name} with other settings "
+                f"--out: {run.out} holds the run {run.name} with other settings "
                 f"({difference(before, run.config)}); name another folder, or remove "
                 f"{run.checkpoints}, {run.notes} and {run.evaluation.path}"
             )
@@ -192,8 +192,8 @@ def train(run: Run, options: list[str], on_epoch: Callable[[float], None]) -> No
         write_text(run.notes, json.dumps(notes) + "\n")
     if not run.is_trained():
         raise DensError(
-            f"{run.name} ended at epoch {run.epoch():g} of {run.epochs:g} (see {log}); call again "
-            "to go on"
+            f"{run.name} ended at epoch {run.epoch():g} of {run.epochs:g} (see {log}); run the "
+            "same command again to resume"
         )
 
 
@@ -220,8 +220,8 @@ def evaluate(run: Run, options: list[str] | None, say: Callable[[str], None]) ->
     checkpoint = run.checkpoints / name
     if not checkpoint.is_file():
         raise DensError(
-            f"{run.name} left no {name}; a best checkpoint needs a validation (optim.eval_every), "
-            "or say checkpoint: last in the plan"
+            f"{run.name} has no {name}; a best checkpoint needs a validation (optim.eval_every); "
+            "or write checkpoint: last in the plan"
         )
     settings = {"evaluation": {"s2ef": run.score}, "task": {"prediction_dtype": "float32"}}
     path = run.config_path.with_suffix(".evaluate.yml")

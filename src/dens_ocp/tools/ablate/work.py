@@ -104,14 +104,14 @@ def _submit(runs: Sequence[Run], words: list[str]) -> bool:
         jobs = submit_array([arguments_of(run, words) for run in untrained])
         for run, job in zip(untrained, jobs, strict=True):
             print(f"{job}: {run.name}")
-        print("when the array is done: the same command again, which submits the predictions")
+        print("when the array has ended, run the same command again to submit the predictions")
     submitted = []
     for run in unscored:
         if run not in untrained:
             submitted += evaluate(run, words, print)
     if submitted:
         print("submitted: " + ", ".join(submitted))
-        print("when they are done: the same command with --collect-only")
+        print("when they have ended, run the same command with --collect-only")
     return bool(untrained or submitted)
 
 

@@ -74,9 +74,10 @@ def read_frames(
         count = f"{len(incomplete)} of {len(incomplete) + len(frames)} frames"
         if not skip_incomplete:
             raise DensError(
-                f"{incomplete[0]} ({count} cannot be trained on; --skip-incomplete leaves them out)"
+                f"{incomplete[0]} ({count} are not usable for training; --skip-incomplete leaves "
+                "them out)"
             )
-        print(f"{count} are left out, the first: {incomplete[0]}")
+        print(f"{count} are left out; the first: {incomplete[0]}")
     return frames
 
 
@@ -97,8 +98,8 @@ def atoms_of(path: Path, index: str = ":") -> Iterator[Atoms]:
             yield from ase.io.iread(str(path), index, **more)
     except Exception as error:  # each format has its own
         raise DensError(
-            f"{path} cannot be read by ASE ({type(error).__name__}: {error}); `ase info --formats` "
-            "lists what it reads"
+            f"{path} cannot be read by ASE ({type(error).__name__}: {error}); `ase info "
+            "--formats` lists the formats that it reads"
         ) from None
 
 
@@ -169,12 +170,16 @@ def label(atoms: Atoms, what: str, key: str | None, where: str) -> np.ndarray:
             label = np.asarray(stored[key], dtype=np.float64)
             return label.reshape(()) if what == "energy" else label
         except (TypeError, ValueError):
-            wrong = f"{stored[key]!r} is not one number" if what == "energy" else "no numbers"
-            raise DensError(f"{where}: --{what}-key {key}: {wrong}; name another") from None
+            wrong = (
+                f": {stored[key]!r} is not one number"
+                if what == "energy"
+                else " does not hold numbers"
+            )
+            raise DensError(f"{where}: --{what}-key {key}{wrong}; give another name") from None
     else:
         missing = f"{what} {key!r}"
     names = [name for name in names if name != "positions"]
-    hint = f"--{what}-key NAME names it; the frame has {', '.join(names)}" if names else (
+    hint = f"give its name with --{what}-key NAME; the frame has {', '.join(names)}" if names else (
         "training with DeNS needs energies and forces of every frame"
     )  # fmt: skip
     raise DensError(f"{where} has no {missing}: {hint}")

@@ -38,7 +38,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group)
 def command() -> None:
-    """Data sets of molecules, of crystals and of your own, for training with DeNS."""
+    """Convert molecules, crystals and your own files to data sets for training with DeNS."""
 
 
 command.add_command(suggest.command, "suggest")
@@ -56,61 +56,67 @@ def _option(name: str, help: str, metavar: str | None = None, **more: Any) -> cl
 
 def _units(energy: str, length: str) -> list[click.Option]:
     return [
-        _option("--energy-unit", f"of the file: {', '.join(ENERGY)} (default: {energy})", "UNIT"),
-        _option("--length-unit", f"of the file: {', '.join(LENGTH)} (default: {length})", "UNIT"),
-        _option("--force-unit", "of the file: energy/length, Hartree/Bohr for example (default: of "
-                "the two above); records are in eV and Angstrom", "UNIT"),
+        _option("--energy-unit", f"unit of energy in the file: {', '.join(ENERGY)} (default: "
+                f"{energy})", "UNIT"),
+        _option("--length-unit", f"unit of length in the file: {', '.join(LENGTH)} (default: "
+                f"{length})", "UNIT"),
+        _option("--force-unit", "unit of force in the file: energy/length, for example "
+                "Hartree/Bohr (default: from the two units above); records are written in eV and "
+                "Angstrom", "UNIT"),
     ]  # fmt: skip
 
 
 def _split(train: str) -> list[click.Option]:
     return [
-        _option("--train", f"training frames (default: {train})", "N", type=int),
-        _option("--val", "validation frames", "N", type=int, default=50),
-        _option("--test", "test frames (default: the rest)", "N", type=int),
-        _option("--seed", "of the random draw", type=int, default=0),
+        _option("--train", f"number of training frames (default: {train})", "N", type=int),
+        _option("--val", "number of validation frames", "N", type=int, default=50),
+        _option("--test", "number of test frames (default: the rest)", "N", type=int),
+        _option("--seed", "seed of the random split", type=int, default=0),
     ]
 
 
 _OUTPUT = [
-    _option("--out", "folder to make: train, val, test (LMDB), dataset.json (units, reference, "
+    _option("--out", "folder to write: train, val, test (LMDB), dataset.json (units, reference, "
             "split), split.npz", type=_PATH, required=True),
-    _option("--config-out", "write a config to train (fairchem main) and to evaluate (dens-ocp "
-            "evaluate) with", "YML"),
-    _option("--energy-reference", "subtracted from total energies, which float32 would round: "
-            "least squares over the elements of the training set (for one molecule: its mean "
-            "energy), or none", type=click.Choice(["linear", "none"]), default="linear"),
-    _option("--box", "give structures without periodicity an empty cube as cell, Angstrom, 50 for "
-            "example: fairchem's EquiformerV2 and eSCN build periodic graphs (default: with "
-            "--config-out as large as its model needs, else none)", "SIDE", type=float),
-    _option("--cutoff", "how far the model sees, max_radius or cutoff of its config, Angstrom: "
-            "images in a box have to be further away", "A",
+    _option("--config-out", "also write a config for training (fairchem main) and evaluation "
+            "(dens-ocp evaluate)", "YML"),
+    _option("--energy-reference", "what is subtracted from total energies, which would lose digits "
+            "in float32. linear: least-squares fit over the elements of the training set (for a "
+            "single molecule its mean energy); none: nothing",
+            type=click.Choice(["linear", "none"]), default="linear"),
+    _option("--box", "side of an empty cubic cell for structures without periodicity, Angstrom, "
+            "for example 50. fairchem's EquiformerV2 and eSCN build periodic graphs and need a "
+            "cell (default: with --config-out as large as its model needs, else no cell)", "SIDE",
+            type=float),
+    _option("--cutoff", "cutoff of the model (max_radius or cutoff in its config), Angstrom: "
+            "periodic images in a box must be further away", "A",
             type=click.FloatRange(min=0, min_open=True), default=RECIPE_CUTOFF),
-    _option("--no-progress", "no progress bars", is_flag=True),
+    _option("--no-progress", "show no progress bars", is_flag=True),
 ]  # fmt: skip
 
 
 @command.command(
     "from-npz",
-    short_help="MD17 or rMD17 archive -> LMDBs",
+    short_help="convert an MD17 or rMD17 archive to LMDBs",
     epilog="\b\nexample: dens-ocp data from-npz md17_aspirin.npz --out data/aspirin --box 50\n"
-    "The authors' split of rMD17: --train-indices index_train_01.csv --test-indices "
+    "For the authors' split of rMD17: --train-indices index_train_01.csv --test-indices "
     "index_test_01.csv",
     params=[
         click.Argument(["file"], type=_PATH),
         *_units("what the file says, else kcal/mol", "what the file says, else Angstrom"),
         *_split("950"),
-        _option("--split-file", "arrays train, val, test (or idx_train, ...): split.npz of an "
-                "earlier conversion for example", "NPZ"),
-        _option("--train-indices", "frames of train, one number a line, from which --val frames "
-                "are taken too, unless --val-indices is given", "CSV"),
-        _option("--val-indices", "frames of val, one number a line", "CSV"),
-        _option("--test-indices", "frames of test, one number a line", "CSV"),
+        _option("--split-file", "file with the arrays train, val, test (or idx_train, ...), for "
+                "example split.npz of an earlier conversion", "NPZ"),
+        _option("--train-indices", "file with the numbers of the training frames, one per line; "
+                "the --val frames are drawn from them too, unless --val-indices is given", "CSV"),
+        _option("--val-indices", "file with the numbers of the validation frames, one per line",
+                "CSV"),
+        _option("--test-indices", "file with the numbers of the test frames, one per line", "CSV"),
         *_OUTPUT,
     ],
 )  # fmt: skip
 def from_npz(file: Path, split_file: Path | None, **options: Any) -> None:
-    """MD17 or rMD17 archive -> LMDBs.
+    """Convert an MD17 or rMD17 archive to LMDBs.
 
     FILE: .npz with R, z, E, F (MD17) or coords, nuclear_charges, energies, forces (rMD17).
     """
@@ -124,7 +130,9 @@ def from_npz(file: Path, split_file: Path | None, **options: Any) -> None:
     named = {split: read_indices(path) for split, path in paths.items() if path is not None}
     if split_file is not None:
         if named:
-            raise DensError("--split-file and --...-indices both name frames; give one of them")
+            raise DensError(
+                "--split-file and --...-indices both name frames; give only one of them"
+            )
         named = {"val": np.empty(0, dtype=np.int64), "test": np.empty(0, dtype=np.int64)}
         named |= read_split_file(split_file)
     if options["train"] is None and "train" not in named:
@@ -135,37 +143,38 @@ def from_npz(file: Path, split_file: Path | None, **options: Any) -> None:
 @command.command(
     "from-xyz",
     cls=Command,
-    short_help="extended XYZ, or any file of ASE with energies and forces -> LMDBs (from-ase too)",
+    short_help="convert extended XYZ or other files that ASE reads to LMDBs (or: from-ase)",
     epilog="\b\nexamples:\n"
     "  dens-ocp data from-xyz train_300K.xyz --test-file test_300K.xyz --val 50 --out data/acac\n"
     "  dens-ocp data from-xyz md.traj --index ::10 --train 2000 --val 200 --out data/slab\n"
     "  dens-ocp data from-xyz runs/*/OUTCAR --train 5000 --val 500 --out data/mine",
     params=[
         click.Argument(["file"], type=_PATH, nargs=-1, required=True),
-        _option("--index", "frames of each file, as ASE: ::10 is each tenth, 100: all but the "
-                "first hundred (default: all)", default=":", show_default=False),
-        _option("--energy-key", "energy in atoms.info, REF_energy for example (default: the "
-                "energy ASE knows, at zero smearing)", "NAME"),
-        _option("--forces-key", "forces in atoms.arrays, REF_forces for example (default: the "
-                "forces ASE knows)", "NAME"),
+        _option("--index", "frames to read from each file, in ASE's form: ::10 is every tenth "
+                "frame, 100: all but the first hundred (default: all)", default=":",
+                show_default=False),
+        _option("--energy-key", "name of the energy in atoms.info, for example REF_energy "
+                "(default: the energy that ASE reads, extrapolated to zero smearing)", "NAME"),
+        _option("--forces-key", "name of the forces in atoms.arrays, for example REF_forces "
+                "(default: the forces that ASE reads)", "NAME"),
         _option("--skip-incomplete", "leave out frames without energy or forces, or with NaN, and "
-                "say how many (default: refuse them)", is_flag=True),
+                "print how many (default: stop with an error)", is_flag=True),
         *_units("eV", "Angstrom"),
-        *_split("950, or with --test-file all that are left"),
-        _option("--val-file", "files whose frames are val; none of the others is then", "FILE",
-                multiple=True),
-        _option("--test-file", "files whose frames are test; none of the others is then", "FILE",
-                multiple=True),
+        *_split("950; with --test-file all frames that are left"),
+        _option("--val-file", "files with the validation frames; no frame of the other files is "
+                "then used for validation", "FILE", multiple=True),
+        _option("--test-file", "files with the test frames; no frame of the other files is then "
+                "used as a test frame", "FILE", multiple=True),
         *_OUTPUT,
     ],
 )  # fmt: skip
 def from_xyz(
     file: tuple[Path, ...], val_file: tuple[Path, ...], test_file: tuple[Path, ...], **options: Any
 ) -> None:
-    """Extended XYZ, or any file of ASE with energies and forces -> LMDBs.
+    """Convert extended XYZ, or any files that ASE reads, with energies and forces to LMDBs.
 
-    FILE: files that ASE reads: .xyz (extended), .traj, .db, .aselmdb, OUTCAR, ...; all are one
-    data set.
+    FILE: files that ASE reads: .xyz (extended), .traj, .db, .aselmdb, OUTCAR, ...; all together
+    become one data set.
     """
     import numpy as np
 
@@ -226,9 +235,9 @@ def _write(
     _say(out, described, units, len(frames))
     if config_out is not None:
         write_text(config_out, config_text(out, described, cutoff))
-        print(f"config to train and evaluate with: {config_out}")
+        print(f"config for training and evaluation: {config_out}")
         return
-    print("\nfor your config (--config-out writes a whole one):\n")
+    print("\nsections for your config (--config-out writes a complete config):\n")
     print(sections_text(out, described))
     needs = f"max_num_elements of {described['largest_atomic_number'] + 1} or more"
     if described[LARGEST_CUTOFF] is not None:
@@ -265,8 +274,8 @@ def _say(out: Path, described: dict[str, Any], units: Units, frames: int) -> Non
     )
     if (side := described["box_Angstrom"]) is not None:
         print(
-            f"structures without periodicity have an empty box of {side:g} Angstrom, "
-            f"for models that see up to {described[LARGEST_CUTOFF]:.1f} Angstrom far"
+            f"structures without periodicity have an empty box of {side:g} Angstrom, for models "
+            f"with a cutoff of up to {described[LARGEST_CUTOFF]:.1f} Angstrom"
         )
     nearest = described["nearest_neighbours_Angstrom"]
     for doubt in doubts(
@@ -275,8 +284,8 @@ def _say(out: Path, described: dict[str, Any], units: Units, frames: int) -> Non
         largest_force=described["largest_force_eV_per_Angstrom"],
     ):
         print(
-            f"warning: {doubt}; the file was read in {read_in}: --energy-unit, --length-unit and "
-            "--force-unit say otherwise"
+            f"warning: {doubt}; the file was read in {read_in}; if this is wrong, give "
+            "--energy-unit, --length-unit and --force-unit"
         )
 
 

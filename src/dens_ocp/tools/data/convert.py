@@ -85,8 +85,8 @@ def convert(
         missing = sorted(elements - set(found.coefficients))
         if missing and reference != "none":
             warnings.append(
-                f"{', '.join(chemical_symbols[number] for number in missing)} only occur in "
-                "validation or test frames, whose energies therefore have no reference"
+                f"{', '.join(chemical_symbols[number] for number in missing)} occur only in "
+                "validation or test frames, so the energies of these frames have no reference"
             )
         for warning in warnings:
             tqdm.write(f"warning: {warning}")
@@ -190,8 +190,8 @@ def _reference(
     for what, value in (("energies", relative.std()), ("forces on free atoms", rms)):
         if not value > 0:
             raise DensError(
-                f"the {what} of the {len(indices)} training frames do not vary: nothing can "
-                "be learnt; check the file, or take more frames (--train)"
+                f"the {what} of the {len(indices)} training frames do not vary, so the model "
+                "cannot learn anything; check the file, or take more frames (--train)"
             )
     return reference, {
         "energy": {"mean": float(relative.mean()), "stdev": float(relative.std())},
@@ -208,7 +208,7 @@ def _far_from_the_reference(
     if rms < max(_FAR * stdev, _LITTLE):
         return []
     return [
-        f"energies of {split} lie {rms:.3g} eV (rms) from the reference, those of train "
-        f"{stdev:.3g} eV: the reference does not hold for them; take more training frames "
-        f"(--train) that have the compositions of {split}"
+        f"the energies of {split} differ from the reference by {rms:.3g} eV (rms), those of "
+        f"train by {stdev:.3g} eV: the reference is wrong for {split}; take more training frames "
+        f"(--train) with the compositions of {split}"
     ]

@@ -61,9 +61,10 @@ def fit(kind: str, numbers: Sequence[np.ndarray], energies: np.ndarray) -> Energ
     if rank < len(elements) and not same:
         alike = float(energies.sum() / counts.sum())
         warning = (
-            f"the linear energy reference of {len(elements)} elements is fitted to {len(numbers)} "
-            f"training frames with {rank} independent compositions: for other compositions it is a "
-            "guess; take more training frames (--train), or --energy-reference none"
+            f"the linear energy reference of {len(elements)} elements is fitted to "
+            f"{len(numbers)} training frames with {rank} independent compositions, so it is only "
+            "a guess for other compositions; take more training frames (--train), or give "
+            "--energy-reference none"
         )
     solution, *_ = np.linalg.lstsq(counts, energies - alike * counts.sum(axis=1), rcond=None)
     coefficients = dict(zip(elements.tolist(), (solution + alike).tolist(), strict=True))

@@ -50,14 +50,14 @@ def check_frame(frame: Frame) -> None:
     for name, value in values.items():
         if not np.isfinite(value).all():
             raise DensError(
-                f"{frame.where}: {name} hold NaN or infinite values; repair the frame, or leave it "
-                "out"
+                f"{frame.where}: the {name} hold NaN or infinite values; repair the frame, or "
+                "leave it out"
             )
     if frame.atoms.pbc.any() and frame.atoms.cell.volume < 1e-6:
         raise DensError(
             f"{frame.where} is periodic (pbc {frame.atoms.pbc.tolist()}) and its cell has no "
-            "volume; fairchem repeats the cell in all directions, so give it three vectors, with "
-            "vacuum where it is not periodic"
+            "volume; fairchem repeats the cell in all directions, so give the cell three "
+            "vectors, with vacuum in directions without periodicity"
         )
 
 
@@ -118,23 +118,24 @@ def fitted_box(frames: Iterable[Frame], box: float | str | None, cutoff: float) 
         )
         if box is None or box == "auto":
             raise DensError(
-                f"{both}, and a batch cannot hold both; give --box for those that are not, or "
-                "convert them apart"
+                f"{both}, and a batch cannot hold both; give --box for those that are not "
+                "periodic, or convert the two kinds separately"
             )
-        print(f"warning: {both}: periodic ones keep their cells, the others get the box")
+        print(f"warning: {both}: the periodic frames keep their cells, the others get the box")
     if box is None:
         return None
     if not others:
         if box != "auto":
-            print(f"--box: {box:g} is not used: all frames are periodic")
+            print(f"--box: {box:g} is not used, because all frames are periodic")
         return None
     enough = 5 * float(np.ceil((largest + cutoff) / 5))
     side = enough if box == "auto" else float(box)
     if not side >= largest + cutoff:
         raise DensError(
-            f"--box: {side:g} Angstrom are too few: {widest} is {largest:.2f} Angstrom "
-            f"long and the model sees {cutoff:g} Angstrom far (--cutoff), so images interact in a "
-            f"box of less than {largest + cutoff:.2f} Angstrom; --box {enough:g} is enough"
+            f"--box: {side:g} Angstrom is too small: {widest} is {largest:.2f} Angstrom long and "
+            f"the model has a cutoff of {cutoff:g} Angstrom (--cutoff), so periodic images "
+            f"interact in a box of less than {largest + cutoff:.2f} Angstrom; --box {enough:g} "
+            "is enough"
         )
     return Box(side, largest)
 
@@ -149,7 +150,8 @@ def _check_vacuum(frame: Frame, cutoff: float) -> None:
     for direction in np.flatnonzero(~atoms.pbc & (vacua < cutoff - 1e-9)):  # rounding
         raise DensError(
             f"{frame.where} is not periodic along its cell vector {direction + 1} (pbc "
-            f"{atoms.pbc.tolist()}), where the cell leaves {max(vacua[direction], 0):.2f} Angstrom "
-            f"of vacuum, and fairchem repeats it in all directions; a model with a cutoff of "
-            f"{cutoff:g} Angstrom (--cutoff) needs {cutoff:g}: lengthen the vector, or set pbc"
+            f"{atoms.pbc.tolist()}), where the cell has {max(vacua[direction], 0):.2f} Angstrom "
+            "of vacuum, but fairchem repeats it in all directions; a model with a cutoff of "
+            f"{cutoff:g} Angstrom (--cutoff) needs {cutoff:g} of vacuum: lengthen the vector, or "
+            "set pbc"
         )

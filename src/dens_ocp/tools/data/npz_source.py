@@ -64,7 +64,7 @@ class NpzFrames(Sequence[Frame]):
 def _read(path: Path) -> tuple[dict[str, np.ndarray], str, str]:
     """Arrays by the keys of :data:`_NAMES`, and the units of energy and length."""
     if not path.is_file():
-        raise DensError(f"{path} does not exist; give the .npz of MD17 or rMD17")
+        raise DensError(f"{path} does not exist; give a .npz file of MD17 or rMD17")
     try:
         with np.load(path, allow_pickle=False) as archive:
             there = archive.files
@@ -97,11 +97,12 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], path: Path) -> None:
     ):  # fmt: skip
         if shapes[what] != shape:
             raise DensError(
-                f"{path}: shapes disagree: "
+                f"{path}: the shapes do not match: "
                 + ", ".join(f"{name} {each}" for name, each in shapes.items())
                 + f"; {what} should be {shape if is_right else '(frames, atoms, 3)'}"
             )
     if shapes["energies"] not in ((frames,), (frames, 1)):
         raise DensError(
-            f"{path}: {frames} frames and energies of shape {shapes['energies']}; expected one each"
+            f"{path}: {frames} frames and energies of shape {shapes['energies']}; expected one "
+            "energy per frame"
         )

@@ -52,8 +52,8 @@ def draw(
             number = len(pool) - (kept or 0)
         if number < 0 or number > len(pool) or (split == "train" and number == 0):
             raise DensError(
-                f"--{split}: {number} frames are asked for, of {frames} there are {len(pool)} "
-                f"left; give smaller numbers (--train, --val, --test)"
+                f"--{split}: {number} frames are requested, but only {len(pool)} of {frames} are "
+                "left; give smaller numbers (--train, --val, --test)"
             )
         parts[split], pool = np.sort(pool[:number]), pool[number:]
     return parts
@@ -71,7 +71,7 @@ def read_indices(path: Path) -> np.ndarray:
         return np.asarray(found).reshape(-1).astype(np.int64, casting="same_kind")
     except (OSError, ValueError, TypeError) as error:
         raise DensError(
-            f"{path} cannot be read as a list of frames, one number a line: {error}"
+            f"{path} cannot be read as a list of frames with one number per line: {error}"
         ) from None
 
 
@@ -111,5 +111,6 @@ def _check_indices(named: dict[str, np.ndarray], frames: int) -> None:
     values, counts = np.unique(everything, return_counts=True)
     if (counts > 1).any():
         raise DensError(
-            f"frame {values[counts > 1][0]} is named twice in the split; each frame belongs to one"
+            f"frame {values[counts > 1][0]} is named twice; each frame may be in only one of "
+            "train, val and test"
         )

@@ -65,6 +65,5 @@ def _known(word: str, units: Sequence[str], option: str) -> str:
         if name in (_OTHER_NAMES.get(lowered), word.strip()) or name.lower() == lowered:
             return name
     raise DensError(
-        f"{option}: {word!r} is not a unit known here{nearest(word, units)}; known: "
-        f"{', '.join(units)}"
+        f"{option}: {word!r} is not a known unit{nearest(word, units)}; known: {', '.join(units)}"
     )

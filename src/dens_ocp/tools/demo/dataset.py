@@ -123,8 +123,8 @@ def make(root: Path, settings: DataSettings | None = None, progress: bool = True
     manifest = root / "manifest.json"
     if root.is_file() or (root.is_dir() and any(root.iterdir()) and not manifest.is_file()):
         raise DensError(
-            f"{root} exists and is not a demo data set (it has no manifest.json); give another "
-            "--workdir, or remove it"
+            f"{root} exists already and is not a demo data set (it has no manifest.json); give "
+            "another --workdir, or remove it"
         )
     found = json.loads(manifest.read_text()) if manifest.is_file() else {"files": []}
     whole = all((root / name).is_file() for name in found["files"])
@@ -193,7 +193,9 @@ def _relaxations(
         for system in islice(systems, max(0, ahead)):
             begun.append((system, pool.submit(_relaxed, split, system, settings.seed)))
         if not begun:
-            raise DensError(f"{split}: only {found} systems of {number} relaxed; ask for fewer")
+            raise DensError(
+                f"{split}: only {found} of {number} systems could be relaxed; ask for fewer systems"
+            )
         system, future = begun.popleft()
         trajectory = future.result()
         if trajectory is not None:

@@ -12,7 +12,7 @@ from dens_ocp.data.structures import Structure, open_structures
 from dens_ocp.errors import DensError
 from dens_ocp.results.scores.prediction_files import Predictions
 
-ZERO_FORCE, MEAN = "split's mean energy, zero force", "train's mean energy and force"
+ZERO_FORCE, MEAN = "mean energy of the split, zero forces", "mean energy and force of train"
 
 
 def read_given(option: str, path: Path, unique: bool = False) -> list[Structure]:
@@ -26,11 +26,13 @@ def read_given(option: str, path: Path, unique: bool = False) -> list[Structure]
     if path.is_file() or any(path.glob("*.lmdb")):
         found = list(open_structures({"src": str(path)}, option))
     if not found:
-        raise DensError(f"{option}: {path} holds no records; name a .lmdb file or a folder of them")
+        raise DensError(
+            f"{option}: {path} holds no records; give a .lmdb file or a folder of .lmdb files"
+        )
     for name, value in (("y", found[0].energy), ("force", found[0].forces)):
         if value is None:
             raise DensError(
-                f"{option}: the records of {path} have no {name}; an S2EF data set is needed"
+                f"{option}: the records of {path} have no {name}; give an S2EF data set"
             )
     if unique and len({each.id for each in found}) < len(found):
         raise DensError(f"{option}: {path} has records with the same sid and fid; make them unique")

@@ -22,30 +22,51 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 _LMDB = click.Path(exists=True, path_type=Path)
 
 
-@click.command(help="Make a small OC20-like data set, train on it, evaluate, draw.")
+@click.command(
+    help="Make a small OC20-like data set, train a model on it, evaluate the model, "
+    "and write tables, pictures and a report."
+)
 @click.option(
-    "--workdir", type=_FOLDER, default=Path("demo-run"), show_default=True, help="where to write"
+    "--workdir",
+    type=_FOLDER,
+    default=Path("demo-run"),
+    show_default=True,
+    help="folder of the demo",
 )
 @click.option(
     "--compare",
     is_flag=True,
-    help="train the same without DeNS too, side by side, and say what DeNS gives",
+    help="also train the same model without DeNS, at the same time, and compare the two",
 )
-@click.option("--train-lmdb", type=_LMDB, help="train on this S2EF LMDB (file or folder) instead")
-@click.option("--val-lmdb", type=_LMDB, help="validate on this one; with --train-lmdb")
+@click.option(
+    "--train-lmdb",
+    type=_LMDB,
+    help="train on this S2EF LMDB (file or folder) instead of the demo's data",
+)
+@click.option("--val-lmdb", type=_LMDB, help="validate on this S2EF LMDB; only with --train-lmdb")
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="epochs of training (default: 10; fewer where they are longer)",
+    help="epochs of training (default: 10, or fewer for a large training set)",
 )
-@click.option("--quick", is_flag=True, help="little data, hardly any training: does it all run?")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="of data and runs"
+    "--quick",
+    is_flag=True,
+    help="use little data and hardly any training, only to see whether everything runs",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="seed of the data and the runs",
 )
 def command(workdir: Path, train_lmdb: Path | None, val_lmdb: Path | None, **options: Any) -> None:
     if (train_lmdb is None) != (val_lmdb is None):
         name, other = ("--train-lmdb", "--val-lmdb")[:: 1 if val_lmdb is None else -1]
-        raise DensError(f"{name} is given without {other}; give both, or none for embedded data")
+        raise DensError(
+            f"{name} is given without {other}; give both, or none to use the demo's own data"
+        )
 
     from tqdm import tqdm
 
@@ -53,12 +74,12 @@ def command(workdir: Path, train_lmdb: Path | None, val_lmdb: Path | None, **opt
     from dens_ocp.tools.demo.steps import Demo
 
     started = time.monotonic()
-    check_writable(workdir, "--workdir", "data, runs and the report go there")
+    check_writable(workdir, "--workdir", "data, runs and the report are written there")
     workdir.mkdir(parents=True, exist_ok=True)
     arguments = {"train_lmdb": train_lmdb, "val_lmdb": val_lmdb, **options}
     with run_id_of(workdir, arguments) as (run_id, goes_on):
         if goes_on:
-            tqdm.write(f"going on with the demo {run_id}, which was interrupted")
+            tqdm.write(f"resuming the interrupted demo {run_id}")
         demo = Demo(workdir.resolve(), run_id, **options)
         if train_lmdb is None or val_lmdb is None:
             demo.embedded()

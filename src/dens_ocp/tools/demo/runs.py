@@ -178,7 +178,7 @@ def train(
     run_cli(arguments, log=workdir / "output" / run_id / f"{word}.log", on_line=progress,
             cwd=workdir)  # fmt: skip
     if not trained.checkpoint.is_file():
-        raise DensError(f"training left no {trained.checkpoint}; see the output of the run")
+        raise DensError(f"the training wrote no {trained.checkpoint}; see the output of the run")
     return trained
 
 

@@ -46,7 +46,7 @@ from dens_ocp.whole_files import write_text
 DENS, PLAIN = "DeNS", "without DeNS"
 EPOCHS, QUICK_EPOCHS = 10, 1
 QUICK_RELAXATION_STEPS = 5
-NOBODY = "nobody, train's mean energy"
+NOBODY = "no relaxation, mean energy of train"
 _ATOMS_PER_EPOCH = 36_000  # of the embedded data: longer epochs of given data make fewer of them
 
 
@@ -93,7 +93,7 @@ class Demo:
 
     def embedded(self) -> None:
         """The demo on the data set that it makes."""
-        _title("data: adsorbates on fcc metals and alloys, labelled by ASE's EMT")
+        _title("data: adsorbates on fcc metals and alloys, labelled with ASE's EMT")
         settings = replace(QUICK if self.quick else DataSettings(), seed=self.seed)
         data = make(self.workdir / ("data-quick" if self.quick else "data"), settings)
         for name, count in data.counts.items():
@@ -135,7 +135,7 @@ class Demo:
         split = next(iter(frames))
         parts = {}
         if not systems:
-            _say(f"  {len(learned)} records to train on, {len(frames[split])} to validate on")
+            _say(f"  {len(learned)} training records, {len(frames[split])} validation records")
             parts = _parts(learned, frames[split])
         drawn = most_varied(frames[split] if systems else frames[split][:100])
         gallery = corruption_gallery(drawn, seed=self.seed)
@@ -163,11 +163,11 @@ class Demo:
         texts = [_errors(predicted, frames, learned, parts)]
         _say(texts[0])
         if systems:
-            _title("relaxations (distance: free atoms from the structure relaxed with EMT)")
+            _title("relaxations (distance: of free atoms from the structure relaxed with EMT)")
             texts.append(_relaxations(results, systems, given.labels(learned)[0].mean()))
             _say(texts[1])
         if self.compare:
-            _title("does DeNS pay here?")
+            _title("does DeNS lower the errors here?")
             plain, dens = (
                 {split: by_name[name] for split, by_name in predicted.items()}
                 for name in (PLAIN, DENS)
@@ -177,8 +177,8 @@ class Demo:
         for run in trained:  # to compare our table with
             best = run.best_validation()
             _say(
-                f"fairchem's own validate, {split}, {run.name}: {1000 * best['forces_mae']:.1f} "
-                f"meV/A (in training, at step {best['step']})"
+                f"fairchem's own validation, {split}, {run.name}: "
+                f"{1000 * best['forces_mae']:.1f} meV/A (in training, at step {best['step']})"
             )
         table = self.folder / "table.txt"
         table.write_text("\n\n".join(texts) + "\n")
@@ -215,7 +215,7 @@ def _parts(train: Sequence[Structure], val: Sequence[Structure]) -> dict[str, np
         return {}
     new = sorted(given.elements(val) - given.elements(train))
     names = ", ".join(chemical_symbols[each] for each in new)
-    _say(f"  {(~known).sum()} of them have elements that no training record has: {names}")
+    _say(f"  {(~known).sum()} of them have elements that are not in the training set: {names}")
     return {"val, new elements": ~known, "val, the others": known} if known.any() else {}
 
 

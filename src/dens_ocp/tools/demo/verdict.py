@@ -40,8 +40,9 @@ def verdict(
     split, first = next(iter(found.items()))
     return (
         f"{text_table(header, rows)}\n"
-        "force MAE, meV/A; +-: standard error of the difference over relaxations, whose frames are "
-        "alike\n\n"
+        "force MAE, meV/A; +-: standard error of the difference over relaxations, because frames "
+        "of one relaxation are similar\n"
+        "\n"
         f"{_sentence(split, first)}"
     )
 
@@ -49,13 +50,14 @@ def verdict(
 def _sentence(split: str, errors: PairedErrors) -> str:
     """In words. One training run each: what another seed gives is not in the error."""
     if errors.error is None:
-        size = "one system tells nothing of others"
+        size = "but one system says nothing about others"
     elif errors.is_clear:
         size = "more than twice its standard error"
     else:
-        size = "within twice its standard error, so other structures may say otherwise"
+        size = "less than twice its standard error, so it may be different for other structures"
     how = "lower" if errors.difference < 0 else "higher"
     return (
-        f"On {split} the force error is {abs(errors.percent):.0f} % {how} with DeNS, {size}. It is "
-        "one training of each kind: another --seed gives other data and other numbers."
+        f"On {split} the force error is {abs(errors.percent):.0f} % {how} with DeNS, {size}. "
+        "This compares only one training of each kind; another --seed gives other data and other "
+        "numbers."
     )

@@ -22,31 +22,33 @@ _PATH = click.Path(path_type=Path)
 @click.command(
     cls=Command,
     overrides=True,
-    help="Check the installation and, given a config, the data, options and model of a run: its "
-    "records are put into batches, and the model is run once on two of them, forward and backward. "
-    "Every line says ok, warning or problem; problems come with what to do. Trains nothing and "
-    "writes nothing. Works where fairchem cannot be imported. Exit code: 0 without problems, 2 "
-    "with.",
-    epilog="Settings of the config are overridden with --section.option=value, as of fairchem "
+    help="Check the installation and, if you give a config, the data, options and model of a "
+    "run: records are read and put into batches, and the model computes one forward and backward "
+    "pass on two of them. Each line says ok, warning or problem, and how to repair a problem. "
+    "The command trains nothing and writes nothing. It also works if fairchem cannot be "
+    "imported. Exit code: 0 without problems, 2 with problems.",
+    epilog="To override a setting of the config, add --section.option=value, as with fairchem "
     "main: dens-ocp doctor configs/oc20/2M/equiformer_v2_dens_12_epochs.yml "
     "--dataset.train.src=/data/oc20/train_2M",
 )
 @click.argument("config", type=ConfigPath(path_type=Path), required=False)
 @click.option(
-    "--config-yml", type=ConfigPath(path_type=Path), help="the same, spelt as of fairchem main"
+    "--config-yml",
+    type=ConfigPath(path_type=Path),
+    help="same as CONFIG, in the spelling of fairchem main",
 )
 @click.option(
     "--run-dir",
     type=_PATH,
     default=Path(),
     show_default=True,
-    help="folder the run will write to, --run-dir of fairchem main",
+    help="folder that the run will write to (--run-dir of fairchem main)",
 )
 @click.option(
     "--all",
     "everything",
     is_flag=True,
-    help="read every record of every data set (with a progress bar), not a dozen of each",
+    help="read all records of all data sets (with a progress bar), instead of ten of each",
 )
 @click.pass_context
 @quiet()
@@ -63,7 +65,7 @@ def command(
         click.echo(str(finding))
         counts[finding.status] += 1
     bad = counts[PROBLEM]
-    first = "; problems first: the earlier one may be the cause of the later" if bad else ""
+    first = "; start with the first problem, it may be the cause of later ones" if bad else ""
     click.echo(f"\n{counts[OK]} ok, {counts[WARNING]} warnings, {bad} problems{first}")
     context.exit(2 if bad else 0)
 
@@ -77,7 +79,9 @@ def all_findings(
     yield from guarded("imports", partial(packages.check_imports, found))
     broken = {name for name, result in found.items() if result.error}
     if "torch" in broken:
-        yield Finding(WARNING, "GPU", "GPUs, gloo and NCCL are not checked: torch is broken")
+        yield Finding(
+            WARNING, "GPU", ("GPUs, gloo and NCCL are not checked, because torch is broken")
+        )
     else:
         yield from guarded("GPU", machine.check_gpus)
         if not broken & {"torch_scatter", "torch_sparse"}:
@@ -88,7 +92,7 @@ def all_findings(
         yield from config_findings(path, run_dir, everything, overrides)
         return
     if path is not None:
-        text = f"{path} and its data are not checked while imports fail (above)"
+        text = f"{path} and its data are not checked, because imports fail (see above)"
         yield Finding(WARNING, "config", text)
     yield from _surroundings({}, run_dir, None)
 
@@ -98,6 +102,10 @@ def _surroundings(
 ) -> Iterator[Finding]:
     logger = config.get("logger", "wandb")
     yield from guarded("logger", partial(machine.check_logger, logger, bool(config)))
+    yield from _places(config, run_dir, parameters)
+
+
+def _places(config: Mapping[str, Any], run_dir: Path, parameters: int | None) -> Iterator[Finding]:
     yield from guarded("run-dir", partial(machine.check_run_folder, run_dir, parameters))
     yield from guarded("SLURM", partial(machine.check_slurm, bool(config.get("slurm"))))
 
@@ -108,12 +116,16 @@ def config_findings(
     """Checks of a config; everything can be imported."""
     from dens_ocp.errors import DensError
     from dens_ocp.registration import register
-    from dens_ocp.settings import run_config
+    from dens_ocp.settings import config_file, run_config
     from dens_ocp.settings.sections.optim import needed_for_training
     from dens_ocp.tools.config_model import build_model
     from dens_ocp.tools.doctor import data, training
 
     register()
+    if "model" not in (given := config_file.read(path, "CONFIG")) and "evaluation" in given:
+        yield from guarded("evaluation", partial(_evaluation_findings, path, overrides))
+        yield from _places({}, run_dir, None)
+        return
     try:
         config = run_config.read(path, overrides)
         sections = run_config.data_sections(config)
@@ -134,9 +146,27 @@ def config_findings(
     yield from guarded("normalizer", partial(training.check_normalizers, config))
     yield from guarded("model", check_model)
     if "train" not in sections:
-        text = "no src: nothing to train on"
+        text = "there is no src, so there are no training data"
         yield Finding(PROBLEM, "dataset.train", text, "--dataset.train.src=PATH")
     for split, section in sections.items():
         check = partial(data.check_data_set, config, split, section, everything, model)
         yield from guarded(f"dataset.{split}", check)
     yield from _surroundings(config, run_dir, parameters)
+
+
+def _evaluation_findings(path: Path, overrides: list[str]) -> Iterator[Finding]:
+    """Checks of a config of ``dens-ocp evaluate``, whose model comes from a checkpoint."""
+    from dens_ocp.data.checks import LMDB_FORMATS, check_dataset_paths, check_lmdb_source
+    from dens_ocp.errors import DensError
+    from dens_ocp.results.pipeline.options import data_sets
+
+    for option, section in data_sets(path, overrides).items():
+        try:
+            check_dataset_paths(section, option)
+            if section.get("format", "lmdb") in LMDB_FORMATS:
+                check_lmdb_source(section["src"], option)
+        except DensError as error:
+            # a data set is a path here, or a section with src: both can be given as a path
+            yield refused(option, DensError(str(error).replace(f"{option}.src", option)))
+        else:
+            yield Finding(OK, option, f"{section['src']}")

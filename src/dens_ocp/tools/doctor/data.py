@@ -79,7 +79,7 @@ def check_data_set(
     check_dataset_paths(section, where)
     form = section.get("format", "lmdb")
     if form not in LMDB_FORMATS:
-        yield Finding(WARNING, where, f"format {form}: its files are not looked at")
+        yield Finding(WARNING, where, f"format {form}: the files are not checked")
     yield from guarded(where, lambda: check_box_of(model, section["src"], split) or ())
     dataset = open_data_set(dict(section), split, whole=True)
     targets = {target for loss in config["loss_functions"] for target in loss}
@@ -110,17 +110,21 @@ def check_data_set(
     if bad:
         example = refused(where, DensError(bad[0]))
         number = f"{len(bad)} of {len(seen) + len(bad)}"
-        text = f"{number} records read are bad, for example {example.text}"
+        text = f"{number} records read have a problem, for example {example.text}"
         fix = f"{example.fix} (dens-ocp doctor CONFIG --all finds all of them)"
         yield Finding(PROBLEM, where, text, fix)
-    labels = f", {' and '.join(required)} finite" if required else ""
-    text = f"{len(dataset):,} records ({form}); {len(seen):,} read: positions{labels}, fixed there"
+    labels = f", and finite {' and '.join(required)}" if required else ""
+    text = (
+        f"{len(dataset):,} records ({form}); {len(seen):,} read: they have positions and "
+        f"fixed{labels}"
+    )
     status, fix = (OK, "") if rows else (PROBLEM, "write the LMDB again")
     yield Finding(status, where, text, fix)
     for number, text in (
-        (seen.all_fixed.sum(), "no free atom: they have no force loss, and DeNS leaves them alone"),
-        (seen.untagged.sum(), "no tags: relaxations refuse them, breakdowns of errors by surface "
-         "and adsorbate lack them"),
+        (seen.all_fixed.sum(), ("no free atom: they have no force loss, and DeNS does not change "
+            "them")),
+        (seen.untagged.sum(), "no tags: they cannot be relaxed, and errors by surface and "
+            "adsorbate do not include them"),
     ):  # fmt: skip
         if number:
             yield Finding(WARNING, where, f"{number} of {len(seen)} records read have {text}")
@@ -162,14 +166,14 @@ def _units(seen: pd.DataFrame, where: str, section: Mapping[str, Any]) -> Iterat
     )
     scale = scale_of(section, "forces")
     if scale and math.isfinite(rms) and not 1 / 100 < rms / scale < 100:
-        found.append(f"forces of rms {rms:.3g} against normalizer.forces.stdev {scale:.3g}")
+        found.append(f"rms force {rms:.3g}, but normalizer.forces.stdev {scale:.3g}")
     if found:
         text = f"implausible units: {'; '.join(found)}"
-        fix = "labels have to be in eV, eV/Angstrom and eV/Angstrom^3, lengths in Angstrom"
+        fix = "labels must be in eV, eV/Angstrom and eV/Angstrom^3, lengths in Angstrom"
         yield Finding(WARNING, where, text, fix)
     elif math.isfinite(nearest):
         forces = "" if math.isnan(largest) else f", largest force {largest:.2g} eV/Angstrom"
-        text = f"units plausible: nearest neighbours {nearest:.2f} Angstrom{forces}"
+        text = f"units are plausible: nearest neighbours at {nearest:.2f} Angstrom{forces}"
         yield Finding(OK, where, text)
 
 
@@ -182,8 +186,10 @@ def _md(dataset: Any, seen: pd.DataFrame, where: str) -> Finding:
     text += f", md_source: {dataset.md_source}"
     if dataset.md_source != "none":
         return Finding(OK, where, text)
-    text += ": right for data without MD; else name them"
-    return Finding(WARNING, where, text, f"--{where}.md_files=[GLOB]; docs/options.md, MD flags")
+    text += "; this is right for data without MD, otherwise name the MD files"
+    return Finding(
+        WARNING, where, text, (f"--{where}.md_files=[GLOB] (see MD flags in docs/options.md)")
+    )
 
 
 def check_metadata(
@@ -205,14 +211,14 @@ def check_metadata(
     folder = src.parent if src.is_file() else src
     path = Path(section.get("metadata_path") or folder / "metadata.npz")
     fix = (
-        f"python -m fairchem.core.scripts.make_lmdb_sizes --data-path {src} --num-workers 8"
-        f" (or --optim.load_balancing=None: several GPUs then wait for each other more)"
+        f"python -m fairchem.core.scripts.make_lmdb_sizes --data-path {src} --num-workers 8 (or "
+        "--optim.load_balancing=None, but then GPUs wait longer for each other)"
     )
     name = f"{where} metadata"
     if not path.is_file():
         why = "load balancing over GPUs needs it"
         if config["optim"].get("load_balancing") == "atoms":
-            why = "a run on several GPUs reads all records first, to count their atoms"
+            why = "a run on several GPUs first reads all records to count their atoms"
         yield Finding(WARNING, name, f"{path} is missing: {why}", fix)
         return
     try:
@@ -225,12 +231,15 @@ def check_metadata(
     there = seen[seen["index"] < len(counts)]
     wrong = there[counts[there["index"].astype(int)] != there.natoms]
     if len(counts) != total:
-        text = f"{path} has {len(counts)} entries, the data set {total} records"
+        text = f"{path} has {len(counts)} entries, but the data set has {total} records"
         yield Finding(PROBLEM, name, text, fix)
     elif len(wrong) and total == len(dataset):
         index, natoms = wrong.iloc[0][["index", "natoms"]]
-        text = f"{path} is of other records: entry {index} says {counts[index]} atoms, the record"
+        text = (
+            f"{path} belongs to other records: entry {index} says {counts[index]} atoms, but "
+            "the record"
+        )
         yield Finding(PROBLEM, name, f"{text} has {natoms}", fix)
     else:
-        text = f"{len(counts):,} entries, {counts.mean():.1f} atoms a structure on average"
+        text = f"{len(counts):,} entries, {counts.mean():.1f} atoms per structure on average"
         yield Finding(OK, name, text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from dens_ocp.tools.doctor import archives
+
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
@@ -33,7 +35,10 @@ def refused(check: str, error: Exception) -> Finding:
     """The problem that a ``DensError`` tells; such messages end with the fix, after a semicolon."""
     text, _, fix = str(error).rpartition("; ")
     if fix == "correct the path":
-        fix = f"--{text.partition(':')[0]}=PATH, or the same in the config"
+        option, _, rest = text.partition(": ")
+        fix = f"give --{option}=PATH, or correct it in the config"
+        if advice := archives.to_download(rest.partition(" does not exist")[0]):
+            fix = f"{advice}; or {fix}"
     return Finding(PROBLEM, check, text or fix, fix if text else "see the message")
 
 
@@ -47,5 +52,5 @@ def guarded(check: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Findi
         yield refused(check, error)
     except Exception as error:
         said = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-        fix = "repair the problems above first; if there are none, report this line"
+        fix = "repair the problems above first; if there are none, please report this line"
         yield Finding(PROBLEM, check, f"the check failed: {said}", fix)

@@ -65,7 +65,7 @@ def check_gpus() -> Iterator[Finding]:
         return
     if not shutil.which("nvidia-smi") or not (seen := collect_env.get_gpu_info(collect_env.run)):
         have = f"torch {torch.__version__} (built for CUDA {built})" if built else cpus
-        yield Finding(WARNING, "GPU", f"none; {have} runs with --cpu")
+        yield Finding(WARNING, "GPU", f"no GPU; {have} runs with --cpu")
         return
     text = f"{cpus} cannot use it"
     fix = "make distclean && make setup (docs/installation.md)"
@@ -90,7 +90,7 @@ def check_extensions() -> Iterator[Finding]:
 def judged_extension(name: str, cuda_version: int, has_gpu: bool) -> Finding:
     """Finding on one extension; ``cuda_version`` is -1 for a CPU build, else 12010 for 12.1."""
     if cuda_version < 0 and has_gpu:
-        text = "built without CUDA, and this machine has a GPU: training on it fails"
+        text = "built without CUDA, but this machine has a GPU: training on the GPU fails"
         fix = ("python -m pip install --force-reinstall --no-deps --only-binary :all: "
                "-f $PYG_WHEELS torch-scatter torch-sparse (docs/installation.md)")  # fmt: skip
         return Finding(PROBLEM, name, text, fix)
@@ -127,16 +127,18 @@ def check_collectives() -> Iterator[Finding]:
         yield Finding(OK, "gloo", f"{text} of this machine")
     gpus = torch.cuda.device_count()
     if not torch.distributed.is_nccl_available():
-        fix = "install torch with CUDA (README, Two commands)" if gpus > 1 else ""
+        fix = "install torch with CUDA (docs/installation.md)" if gpus > 1 else ""
         yield Finding(PROBLEM if fix else OK, "NCCL", "not part of this torch", fix)
         return
     version = ".".join(map(str, torch.cuda.nccl.version()))
     if gpus < 2:
-        yield Finding(OK, "NCCL", f"{version}; not tried, that needs 2 GPUs (here: {gpus})")
+        yield Finding(
+            OK, "NCCL", (f"{version}; not tested, because this needs 2 GPUs (here: {gpus})")
+        )
         return
     text, error = f"{version}: all-reduce over {gpus} GPUs", all_reduce("nccl", gpus)
     if error:
-        fix = "NCCL_DEBUG=INFO dens-ocp doctor; if peer access is what fails: NCCL_P2P_DISABLE=1"
+        fix = "NCCL_DEBUG=INFO dens-ocp doctor; if peer access fails, set NCCL_P2P_DISABLE=1"
         yield Finding(PROBLEM, "NCCL", f"{text}: {error}", fix)
     else:
         yield Finding(OK, "NCCL", text)
@@ -151,13 +153,13 @@ def check_scripts() -> Iterator[Finding]:
         if found is None:
             text, fix = "is not on PATH", export if (here / name).exists() else _RESTORE
         elif not _is_ours(Path(found)):
-            text = (f"{found} is not dens-ocp's: it dies on the word main and knows no trainer: "
-                    "dens; dens-ocp main and dotted names work")  # fmt: skip
+            text = (f"{found} is not dens-ocp's script: it fails on the word main and knows no "
+                "trainer: dens; dens-ocp main and dotted names work")  # fmt: skip
             fix = export if _is_ours(here / name) else _RESTORE
         elif Path(found).resolve().parent != here.resolve():
             text = f"{found} belongs to another environment than this Python ({sys.executable})"
         else:
-            status, text, fix = OK, f"{found} (dens-ocp's)", ""
+            status, text, fix = OK, f"{found} (of dens-ocp)", ""
         yield Finding(status, f"command {name}", text, fix)
 
 
@@ -174,7 +176,7 @@ def check_slurm(wanted: bool) -> Iterator[Finding]:
     sbatch = shutil.which("sbatch")
     if sbatch is None:
         status = WARNING if wanted or "SLURM_JOB_ID" in os.environ else OK
-        text = "no sbatch on PATH: --submit does not work here, everything else does"
+        text = "there is no sbatch on PATH, so --submit does not work here; everything else does"
         fix = "run dens-ocp doctor on a login node, or: module load slurm" if wanted else ""
         yield Finding(status, "SLURM", text, fix)
         return
@@ -209,7 +211,7 @@ def check_logger(logger: object, from_config: bool) -> Iterator[Finding]:
     text = str(logger.get("name") if isinstance(logger, dict) else logger)
     if text.startswith("wandb"):
         mode = os.environ.get("WANDB_MODE")
-        text += f", WANDB_MODE={mode}" if mode else ", with a key or a terminal to ask for it"
+        text += f", WANDB_MODE={mode}" if mode else ", with a key, or a terminal to ask for one"
     yield Finding(OK, "logger", text)
 
 
@@ -236,7 +238,9 @@ def check_run_folder(folder: Path, parameters: int | None = None) -> Iterator[Fi
             file.write(b"x" * 4096)
     except OSError as error:
         text = f"{existing} cannot be written to: {error.strerror}"
-        yield Finding(PROBLEM, "run-dir", text, "--run-dir FOLDER with a folder of yours")
+        yield Finding(
+            PROBLEM, "run-dir", text, ("give --run-dir FOLDER with a folder that you can write to")
+        )
         return
     free, needed = shutil.disk_usage(existing).free, _GIB
     text = f"{existing} is writable, {free / _GIB:.1f} GiB free"
@@ -245,9 +249,9 @@ def check_run_folder(folder: Path, parameters: int | None = None) -> Iterator[Fi
         text += f"; a checkpoint takes {needed / 3 / _GIB:.2f} GiB"
     if free < needed:
         text += f"; a run needs {needed / _GIB:.1f} GiB for checkpoints"
-        fix = f"free space on that file system (df -h {existing}), or --run-dir FOLDER elsewhere"
+        fix = f"free space on that file system (df -h {existing}), or give another --run-dir FOLDER"
         yield Finding(PROBLEM, "run-dir", text, fix)
     elif free < 5 * needed:
-        yield Finding(WARNING, "run-dir", f"{text}: little", f"df -h {existing}")
+        yield Finding(WARNING, "run-dir", f"{text}; this is little", f"df -h {existing}")
     else:
         yield Finding(OK, "run-dir", text)

@@ -106,15 +106,17 @@ def check_packages() -> Iterator[Finding]:
             found.setdefault(name, Finding(WARNING, name, line))
     yield from found.values()
     if not done.stdout:
-        yield Finding(WARNING, "packages", "pip check says nothing", "python -m ensurepip")
+        yield Finding(WARNING, "packages", "pip check printed nothing", "python -m ensurepip")
     elif not found:
         shown = ", ".join(f"{name} {next(iter(versions[name]))}" for name in _SHOWN
                           if name in versions)  # fmt: skip
         yield Finding(OK, "packages", f"pip check finds nothing wrong: {shown}")
     for name, several in sorted(versions.items()):
         if len(several) > 1:
-            text = f"is on sys.path in several versions: {', '.join(several)}; the first is used"
-            fix = "look at PYTHONPATH and the user's site-packages: python -m site"
+            text = (
+                f"is on sys.path in several versions: {', '.join(several)}; Python uses the first"
+            )
+            fix = "check PYTHONPATH and the user's site-packages: python -m site"
             yield Finding(WARNING, name, text, fix)
 
 

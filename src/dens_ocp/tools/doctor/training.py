@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dens_ocp.tools.config_model import has_gradient_forces
+from dens_ocp.tools.doctor import archives
 from dens_ocp.tools.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 
@@ -27,7 +28,9 @@ def check_dens(config: Mapping[str, Any]) -> Iterator[Finding]:
     if ours:
         yield Finding(OK, "trainer", str(trainer))
     else:
-        text = f"{trainer} is not dens-ocp's" + (": optim.dens has no effect" if options else "")
+        text = f"{trainer} is not the trainer of dens-ocp" + (
+            ", so optim.dens has no effect" if options else ""
+        )
         status = WARNING if options is None else PROBLEM
         yield Finding(status, "trainer", text, f"--trainer={DOTTED_NAME}")
     if options is None:
@@ -39,7 +42,7 @@ def check_dens(config: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(WARNING, check, "no structure is corrupted (enabled, p and r)", fix)
     elif options.auto:
         text = "auto: picked from the training set when the run starts"
-        yield Finding(OK, check, f"{text} (dens-ocp data suggest CONFIG shows what)")
+        yield Finding(OK, check, f"{text} (`dens-ocp data suggest CONFIG` shows the values)")
     else:
         sigma = options.sigma
         if not isinstance(sigma, float):
@@ -61,7 +64,11 @@ def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
         fix = f"{option}.mean=0.0 {option}.stdev=VALUE"
         own = given.get("file") if isinstance(given, Mapping) else None
         if target == "forces" and "energy" in targets and has_gradient_forces(config["model"]):
-            yield Finding(OK, name, "the scale of the energy, whose gradients the forces are")
+            yield Finding(
+                OK,
+                name,
+                ("the scale of the energy is used, because the forces are gradients of the energy"),
+            )
         elif own and not Path(own).is_file():
             yield _file(name, own, fix)
         elif isinstance(given, Mapping):
@@ -70,12 +77,12 @@ def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
             shown = ", ".join(f"{key} {value}" for key, value in zip(given, values, strict=True))
             yield Finding(OK, name, f"given: {shown}")
         elif target in fitted:
-            yield Finding(OK, name, "fitted to the training set when a run starts")
+            yield Finding(OK, name, "fitted to the training set when the run starts")
         elif normalizer.get("file"):
             yield _file(name, normalizer["file"], fix)
         else:
             status, unit = (PROBLEM, "eV/Angstrom") if target == "forces" else (WARNING, "eV")
-            yield Finding(status, name, f"missing: the loss is in {unit}", fix)
+            yield Finding(status, name, f"missing, so the loss is in {unit}", fix)
     for target, reference in (transforms.get("element_references") or {}).items():
         file = reference.get("file") if isinstance(reference, Mapping) else None
         if file:
@@ -86,7 +93,10 @@ def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:
 def _file(check: str, path: str, fix: str) -> Finding:
     if Path(path).is_file():
         return Finding(OK, check, f"from {path}")
-    return Finding(PROBLEM, check, f"there is no file {path}", fix)
+    advice = archives.to_download(path)
+    return Finding(
+        PROBLEM, check, f"the file {path} does not exist", f"{advice}; or {fix}" if advice else fix
+    )
 
 
 def check_step(model: Any, records: list[Any], where: str) -> Iterator[Finding]:
@@ -123,14 +133,15 @@ def check_step(model: Any, records: list[Any], where: str) -> Iterator[Finding]:
         if bad:
             text = f"{atoms}: {what} {', '.join(bad[:3])} are not finite"
             fix = (
-                "two atoms at one place, or options of the model; compare with a recipe in configs/"
+                "possible causes are two atoms at the same position and wrong model options; "
+                "compare with a recipe in configs/"
             )
             yield Finding(PROBLEM, "step", text, fix)
             return
     text = f"{atoms} on {device}: {', '.join(outputs)}, {seconds:.1f} s"
     missing = [name for name in ("energy", "forces") if not any(name in each for each in outputs)]
     if missing:
-        fix = "look at model.regress_forces and at its heads"
+        fix = "check model.regress_forces and the model's heads"
         yield Finding(WARNING, "step", f"{text}; no {' and no '.join(missing)}", fix)
     else:
         yield Finding(OK, "step", text)

@@ -86,8 +86,8 @@ def write_exported(
         if not all(value <= LARGEST_DIFFERENCE for value in differences.values()):
             shown = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
             raise DensError(
-                f"{out} was not written: the exported model predicts something else, largest "
-                f"relative difference {shown}, more than {LARGEST_DIFFERENCE:g}"
+                f"{out} was not written: the predictions of the exported model differ from the "
+                f"original, largest relative difference {shown}, more than {LARGEST_DIFFERENCE:g}"
             )
         whole_files.replace(temporary[1], yml)
         whole_files.replace(temporary[0], out)

@@ -14,13 +14,15 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(
-    help="A DeNS checkpoint becomes one of stock fairchem-core 1.10.0 (model equiformer_v2 or "
-    "escn), which is used without this package, in OCPCalculator and on fairchem's command line. "
-    "The noise head is left out, the force encoding becomes part of the atom embedding, "
-    "normalizers and element references are kept. Beside OUT a config is written: eqv2_dens.yml "
-    "for eqv2_dens.pt. Before that the exported model is compared with the original.\n\n"
-    "CHECKPOINT is checkpoint.pt or best_checkpoint.pt of a training run, or one of the authors'; "
-    "OUT the file to write.",
+    help="Convert a DeNS checkpoint to a checkpoint of stock fairchem-core 1.10.0 (model "
+    "equiformer_v2 or escn), which you can use without this package, in OCPCalculator and on "
+    "fairchem's command line. The noise head is left out, the force encoding becomes part of the "
+    "atom embedding, and normalizers and element references are kept. The exported model is "
+    "compared with the original before OUT is written. A config is written next to OUT: "
+    "eqv2_dens.yml for eqv2_dens.pt.\n"
+    "\n"
+    "CHECKPOINT is checkpoint.pt or best_checkpoint.pt of a training run, or one of the authors' "
+    "checkpoints. OUT is the file to write.",
     epilog="dens-ocp export checkpoints/RUN/best_checkpoint.pt eqv2_dens.pt",
 )
 @click.argument("checkpoint", type=_PATH)
@@ -29,15 +31,15 @@ _PATH = click.Path(path_type=Path)
     "--config-yml",
     type=ConfigPath(path_type=Path),
     metavar="FILE",
-    help="config the model was trained with; needed only when the checkpoint has no `model` "
-    "section or a wrong one, for example configs/oc22/equiformer_v2_dens.yml. Its normalizers and "
-    "element references are taken where the checkpoint has none",
+    help="config that the model was trained with, for example "
+    "configs/oc22/equiformer_v2_dens.yml; needed only if the checkpoint has no `model` section "
+    "or a wrong one. Its normalizers and element references are used if the checkpoint has none",
 )
 @click.option(
     "--raw",
     is_flag=True,
-    help="weights of the last step, not the averaged ones (EMA) that evaluation uses; "
-    "best_checkpoint.pt holds averaged ones only",
+    help="export the weights of the last step instead of the averaged weights (EMA) that "
+    "evaluation uses; best_checkpoint.pt holds only averaged weights",
 )
 @click.option("--force", is_flag=True, help="replace OUT and its config")
 def command(checkpoint: Path, out: Path, config_yml: Path | None, raw: bool, force: bool) -> None:
@@ -50,7 +52,9 @@ def command(checkpoint: Path, out: Path, config_yml: Path | None, raw: bool, for
         raise DensError(f"{out} is the checkpoint itself; give the exported one another name")
     for path in (out, yml):
         if path.exists() and not force:
-            raise DensError(f"{path} exists already; choose another name, or --force to replace it")
+            raise DensError(
+                f"{path} exists already; choose another name, or replace it with --force"
+            )
     click.echo(f"reading, writing and comparing {checkpoint} ...")
     with quiet():
         from dens_ocp.tools.export.checkpoint import write_exported
@@ -73,8 +77,8 @@ def command(checkpoint: Path, out: Path, config_yml: Path | None, raw: bool, for
     lin_ref = training_section(source.config.get("dataset")).get("lin_ref")
     if lin_ref and not source.references:
         click.echo(
-            "note: the model was trained on energies less a linear reference per element "
-            f"(dataset.lin_ref: {lin_ref}), which the checkpoint does not hold: it predicts "
-            "energies without them. To add them give --config-yml a config with "
+            "note: the model was trained on energies minus a linear reference per element "
+            f"(dataset.lin_ref: {lin_ref}). The checkpoint does not hold this reference, so it "
+            "predicts energies without it. To add it, give --config-yml with a config that has "
             "dataset.train.transforms.element_references.energy.file"
         )

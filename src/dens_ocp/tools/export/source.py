@@ -72,7 +72,7 @@ def read_source(path: Path, config_yml: Path | None = None, raw: bool = False) -
     if plain and _has_noise_head(config):
         raise DensError(
             f"{path} has no force encoding and no noise head, so it is not a DeNS checkpoint; if "
-            "it is one of stock fairchem already, it needs no export"
+            "it is a checkpoint of stock fairchem already, it needs no export"
         )
     options = _model_section(config, path)
     name = options.pop("name")
@@ -82,8 +82,8 @@ def read_source(path: Path, config_yml: Path | None = None, raw: bool = False) -
     missing = [each for each in state.initialised if not each.startswith("noise_head.")]
     if missing:
         raise DensError(
-            f"{path} has no {missing[0]}, which model.name: {name} needs in evaluation; make the "
-            "`model` section (--config-yml) equal to the one the checkpoint was trained with"
+            f"{path} has no {missing[0]}, which model.name: {name} needs in evaluation; give the "
+            "`model` section that the checkpoint was trained with (--config-yml)"
         )
     ema = checkpoint.get("ema")
     if not raw:

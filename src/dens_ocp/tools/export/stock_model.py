@@ -110,8 +110,8 @@ def stock_options(cls: type[DeNSModel], options: dict[str, Any]) -> dict[str, An
         return {"name": stock.name, **kept}
     if options.get("use_energy_lin_ref"):
         raise DensError(
-            "model.use_energy_lin_ref: True with model.heads: stock fairchem adds these references "
-            "in models of energy and forces alone; the checkpoint cannot be exported"
+            "model.use_energy_lin_ref: True with model.heads: stock fairchem adds these "
+            "references only in models of energy and forces; the checkpoint cannot be exported"
         )
     given = options.get("heads") or {}
     heads = {

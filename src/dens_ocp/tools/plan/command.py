@@ -18,70 +18,72 @@ from dens_ocp.tools.quiet import quiet
 @click.command(
     cls=Command,
     overrides=True,
-    help="Memory, steps, time and GPU-hours of a training run on GPUs that are not here: exact "
-    "counts, a short run of the model with one and two blocks on this machine (about a minute on a "
-    "CPU), and a model of cost calibrated with the paper's GPU-hours. docs/planning.md says how, "
-    "and how far to trust it.",
-    epilog="Settings of the config are overridden with --section.option=value, as of fairchem "
+    help="Estimate memory, steps, time and GPU-hours of a training run on GPUs that this machine "
+    "need not have: from exact counts, a short run of the model with one and two blocks on this "
+    "machine (about a minute on a CPU), and a cost model calibrated with the paper's GPU-hours. "
+    "docs/planning.md explains the method and its limits.",
+    epilog="To override a setting of the config, add --section.option=value, as with fairchem "
     "main: dens-ocp plan configs/oc20/2M/equiformer_v2_dens_12_epochs.yml --gpus 16 --gpu a100 "
     "--optim.batch_size=8",
 )
 @click.argument("config", type=ConfigPath(path_type=Path))
-@click.option("--gpus", type=int, required=True, help="number of GPUs in all; e.g. 16")
-@click.option("--nodes", type=int, help="number of nodes they are in (default: 8 GPUs a node)")
+@click.option("--gpus", type=int, required=True, help="total number of GPUs, e.g. 16")
+@click.option("--nodes", type=int, help="number of nodes (default: one for every 8 GPUs)")
 @click.option(
     "--gpu",
     type=click.Choice([*GPUS, "here"]),
-    help="kind of GPU; here: the one of this machine, with its measured time; cpu: processes like "
-    "this machine's (default: here if there is a GPU, else v100)",
+    help="kind of GPU. here: the GPU of this machine, with measured times; cpu: CPU processes "
+    "like those of this machine (default: here if there is a GPU, else v100)",
 )
 @click.option(
     "--structures",
     type=int,
-    help="size of the training set (default: its metadata.npz if it is here, else the paper's for "
-    "a recipe)",
+    help="number of structures in the training set (default: from its metadata.npz if that is on "
+    "this machine, else the paper's number for a recipe)",
 )
 @click.option(
-    "--atoms", type=float, help="mean atoms of a structure (default: metadata.npz, or OC20's)"
+    "--atoms",
+    type=float,
+    help="mean number of atoms per structure (default: from metadata.npz, else OC20's mean)",
 )
 @click.option(
-    "--neighbors", type=float, help="mean edges of an atom (default: model.max_neighbors)"
+    "--neighbors", type=float, help="mean number of edges per atom (default: model.max_neighbors)"
 )
 @click.option(
     "--intra-node-gb-s",
     type=float,
     metavar="GB/S",
-    help="all-reduce bandwidth of a GPU within a node (default: NVLink of the GPU)",
+    help="all-reduce bandwidth of a GPU within a node (default: that of the GPU's NVLink)",
 )
 @click.option(
     "--inter-node-gb-s",
     type=float,
     metavar="GB/S",
-    help="network bandwidth of a node, e.g. 12.5 for 100 Gbit/s (default: usual with the GPU)",
+    help="network bandwidth of a node, e.g. 12.5 for 100 Gbit/s (default: usual value for the GPU)",
 )
 @click.option(
     "--overlap",
     type=float,
     default=0.5,
     show_default=True,
-    help="share of the backward pass that can hide communication, 0 to 1",
+    help="fraction of the backward pass that can hide communication, 0 to 1",
 )
 @click.option(
     "--amp/--no-amp",
     default=True,
     show_default=True,
-    help="mixed precision, --amp of fairchem main, as in the authors' scripts; --no-amp: float32, "
-    "which takes about twice the memory (never used with --gpu cpu)",
+    help="mixed precision (--amp of fairchem main), as in the authors' scripts; --no-amp: "
+    "float32, which needs about twice the memory. With --gpu cpu always float32",
 )
 @click.option(
     "--measure/--no-measure",
     "measures",
     default=True,
     show_default=True,
-    help="run the model with fewer blocks; without it memory of the batch is unknown, and time too "
-    "unless the config is one of the paper's",
+    help="run the model with fewer blocks to measure it; without this the memory of the batch is "
+    "unknown, and so is the time unless the config is one of the paper's",
 )
-@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@click.option("--json", "as_json", is_flag=True, help="print the plan as JSON")
 @quiet()
 def command(
     config: Path,
@@ -105,15 +107,19 @@ def command(
 
     settings = run_config.read(config, overrides)
     if not 0 <= overlap <= 1:
-        raise DensError(f"--overlap: {overlap} is no share; give 0 to 1")
+        raise DensError(f"--overlap: {overlap} is not a fraction; give a number from 0 to 1")
     paper = matching(settings)
     job = estimate.job_of(settings, paper, **size)
     cuda = torch.cuda.is_available()
     kind = gpu or ("here" if cuda else "v100")
     if kind == "here" and not cuda:
-        raise DensError("--gpu here: torch sees no GPU on this machine; name one, or --gpu cpu")
+        raise DensError(
+            "--gpu here: torch sees no GPU on this machine; name a kind of GPU, or give --gpu cpu"
+        )
     if kind in ("here", "cpu") and not measures:
-        raise DensError(f"--no-measure: the time of --gpu {kind} is measured; name a GPU instead")
+        raise DensError(
+            f"--no-measure: with --gpu {kind} the time must be measured; name a kind of GPU instead"
+        )
     of_kind = GPUS[kind] if kind != "here" else _gpu_here()
     of_kind = of_kind._replace(
         intra_node=1e9 * intra_node_gb_s if intra_node_gb_s else of_kind.intra_node,

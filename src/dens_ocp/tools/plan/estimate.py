@@ -56,8 +56,8 @@ def job_of(
     nodes = nodes or math.ceil(gpus / 8)
     if gpus < 1 or nodes < 1 or gpus % nodes:
         raise DensError(
-            f"--gpus: {gpus} GPUs cannot be spread over {nodes} nodes evenly; --gpus is their "
-            "number in all, for example --gpus 16 --nodes 2"
+            f"--gpus: {gpus} GPUs cannot be divided evenly between {nodes} nodes; --gpus is the "
+            "total number, for example --gpus 16 --nodes 2"
         )
     optim, model = config["optim"], config["model"]
     for option in ("batch_size", "max_epochs"):
@@ -80,8 +80,8 @@ def job_of(
         structures, sources["structures"] = paper.structures, f"the paper's data for {paper.recipe}"
     elif not structures:
         raise DensError(
-            "--structures is missing: the training set is not on this machine (no metadata.npz in "
-            "dataset.train.src) and the config is none of the paper's; for example "
+            "--structures is missing: the training set is not on this machine (no metadata.npz "
+            "in dataset.train.src) and the config is not one of the paper's; give for example "
             "--structures 2000000"
         )
     if not atoms and counts is not None:
@@ -127,10 +127,13 @@ def speed_from_paper(flops: float, gpu: Gpu, amp: bool = True) -> dict[str, Any]
     at_v100 = flops / RATE
     basis = f"FLOP / (V100 peak x {RATE / V100.flops:.2f}), from the paper's GPU-hours"
     if gpu != V100:
-        basis += f"; {gpu.name} taken as {slow:.1f} to {fast:.1f} times as fast"
+        basis += f"; {gpu.name} assumed {slow:.1f} to {fast:.1f} times as fast"
     if not amp:
         dear *= FLOAT32_AT_MOST
-        basis += f"; those are with --amp, float32 up to {FLOAT32_AT_MOST:g} times as long (guess)"
+        basis += (
+            f"; these are with --amp, float32 may take up to {FLOAT32_AT_MOST:g} times as "
+            "long (guess)"
+        )
     return {
         "expected": at_v100 / (slow * fast) ** 0.5,
         "low": cheap * at_v100 / fast,
@@ -147,7 +150,7 @@ def speed_measured(flops: float, batch: int, measured: Measured) -> dict[str, An
         "expected": seconds,
         "low": seconds * max(0.0, 1 - error),
         "high": seconds * (1 + error),
-        "basis": f"measured here ({measured.device}), line over FLOP, points off by "
+        "basis": f"measured here ({measured.device}), linear in FLOP, deviation "
         f"{100 * spread:.0f} %",
     }
 

@@ -158,8 +158,8 @@ def _go_on(trainer: HostTrainer, checkpoint: dict[str, Any]) -> None:
         trainer.step = round(trainer.epoch * now["steps_per_epoch"])
         checkpoints.validated_step = checkpoints.relaxed_step = trainer.step
     logging.warning(
-        "Resuming with other settings than the run that wrote the checkpoint: %s. Step %d of "
-        "it is step %d of %d here (epoch %.4g of %s); %s",
+        "Resuming with other settings than those of the run that wrote the checkpoint: %s. Its "
+        "step %d is step %d of %d here (epoch %.4g of %s); %s",
         "; ".join(found),
         written,
         trainer.step,

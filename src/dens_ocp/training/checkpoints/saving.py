@@ -176,9 +176,11 @@ class Checkpoints:
         except OSError as error:
             self._write_error = f"{path} cannot be written ({error.strerror or error})"
             self._best_failed = not training_state
-            stays = f"; that of step {self.newest_step} stays" if self.newest_step else ""
+            stays = (
+                f"; the checkpoint of step {self.newest_step} is kept" if self.newest_step else ""
+            )
             logging.warning(
-                "%s of step %d was not saved: %s%s. Make room",
+                "%s of step %d was not saved: %s%s. Free some space",
                 path.name,
                 trainer.step,
                 self._write_error,
@@ -198,7 +200,7 @@ class Checkpoints:
         self.replaces_after = None
         if names:
             logging.warning(
-                "%s has checkpoints that this run does not go on from; they are kept as %s",
+                "%s has checkpoints that this run does not resume from; they are kept as %s",
                 folder,
                 ", ".join(names),
             )
@@ -217,9 +219,9 @@ class Checkpoints:
         trainer = self.trainer
         if primary_metric not in val_metrics:
             raise DensError(
-                f"evaluation_metrics.primary_metric: the validation of step {trainer.step} has no "
-                f"{primary_metric}, because no record of dataset.val has what it compares; it has "
-                f"{', '.join(val_metrics)}"
+                f"evaluation_metrics.primary_metric: the validation of step {trainer.step} has "
+                f"no {primary_metric}, because no record of dataset.val has the label that it "
+                f"needs; the validation has {', '.join(val_metrics)}"
             )
         value = val_metrics[primary_metric]["metric"]
         before = best_metric.best_so_far(primary_metric, trainer.best_val_metric)
@@ -257,9 +259,9 @@ class Checkpoints:
         def check() -> None:
             if not saved:
                 raise DensError(
-                    f"checkpoint of step {trainer.step}: {self._write_error}; make room and give "
-                    f"the same command with --timestamp-id={trainer.timestamp_id}, which goes on "
-                    f"from step {self.newest_step or 0}"
+                    f"checkpoint of step {trainer.step}: {self._write_error}; free some space "
+                    f"and run the same command with --timestamp-id={trainer.timestamp_id} to "
+                    f"resume from step {self.newest_step or 0}"
                 )
 
         on_master(check, trainer.device)

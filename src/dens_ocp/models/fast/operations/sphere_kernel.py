@@ -49,10 +49,13 @@ def agrees(device: torch.device, dtype: torch.dtype) -> bool:
             )
         )
     except Exception as failure:  # whatever a compiler or driver raises
-        logging.warning(f"fast: no fused activation on {device}: {failure}")
+        logging.warning(f"model.fast: the fused activation is not used on {device}: {failure}")
         return False
     if error > (1e-2 if dtype == torch.float32 else 5e-2):  # TF32, half precision
-        logging.warning(f"fast: no fused activation on {device}: off by {error:.1e} ({dtype})")
+        logging.warning(
+            f"model.fast: the fused activation is not used on {device}: its error is {error:.1e} "
+            f"({dtype})"
+        )
         return False
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from ase.data.colors import jmol_colors
 from ase.utils import rotate
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
 from dens_ocp.data.structures import Structure
@@ -18,13 +20,19 @@ from dens_ocp.dens.config import DeNSConfig, MultiScaleSigma
 from dens_ocp.dens.corruption import corrupt
 from dens_ocp.dens.step_plan import Corruption
 from dens_ocp.results.report.figures.drawing import new_figure
+from dens_ocp.results.report.viewer.scenes import (
+    FORCE,
+    LONGEST_FORCE,
+    NOISE,
+    force_label,
+    largest,
+    noise_label,
+    stretch_of,
+)
 
 SIGMAS = (0.1, 0.3, 0.5)  # Angstrom, as in the paper
-DISPLACED, FORCE = "#D55E00", "#0072B2"  # colours of arrows
-STRETCH = 5
-"""Displacements are drawn this many times as long."""
-LONGEST_FORCE = 2.0
-"""Length on the picture, Angstrom, of the largest force on a free atom."""
+ALL_ATOMS = DeNSConfig(p=1, r=1, all_atoms=True)
+"""Every atom is corrupted."""
 
 _FIXED = np.array([0.97, 0.97, 0.97])  # colour of atoms that are never corrupted
 _VIEW = rotate("-80x,12y,0z")  # columns: to the right, up, towards the viewer
@@ -32,6 +40,7 @@ _PALE = 0.65  # share of white in the colours of original positions
 _MARGIN = 1.8  # Angstrom around the centres of the original atoms, at least
 _RIM = 0.1  # Angstrom around the outermost moved atom
 _RADIUS = 0.85  # in covalent radii
+_ARROW_WIDTH, _HEAD_WIDTH = 0.012, 3.5  # of the width of a panel; in arrow widths
 _BEHIND = 1.5  # Angstrom by which original positions stand farther from the viewer
 
 
@@ -53,24 +62,26 @@ def corruption_gallery(
     sigmas: Sequence[float] = SIGMAS,
     config: DeNSConfig | None = None,
     seed: int = 0,
+    narrow: bool = False,
 ) -> Figure:
-    """Two rows: all atoms corrupted (the paper's Fig. 3), and what training does, with arrows.
+    """All atoms corrupted (the paper's Fig. 3), and what training does, with arrows.
 
-    Each row has the same unit noise in all columns. Above, pale atoms stand where they were.
-    Below, atoms that are never corrupted are white; arrows show the displacement (``STRETCH``
-    times as long) and the encoded force of each corrupted
-    atom (``LONGEST_FORCE`` is the largest).
+    Each of the two rows has the same unit noise in all columns. Above, pale atoms stand where they
+    were. Below, atoms that are never corrupted are white; arrows show the noise (see
+    :func:`~dens_ocp.results.report.viewer.scenes.stretch_of`) and the encoded force of each
+    corrupted atom (``LONGEST_FORCE`` is the largest). All panels have the same limits, with all
+    atoms and arrows inside.
 
     Args:
         shown: a structure with forces.
         sigmas: noise levels, Angstrom.
         config: the run's options; p is taken as 1 and sigma from ``sigmas``. Default: r = 0.5.
         seed: of the noise.
+        narrow: two columns in place of two rows, for small screens.
     """
-    config = config or DeNSConfig()
-    training = config.model_copy(update={"p": 1.0, "enabled": True, "choice": "structure"})
+    training = as_in_training(config or DeNSConfig())
     rows = (
-        ("all atoms", DeNSConfig(p=1, r=1, all_atoms=True)),
+        ("all atoms", ALL_ATOMS),
         (
             f"{'all' if training.all_atoms else 'free'} atoms, r = {training.r:g}"
             "\n(as in training)",
@@ -81,29 +92,34 @@ def corruption_gallery(
         [corrupted(shown, options.model_copy(update={"sigma": sigma}), seed) for sigma in sigmas]
         for _, options in rows
     ]
-    frame = _frame(shown, [each for line in drawn for each in line])
-    width, height = np.ptp(frame, axis=0)
-    figure, axes = new_figure(
-        len(rows), 1 + len(sigmas),
-        (2.7 * (1 + len(sigmas)) + 0.4, len(rows) * (2.6 * height / width + 0.35)),
-    )  # fmt: skip
+    stretch = stretch_of(max(float(each.displacement.norm(dim=1).max()) for each in drawn[1]))
+    frame = _frame(shown, drawn[0], drawn[1], stretch)
+    figure, axes = _panels(1 + len(sigmas), frame, narrow)
+    titles = ("original", *(f"\u03c3 = {sigma:g} \u00c5" for sigma in sigmas))
     for line, (name, options), corruptions in zip(axes, rows, drawn, strict=True):
         in_training = options is training
         white = shown.fixed & (in_training and not options.all_atoms)
-        for axis, corruption in zip(line, (None, *corruptions), strict=True):
+        for axis, corruption, title in zip(line, (None, *corruptions), titles, strict=True):
             _draw(axis, shown, corruption, white)
             if in_training and corruption is not None and corruption.noise_mask.any():
-                _arrows(axis, shown, corruption)
+                _draw_arrows(axis, shown, corruption, stretch)
             axis.set(xlim=frame[:, 0], ylim=frame[:, 1], aspect="equal")
             axis.set_axis_off()
-        line[0].text(
-            -0.06, 0.5, name, rotation=90, ha="center", va="center", fontsize=10,
-            transform=line[0].transAxes,
-        )  # fmt: skip
-        titles = ("original", *(f"\u03c3 = {sigma:g} \u00c5" for sigma in sigmas))
-        for axis, title in zip(line, titles, strict=True):
             axis.set_title(title, fontsize=11)
+        if narrow:
+            line[0].set_title(f"{name}\n\n{titles[0]}", fontsize=11)
+        else:
+            line[0].text(
+                -0.06, 0.5, name, rotation=90, ha="center", va="center", fontsize=10,
+                transform=line[0].transAxes,
+            )  # fmt: skip
+    _legend(figure, shown, stretch, with_fixed=not training.all_atoms)
     return figure
+
+
+def as_in_training(config: DeNSConfig) -> DeNSConfig:
+    """The options of a run with which a structure is always corrupted."""
+    return config.model_copy(update={"p": 1.0, "enabled": True, "choice": "structure"})
 
 
 def corrupted(shown: Structure, config: DeNSConfig, seed: int) -> Corruption:
@@ -127,23 +143,40 @@ def most_varied(structures: Sequence[Structure]) -> Structure:
     return best[len(best) // 2]
 
 
-def largest_force(shown: Structure) -> float:
-    """Length of the largest force on a free atom, eV/Angstrom."""
-    return float(np.linalg.norm(shown.forces, axis=1)[shown.free].max(initial=0))
-
-
 def _radii(shown: Structure) -> np.ndarray:
     return _RADIUS * covalent_radii[shown.atomic_numbers]
 
 
-def _frame(shown: Structure, corruptions: Sequence[Corruption]) -> np.ndarray:
+def _frame(
+    shown: Structure, all_moved: Sequence[Corruption], training: Sequence[Corruption], stretch: int
+) -> np.ndarray:
     """(2, 2): lower left and upper right corner of the picture, Angstrom, with every atom of every
-    corrupted copy inside."""
+    corrupted copy and every arrow inside."""
     radii = _radii(shown)[:, None] + _RIM
+    corruptions = [*all_moved, *training]
     copies = [shown.pos, *(shown.pos + each.displacement.numpy() for each in corruptions)]
     at = np.stack(copies) @ _VIEW[:, :2]
     room = np.stack([np.maximum(radii, _MARGIN), *[radii] * len(corruptions)])
-    return np.stack([(at - room).min((0, 1)), (at + room).max((0, 1))])
+    low, high = (at - room).min((0, 1)), (at + room).max((0, 1))
+    # the head of an arrow is wider than its line
+    head = _ARROW_WIDTH * _HEAD_WIDTH / 2 * (high - low)[0]
+    for corruption in training:
+        for start, along, _ in _arrows(shown, corruption, stretch):
+            if len(start):
+                low = np.minimum(low, (start + along).min(0) - head)
+                high = np.maximum(high, (start + along).max(0) + head)
+    return np.stack([low, high])
+
+
+def _panels(count: int, frame: np.ndarray, narrow: bool) -> tuple[Figure, np.ndarray]:
+    """A figure and its (2, ``count``) axes, upright or lying."""
+    width, height = np.ptp(frame, axis=0)
+    wide = 2.0 if narrow else 2.6  # inches
+    high = float(np.clip(wide * height / width, 0.4 * wide, 2 * wide)) + 0.35
+    if not narrow:
+        return new_figure(2, count, (count * (wide + 0.1) + 0.4, 2 * high + 0.4))
+    figure, axes = new_figure(count, 2, (2 * wide + 0.2, count * high + 1.6))
+    return figure, axes.T
 
 
 def _draw(axis: Axes, shown: Structure, corruption: Corruption | None, white: np.ndarray) -> None:
@@ -166,24 +199,53 @@ def _draw(axis: Axes, shown: Structure, corruption: Corruption | None, white: np
         axis.add_patch(circle)
 
 
-def _arrows(axis: Axes, shown: Structure, corruption: Corruption) -> None:
-    """Displacements and encoded forces of the corrupted atoms, in front of all atoms."""
-    mask, largest = corruption.noise_mask.numpy(), largest_force(shown)
+def _arrows(
+    shown: Structure, corruption: Corruption, stretch: int
+) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """Start and direction, (n, 2) Angstrom on the picture, and colour of the arrows of corrupted
+    atoms: noise and encoded forces."""
+    mask, longest = corruption.noise_mask.numpy(), largest(shown.forces, shown.fixed)
     at = (shown.pos @ _VIEW)[mask, :2]
-    for vectors, length, colour in (
-        (corruption.displacement.numpy(), STRETCH, DISPLACED),
-        (shown.forces, LONGEST_FORCE / largest if largest > 0 else 1.0, FORCE),
-    ):
-        along = (length * vectors @ _VIEW)[mask, :2]
+    return [
+        (at, (length * vectors @ _VIEW)[mask, :2], colour)
+        for vectors, length, colour in (
+            (corruption.displacement.numpy(), stretch, NOISE),
+            (shown.forces, LONGEST_FORCE / longest if longest > 0 else 1.0, FORCE),
+        )
+    ]
+
+
+def _draw_arrows(axis: Axes, shown: Structure, corruption: Corruption, stretch: int) -> None:
+    """Noise and encoded forces of the corrupted atoms, in front of all atoms."""
+    for at, along, colour in _arrows(shown, corruption, stretch):
         arrows = axis.quiver(
-            *at.T, *along.T, color=colour, angles="xy", scale_units="xy", scale=1, width=0.012,
-            headwidth=3.5, headlength=4, headaxislength=3.5, edgecolor="white", linewidth=0.4,
-            zorder=10, clip_on=False,
+            *at.T, *along.T, color=colour, angles="xy", scale_units="xy", scale=1,
+            width=_ARROW_WIDTH, headwidth=_HEAD_WIDTH, headlength=4, headaxislength=3.5,
+            edgecolor="white", linewidth=0.4, zorder=10,
         )  # fmt: skip
         # matplotlib takes the box of a quiver in data for one in pixels: pictures of 25,000 pixels
         arrows.set_in_layout(False)
         # in its place an invisible line from tip to tip keeps them on the picture
-        axis.plot(*(at + along).T, alpha=0, clip_on=False)
+        axis.plot(*(at + along).T, alpha=0)
+
+
+def _legend(figure: Figure, shown: Structure, stretch: int, with_fixed: bool) -> None:
+    longest = largest(shown.forces, shown.fixed)
+    dot: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 8}
+    handles = [
+        Line2D([], [], color=NOISE, linewidth=2, label=noise_label(stretch)),
+        Line2D([], [], color=FORCE, linewidth=2, label=force_label(longest)),
+        Line2D([], [], **dot, color="0.85", markeredgecolor="0.6", label="original position"),
+    ]
+    if with_fixed and shown.fixed.any():
+        colours: dict[str, Any] = {"color": _FIXED, "markeredgecolor": "0.6"}
+        handles.append(Line2D([], [], **dot, **colours, label="fixed atom, never corrupted"))
+    inches = figure.get_size_inches()[0]
+    columns = 1 if inches < 5 else 2 if inches < 9.5 else len(handles)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns,
+        fontsize=10, frameon=False, columnspacing=1.5,
+    )  # fmt: skip
 
 
 def _colours(shown: Structure) -> np.ndarray:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -38,6 +42,44 @@ def plain(axis: Axes) -> None:
     axis.set_axisbelow(True)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def plain_ticks(axis: Axes) -> None:
+    """Plain numbers at a logarithmic axis that goes up; more of them where it is short."""
+    formatter = ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_major_formatter(formatter)
+    low, high = axis.get_ylim()
+    few = high / low < 30
+    axis.yaxis.set_minor_formatter(formatter if few else ticker.NullFormatter())
+    if few:
+        axis.yaxis.set_minor_locator(ticker.LogLocator(subs=(2, 3, 5)))
+    axis.tick_params(axis="y", which="both", labelsize=8)
+    axis.grid(which="minor", alpha=0.15, linewidth=0.5)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        path: of its file.
+        narrow: PNG of its form for small screens.
+    """
+
+    path: Path
+    narrow: bytes
+
+
+def save_both(draw: Callable[[bool], Figure], path: Path) -> Picture:
+    """Write a figure as :func:`save` does, and draw its form for small screens.
+
+    Args:
+        draw: makes the figure; for small screens it is called with True.
+        path: of the file.
+    """
+    narrow = BytesIO()
+    draw(True).savefig(narrow, dpi=DPI, format="png")
+    return Picture(save(draw(False), path), narrow.getvalue())
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dens_ocp.results.report.breakdown import Breakdown
 from dens_ocp.results.report.figures.drawing import (
@@ -19,6 +19,7 @@ from dens_ocp.results.report.figures.drawing import (
     MARKERS,
     new_figure,
     plain,
+    plain_ticks,
 )
 from dens_ocp.results.report.relaxation_files import Relaxations
 
@@ -54,15 +55,21 @@ class Parity:
     force_mae: float | None
 
 
-def parity(splits: Mapping[str, Parity], label: str = "DFT") -> Figure:
+def parity(splits: Mapping[str, Parity], label: str = "DFT", narrow: bool = False) -> Figure:
     """Energies above, force components below, a column per split.
 
     Args:
         splits: by name.
         label: where the true values come from.
+        narrow: a row per split, for small screens.
     """
     count = len(splits)
-    figure, axes = new_figure(2, count, (3.2 * count + 0.6, 6.6))
+    if narrow:
+        figure, axes = new_figure(count, 2, (4.6, 2.5 * count))
+        axes = axes.T
+    else:
+        figure, axes = new_figure(2, count, (3.2 * count + 0.6, 6.6))
+    title_size, size = (9, 8) if narrow else (10, 10)
     energy_range = _range([each.energies for each in splits.values()])
     for column, (name, each) in enumerate(splits.items()):
         above, below = axes[:, column]
@@ -70,19 +77,20 @@ def parity(splits: Mapping[str, Parity], label: str = "DFT") -> Figure:
             f"energy MAE {each.energy_mae:.0f} meV"
         )  # fmt: skip
         _scatter(above, each.energies, energy_range, COLOURS[0], size=12)
-        above.set_title(f"{name}\n{title}", fontsize=10)
-        above.set_xlabel(f"{label} energy (eV)")
+        above.set_title(f"{name}\n{title}", fontsize=title_size)
+        above.set_xlabel(f"{label} energy (eV)", fontsize=size)
 
         title = "no force labels" if each.force_mae is None else (
             f"force MAE {each.force_mae:.0f} meV/\u00c5"
         )  # fmt: skip
         limit = max(map(abs, _range([each.forces[:, :1]])))
         _scatter(below, _bent(each.forces), (-_bent(limit), _bent(limit)), COLOURS[1], size=5)
-        below.set_title(title, fontsize=10)
-        below.set_xlabel(f"{label} force component (eV/\u00c5)")
+        below.set_title(title, fontsize=title_size)
+        below.set_xlabel(f"{label} force component (eV/\u00c5)", fontsize=size)
         _force_ticks(below, limit)
-    axes[0, 0].set_ylabel("predicted (eV)")
-    axes[1, 0].set_ylabel("predicted (eV/\u00c5)")
+    for column in range(count if narrow else 1):
+        axes[0, column].set_ylabel("predicted (eV)", fontsize=size)
+        axes[1, column].set_ylabel("predicted (eV/\u00c5)", fontsize=size)
     return figure
 
 
@@ -133,14 +141,15 @@ def binned(breakdown: Breakdown, at_least: int = 1) -> np.ndarray:
     return np.stack([true[full] / number[full], wrong[full] / number[full], number[full]], 1)
 
 
-def force_magnitude(splits: Mapping[str, Breakdown]) -> Figure:
+def force_magnitude(splits: Mapping[str, Breakdown], narrow: bool = False) -> Figure:
     """Mean length of the force error by the length of the true force, and how many atoms there are.
 
     Args:
         splits: by name.
+        narrow: panels below each other, for small screens.
     """
-    figure, axes = new_figure(1, 2, (11, 4.2))
-    error, count = axes[0]
+    figure, axes = new_figure(2, 1, (4.4, 6.8)) if narrow else new_figure(1, 2, (11, 4.2))
+    error, count = axes.flat
     ends = []
     for index, (split, breakdown) in enumerate(splits.items()):
         line = binned(breakdown, _FEW)
@@ -178,14 +187,15 @@ def keys(splits: Mapping[str, Breakdown], kind: str) -> list[str]:
     return sorted(count, key=lambda key: (-count[key], key))
 
 
-def group_errors(splits: Mapping[str, Breakdown], kind: str) -> Figure:
+def group_errors(splits: Mapping[str, Breakdown], kind: str, narrow: bool = False) -> Figure:
     """Energy and force MAE of the groups of a kind, a colour and shape per split.
 
     Elements stand side by side: the force MAE of their atoms above, the energy MAE of structures
-    with them below. Adsorbates, surfaces and tags have a line each, the most frequent first.
+    with them below. Adsorbates, surfaces and tags have a line each, the most frequent first. With
+    ``narrow``, for small screens, elements have a line each, too, and panels are below each other.
     """
-    upright = kind == "element"
-    names = keys(splits, kind)[: None if upright else SHOWN]
+    upright = kind == "element" and not narrow
+    names = keys(splits, kind)[: None if kind == "element" else SHOWN]
     measures = _MEASURES[:1] if kind == "tag" else _MEASURES
     if upright:
         size = (max(7.0, 0.3 * len(names) + 2), 6.0)
@@ -193,8 +203,13 @@ def group_errors(splits: Mapping[str, Breakdown], kind: str) -> Figure:
         axes[-1, 0].set_xticks(range(len(names)), names)
         axes[-1, 0].set_xlim(-0.7, len(names) - 0.3)
     else:
-        size = (5.2 * len(measures) + 0.6, 0.27 * len(names) + 1.4)
-        figure, axes = new_figure(1, len(measures), size, sharey=True)
+        high = 0.27 * len(names) + 1.4
+        if narrow:
+            size = (4.4, (high - 0.4) * len(measures) + 0.4)
+            figure, axes = new_figure(len(measures), 1, size, sharey=True)
+        else:
+            size = (5.2 * len(measures) + 0.6, high)
+            figure, axes = new_figure(1, len(measures), size, sharey=True)
         axes[0, 0].set_yticks(range(len(names)), names)
         axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
     for axis, (mae, number, title) in zip(axes.flat, measures, strict=True):
@@ -218,8 +233,8 @@ def group_errors(splits: Mapping[str, Breakdown], kind: str) -> Figure:
         (axis.set_ylim if upright else axis.set_xlim)(0, None)
         (axis.set_ylabel if upright else axis.set_xlabel)(title)
     axes[0, 0].legend(  # above the picture, where it hides nothing
-        fontsize=8, frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0.0, 1.0),
-        borderaxespad=0.2,
+        fontsize=8, frameon=False, ncols=2 if narrow else 4, loc="lower left",
+        bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2,
     )  # fmt: skip
     return figure
 
@@ -229,7 +244,9 @@ def _style(index: int) -> dict[str, str]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def relaxation_traces(splits: Mapping[str, Relaxations], fmax: float | None) -> Figure:
+def relaxation_traces(
+    splits: Mapping[str, Relaxations], fmax: float | None, narrow: bool = False
+) -> Figure:
     """Predicted energy above, largest force below, against the step; a column per split.
 
     Energies are drawn from the labelled energy of the relaxed structure, which is the line at
@@ -238,10 +255,15 @@ def relaxation_traces(splits: Mapping[str, Relaxations], fmax: float | None) -> 
     Args:
         splits: by name.
         fmax: where relaxations end, eV/Angstrom; drawn as a line.
+        narrow: a row per split, for small screens.
     """
-    figure, axes = new_figure(
-        2, len(splits), (3.2 * len(splits) + 0.8, 5.6), sharex="col", sharey="row"
-    )
+    count = len(splits)
+    if narrow:
+        figure, axes = new_figure(count, 2, (4.6, 2.6 * count), sharex="row", sharey="col")
+        axes = axes.T
+    else:
+        figure, axes = new_figure(2, count, (3.2 * count + 0.8, 5.6), sharex="col", sharey="row")
+    size = 8 if narrow else 10
     for column, (split, done) in enumerate(splits.items()):
         above, below = axes[:, column]
         for index, trace in enumerate(done.traces):
@@ -254,19 +276,29 @@ def relaxation_traces(splits: Mapping[str, Relaxations], fmax: float | None) -> 
             steps = np.arange(len(trace.energies))
             above.plot(steps, trace.energies - zero, label=trace.sid, **style)
             above.plot(steps[-1], trace.energies[-1] - zero, ".", color=style["color"])
-            below.plot(steps, np.maximum(trace.max_forces, 1e-4), **style)
+            forces = np.maximum(trace.max_forces, 1e-4)
+            below.plot(steps, forces, **style)
+            below.plot(steps[-1], forces[-1], ".", color=style["color"])
         above.axhline(0, color="0.25", linewidth=1, linestyle=(0, (1, 1)))
         title = f"{done.systems} systems"
         if done.energy_mae is not None:
             title = f"energy MAE {done.energy_mae:.0f} meV"
-        above.set_title(f"{split}\n{title}", fontsize=10)
-        below.set(xlabel="step", yscale="log")
+        above.set_title(f"{split}\n{title}", fontsize=9 if narrow else 10)
+        below.set(yscale="log")
+        for axis in (above, below) if narrow else (below,):
+            axis.set_xlabel("step", fontsize=size)
+        last = max(len(trace.energies) - 1 for trace in done.traces)
+        below.set_xlim(-0.04 * max(last, 1), 1.04 * max(last, 1))
+        below.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         if fmax is not None:
             below.axhline(fmax, color="0.25", linewidth=1, linestyle=(0, (1, 1)))
         for axis in (above, below):
             plain(axis)
+    for axis in axes[1]:
+        plain_ticks(axis)
     labelled = {trace.label is not None for each in splits.values() for trace in each.traces}
     zero = {(True,): "label", (False,): "last frame"}.get(tuple(labelled), "label or last frame")
-    axes[0, 0].set_ylabel(f"energy \u2212 {zero} (eV)")
-    axes[1, 0].set_ylabel("largest force (eV/\u00c5)")
+    for column in range(count if narrow else 1):
+        axes[0, column].set_ylabel(f"energy \u2212 {zero} (eV)", fontsize=size)
+        axes[1, column].set_ylabel("largest force (eV/\u00c5)", fontsize=size)
     return figure

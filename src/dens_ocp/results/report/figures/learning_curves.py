@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from matplotlib import ticker
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dens_ocp.results.report.figures.drawing import COLOURS, new_figure, plain
+from dens_ocp.results.report.figures.drawing import COLOURS, new_figure, plain, plain_ticks
 from dens_ocp.results.report.scalars import Series, smooth
 
 
@@ -87,6 +85,7 @@ def learning_curves(
     runs: dict[str, Series],
     noise_of_zero: float | None = None,
     panels: tuple[Panel, ...] = ERRORS,
+    narrow: bool = False,
 ) -> Figure:
     """Curves over the steps, two panels a row.
 
@@ -95,9 +94,11 @@ def learning_curves(
             are drawn pale, and their running mean over them.
         noise_of_zero: MAE of predicting no noise, Angstrom; drawn as a line.
         panels: what to draw.
+        narrow: one panel a row, for small screens.
     """
-    rows = (len(panels) + 1) // 2
-    figure, axes = new_figure(rows, 2, (11, 3.6 * rows))
+    columns = 1 if narrow else 2
+    rows = (len(panels) + columns - 1) // columns
+    figure, axes = new_figure(rows, columns, (4.4, 3.0 * rows) if narrow else (11, 3.6 * rows))
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, panel in zip(axes.flat, panels, strict=False):
@@ -114,27 +115,16 @@ def learning_curves(
                     marker="o" if tag.startswith("val/") else None,
                     label=f"{label} ({name})" if len(runs) > 1 else label,
                 )  # fmt: skip
-        if noise_of_zero is not None and "noise MAE" in panel.title:
+        if axis.lines and noise_of_zero is not None and "noise MAE" in panel.title:
             axis.axhline(noise_of_zero, color="0.35", linestyle=":", label="no noise predicted")
         axis.set(title=panel.title, xlabel="step", ylabel=panel.unit)
         plain(axis)
         if axis.lines and panel.log:
             axis.set_yscale("log")
-            _plain_ticks(axis)
+            plain_ticks(axis)
         if axis.lines:
             axis.legend(fontsize=8, frameon=False)
         else:
             axis.text(0.5, 0.5, "not logged", ha="center", transform=axis.transAxes, color="0.4")
+            axis.set(xticks=[], yticks=[])
     return figure
-
-
-def _plain_ticks(axis: Axes) -> None:
-    formatter = ticker.FuncFormatter(lambda value, _: f"{value:g}")
-    axis.yaxis.set_major_formatter(formatter)
-    low, high = axis.get_ylim()
-    few = high / low < 30
-    axis.yaxis.set_minor_formatter(formatter if few else ticker.NullFormatter())
-    if few:
-        axis.yaxis.set_minor_locator(ticker.LogLocator(subs=(2, 3, 5)))
-    axis.tick_params(axis="y", which="both", labelsize=8)
-    axis.grid(which="minor", alpha=0.15, linewidth=0.5)

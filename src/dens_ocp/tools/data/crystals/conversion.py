@@ -159,15 +159,15 @@ def _look(
     total = incomplete + left_out.total() + len(kept.numbers)
     if incomplete and not skip_incomplete:
         raise DensError(
-            f"{first} ({incomplete} of {total} frames cannot be trained on; --skip-incomplete "
-            "leaves them out)"
+            f"{first} ({incomplete} of {total} frames are not usable for training; "
+            "--skip-incomplete leaves them out)"
         )
     if incomplete:
-        print(f"{incomplete} of {total} frames are left out, the first: {first}")
+        print(f"{incomplete} of {total} frames are left out; the first: {first}")
         left_out["incomplete"] = incomplete
     if not kept.numbers:
         reasons = ", ".join(f"{count} for {reason}" for reason, count in left_out.items())
-        raise DensError(f"of {total} frames none is left ({reasons or 'the files are empty'})")
+        raise DensError(f"none of the {total} frames is left ({reasons or 'the files are empty'})")
     return kept, left_out
 
 
@@ -182,9 +182,10 @@ def _deal(kept: _Kept, given: set[str], shares: Mapping[str, float], seed: int) 
     rest = len(materials) - sum(number or 0 for number in numbers.values())
     if rest < 1:
         raise DensError(
-            f"{len(materials)} materials cannot be dealt to train, val and test (--val "
-            f"{shares['val']:g}, --test {shares['test']:g}): each takes one at least; give smaller "
-            "shares, --val 0, files of their own (--val-file), or another --material-key"
+            f"{len(materials)} materials cannot be split into train, val and test (--val "
+            f"{shares['val']:g}, --test {shares['test']:g}), each with at least one material; "
+            "give smaller fractions, --val 0, separate files (--val-file), or another "
+            "--material-key"
         )
     drawn = draw(len(materials), {"train": rest, **numbers}, None, seed)
     split_of = {materials[index]: name for name in SPLITS for index in drawn[name]}
@@ -235,8 +236,8 @@ def _describe(
         both = of_split.get("train", set()) & of_split.get(name, set())
         if both:
             warnings.append(
-                f"{len(both)} materials of {name} are in train too, {min(both)} for example: the "
-                f"errors of {name} say little of new materials"
+                f"{len(both)} materials of {name} are also in train, for example {min(both)}: "
+                f"the errors on {name} say little about new materials"
             )
     return {
         "written_by": WRITTEN_BY,

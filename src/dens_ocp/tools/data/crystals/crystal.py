@@ -43,9 +43,9 @@ def check_crystal(crystal: Crystal) -> None:
         what = "a molecule" if not any(pbc) else "a slab or a chain"
         cell = " and has no cell" if frame.atoms.cell.volume < 1e-6 else ""
         raise DensError(
-            f"{frame.where} is not periodic in all directions (pbc {pbc}){cell}: it is {what}, not "
-            "a crystal, and its stress has no meaning; leave it out, or convert such structures "
-            "apart with dens-ocp data from-xyz"
+            f"{frame.where} is not periodic in all directions (pbc {pbc}){cell}: it is {what}, "
+            "not a crystal, and its stress has no meaning; leave it out, or convert such "
+            "structures separately with dens-ocp data from-xyz"
         )
     check_frame(frame)
     if stress is not None and not np.isfinite(stress).all():

@@ -51,7 +51,7 @@ def frames(path: Path) -> Iterator[Atoms | DensError]:
     """
     for material, of_material in materials(path):
         if not isinstance(of_material, dict):
-            raise DensError(f"{path}: {material} holds no frames; expected MPtrj's layout")
+            raise DensError(f"{path}: {material} holds no frames; expected the layout of MPtrj")
         for name, block in of_material.items():
             try:
                 atoms = structure(block["structure"])
@@ -97,7 +97,7 @@ def materials(path: Path) -> Iterator[tuple[str, Any]]:
         with _open(path) as file:
             text = file.read(_CHUNK).lstrip()
             if not text.startswith("{"):
-                raise DensError(f"{path} is no JSON object of materials, as MPtrj's")
+                raise DensError(f"{path} is not a JSON object of materials as in MPtrj")
             at = 1
             while True:
                 try:
@@ -112,7 +112,7 @@ def materials(path: Path) -> Iterator[tuple[str, Any]]:
                     more = file.read(max(_CHUNK, known)) if known < _LARGEST else ""
                     if not more:
                         raise DensError(
-                            f"{path} is cut short, or no JSON, after "
+                            f"{path} is cut short, or is not JSON, after "
                             f"{text[max(at - 60, 0) : at]!r}; download it again"
                         ) from None
                     text, at = text[at:] + more, 0

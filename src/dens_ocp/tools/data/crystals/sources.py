@@ -123,10 +123,10 @@ def _stress(atoms: Atoms, key: str | None, where: str) -> Any:
         names = ", ".join(
             name for name in stored if name not in ("energy", "free_energy", "forces")
         )
-        has = f"; the frame has {names}, and --stress-key NAME names one of them" if names else ""
+        has = f"; the frame has {names}, choose one with --stress-key NAME" if names else ""
         raise DensError(
-            f"{where} has no {'stress' if key is None else f'stress {key!r}'}{has}; --no-stress "
-            "converts without stress"
+            f"{where} has no {'stress' if key is None else f'stress {key!r}'}{has}; give "
+            "--no-stress to convert without stress"
         )
     return value
 
@@ -136,7 +136,8 @@ def _material(atoms: Atoms, key: str | None, where: str) -> str:
         return str(atoms.symbols.formula.convert("hill").reduce()[0])
     if atoms.info.get(key or "") is None:
         raise DensError(
-            f"{where} has no {key!r}, by which frames are dealt to train, val and test; it has "
-            f"{', '.join(map(str, atoms.info)) or 'no keys'}; --material-key NAME names another"
+            f"{where} has no {key!r}, which names the material of a frame; it has "
+            f"{', '.join(map(str, atoms.info)) or 'no keys'}; give another name with "
+            "--material-key NAME"
         )
     return str(atoms.info[key or ""])

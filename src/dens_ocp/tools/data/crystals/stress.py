@@ -56,15 +56,15 @@ def voigt(stress: Any, where: str) -> np.ndarray:
         array = np.asarray(stress, dtype=np.float64)
     except (TypeError, ValueError):
         raise DensError(
-            f"{where}: the stress {str(stress)[:60]} holds no numbers; repair the frame, name "
-            "another stress (--stress-key), or leave the frame out"
+            f"{where}: the stress {str(stress)[:60]} does not hold numbers; repair the frame, "
+            "choose another stress (--stress-key), or leave the frame out"
         ) from None
     if array.shape in ((6,), (1, 6)):
         return array.reshape(6)
     if array.shape not in ((3, 3), (9,), (1, 9), (1, 3, 3)):
         raise DensError(
-            f"{where}: a stress of shape {array.shape}; expected 3 x 3, its 9 numbers, or 6 in "
-            "Voigt's order (xx yy zz yz xz xy)"
+            f"{where}: the stress has shape {array.shape}; expected 3 x 3, 9 numbers, or 6 in "
+            "Voigt order (xx yy zz yz xz xy)"
         )
     array = array.reshape(3, 3)
     difference = np.abs(array - array.T).max()
