@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     overrides=True,
+    short_help="suggest DeNS options for a training set",
     epilog="\b\nexamples:\n"
     "  dens-ocp data suggest config.yml --dataset.train.src=data/mine/train\n"
     "  dens-ocp data suggest data/mine/train --force-coefficient 100 --epochs 40\n"
