@@ -30,5 +30,5 @@ set_up() {
     # module load cuda/12.1
     # export NCCL_SOCKET_IFNAME=ib0
     # export WANDB_MODE=offline
-    source .venv/bin/activate
+    source .venv/bin/activate          # your Python environment
 }

@@ -6,11 +6,10 @@ import yaml
 from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from fairchem.core.common.utils import create_dict_from_args
 
 from dens_ocp.tools.ablate.plan import Plan
 from tests.conftest import ROOT
-from tests.test_readme import SMALLER, blocks, commands_of, execute
+from tests.test_readme import blocks, commands_of, execute
 
 DOCUMENT = ROOT / "docs" / "molecules.md"
 
@@ -30,19 +29,23 @@ def write_xyz(path, count):
 @pytest.mark.slow
 def test_recipe(tmp_path):
     write_xyz(tmp_path / "mine.xyz", 1010)
-    convert, train, evaluate = commands_of("recipe", DOCUMENT)
+    convert, train, evaluate, *without, compare = commands_of("recipe", DOCUMENT)
     assert "relative to" in execute(convert, tmp_path)
     config = yaml.safe_load((tmp_path / "mine.yml").read_text())
     config["dataset"]["train"]["first_n"] = 48
     config["dataset"]["val"]["first_n"] = 16
-    small = create_dict_from_args([word for word in SMALLER if word.startswith("--model")])
-    config["model"] |= small["model"]
     (tmp_path / "mine.yml").write_text(yaml.safe_dump(config))
+    # the model of the command line is smaller than that of the file; evaluation takes the former
     log = execute([*train, "--optim.max_epochs=1"], tmp_path)
     assert "optim.dens.sigma: auto picked" in log and "noise MAE" in log
     scores = execute(evaluate, tmp_path)
     assert "force MAE" in scores
     assert (tmp_path / "evaluations/mine/scores.json").is_file()
+    log = execute([*without[0], "--optim.max_epochs=1"], tmp_path)
+    assert "DeNS: off" in log
+    execute(without[1], tmp_path)
+    table = execute(compare, tmp_path)
+    assert "plain (without DeNS)" in table and "mine (with DeNS)" in table
 
 
 def test_plan_of_the_document_is_valid():

@@ -156,12 +156,16 @@ def test_a_batch_that_cannot_be_corrupted(data, tmp_path):
         dens_ocp.corrupt(batch)
 
 
-def test_load_gives_a_calculator_and_names_mistakes(data, tmp_path, slab):
+def test_load_gives_a_calculator_and_names_mistakes(data, tmp_path, slab, caplog, recwarn):
     trainer = make_trainer(small_config(data), tmp_path, is_debug=False)
     trainer.save(checkpoint_file="checkpoint.pt", training_state=False)
     (path,) = tmp_path.glob("checkpoints/*/checkpoint.pt")
     slab.pbc = True
+    caplog.clear()
+    recwarn.clear()
     slab.calc = dens_ocp.load(path, cpu=True)
+    assert not caplog.records
+    assert not any("torch.load" in str(each.message) for each in recwarn.list)
     assert np.isfinite(slab.get_potential_energy()) and slab.get_forces().shape == (12, 3)
     with pytest.raises(DensError, match="does not exist"):
         dens_ocp.load(tmp_path / "none.pt")

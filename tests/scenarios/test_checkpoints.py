@@ -230,9 +230,15 @@ def broken(trained, tmp_path, kind):
         ("other", ["no state_dict"]),
         (
             "architecture",
-            ["another architecture", "sphere_embedding.weight", "(90, 8)", "(90, 16)"],
+            [
+                "another architecture",
+                "sphere_embedding.weight",
+                "(90, 8)",
+                "(90, 16)",
+                "or repeat --model.sphere_channels=8",
+            ],
         ),
-        ("layers", ["another architecture", "blocks.2."]),
+        ("layers", ["another architecture", "blocks.2.", "or repeat --model.num_layers=2"]),
     ],
 )
 def test_bad_checkpoints(trained, tmp_path, kind, words):

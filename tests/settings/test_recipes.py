@@ -103,6 +103,15 @@ def test_a_name_that_is_none(words, capsys):
     assert "there is no recipe 'oc20/2M/equiformer_v2_den', did you mean" in error
 
 
+@pytest.mark.parametrize("mode", [["main", "--mode", "train", "--config-yml"], ["doctor"]])
+def test_a_path_of_a_clone_names_the_recipe(mode, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*mode, "configs/oc22/equiformer_v2_dens.yml"]) == 2
+    said = capsys.readouterr()
+    assert "the package has it as recipe:oc22/equiformer_v2_dens" in said.out + said.err
+    assert recipes.name_of("mine.yml") is None
+
+
 def test_scripts_by_name():
     with pytest.raises(
         DensError, match=r"no slurm/trin\.sbatch, did you mean 'slurm/train\.sbatch'"

@@ -42,7 +42,9 @@ def test_what_the_message_advises(tmp_path, caplog):
     caplog.clear()
     metrics = trainer.validate(disable_tqdm=True)
     (said,) = [each for each in caplog.messages if "nothing to compute" in each]
-    assert said.startswith("dataset.val: forces_mae, forces_cosine_similarity: nothing")
+    assert said.startswith(
+        "dataset.val: forces_mae, forces_cosine_similarity: there is nothing to compute them from"
+    )
     assert {"energy_mae", "energy_forces_within_threshold"} < set(metrics)
     assert "forces_mae" not in metrics
     assert metrics["energy_forces_within_threshold"]["numel"] == 5

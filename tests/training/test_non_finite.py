@@ -235,7 +235,7 @@ def test_broken_weights_are_said_and_end_a_run_that_skips(data, tmp_path):
     with pytest.raises(DensError) as error:
         trainer.train()
     assert trainer.step == non_finite.MOST_IN_A_ROW + 1
-    assert f"1 parameters were not finite before the step, {name} first" in str(error.value)
+    assert f"1 parameters were not finite before the step, the first is {name}" in str(error.value)
     assert "11 steps in a row were skipped" in str(error.value)
 
 

@@ -1,8 +1,8 @@
 """Stress of fairchem's ``OCPCalculator`` with our checkpoints: ASE's order, sign and unit.
 
-The stress of a head is a tensor of its own, not the derivative of an energy. What ASE's stress is, is
-therefore shown with a potential that is conservative: a model remembers the labels of one crystal, and
-the calculator gives the numerical derivative of the potential's energy.
+The stress of a head is a tensor of its own, not the derivative of an energy. What ASE's stress is,
+is therefore shown with a potential that is conservative: a model remembers the labels of one
+crystal, and the calculator gives the numerical derivative of the potential's energy.
 """
 
 import numpy as np

@@ -189,6 +189,18 @@ class DeNSConfig(Section):
         return self.enabled and self.p > 0 and self.r > 0
 
     @property
+    def in_words(self) -> str:
+        """The main options in a line, for the log and ``dens-ocp doctor``."""
+        if not self.active:
+            return "off"
+        sigma = self.sigma
+        shown = sigma if isinstance(sigma, float) else f"{sigma.low} to {sigma.high}"
+        return (
+            f"p {self.p}, r {self.r}, sigma {shown} Angstrom, coefficient {self.coefficient:g}, "
+            f"choice {self.choice}, encode {self.encode}"
+        )
+
+    @property
     def leaves_structures_out(self) -> bool:
         """Whether limits keep structures from being corrupted that p has chosen."""
         limits = (

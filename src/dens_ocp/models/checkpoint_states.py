@@ -64,13 +64,29 @@ def without_dens(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return kept
 
 
-def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str) -> FittedState:
+def other_options(trained: Any, options: Mapping[str, Any] | None) -> str:
+    """The options of the model that a checkpoint was trained with and that the config gives another
+    value, as they are written on a command line."""
+    trained = trained.get("model") if isinstance(trained, Mapping) else None
+    if not isinstance(trained, Mapping) or not options:
+        return ""
+    return " ".join(
+        f"--model.{name}={value}".replace(" ", "")
+        for name, value in trained.items()
+        if name in options and options[name] != value and not isinstance(value, Mapping)
+    )
+
+
+def fit(
+    model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str, repeat: str = ""
+) -> FittedState:
     """Bring a checkpoint's state dict into the model's form.
 
     Args:
         model: the model, not wrapped in DDP.
         state_dict: of the authors' code, of fairchem's flat or hydra models, or our own.
         origin: the file's name, for messages.
+        repeat: of :func:`other_options`.
 
     Raises:
         DensError: the checkpoint is of another architecture, or has other heads than the model.
@@ -102,7 +118,7 @@ def fit(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], origin: str
             f"checkpoint: {origin} has another architecture than the model of the config "
             f"({len(foreign)} parameters missing, {len(unexpected)} unknown, {len(shapes)} of "
             f"another shape; first: {(shapes + found)[0]}); give the `model` section that the "
-            "checkpoint was trained with"
+            f"checkpoint was trained with{f', or repeat {repeat}' if repeat else ''}"
         )
     return FittedState(
         state_dict={name: usable.get(name, value) for name, value in own.items()},
@@ -283,6 +299,7 @@ def fitted(
     path: str,
     evaluation: bool,
     of_a_run: Collection[str],
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A whole checkpoint in the form of the model.
 
@@ -294,13 +311,15 @@ def fitted(
         checkpoint: the file's content. path: its name, for messages.
         evaluation: nothing is trained.
         of_a_run: entries that belong to a run and not to its weights.
+        options: the section ``model`` of the config, for messages.
 
     Raises:
         DensError: it is of another architecture.
     """
     if model.keeps_names:
         return checkpoint
-    state = fit(model, checkpoint["state_dict"], path)
+    repeat = other_options(checkpoint.get("config"), options)
+    state = fit(model, checkpoint["state_dict"], path, repeat)
     warn_of_other_options(model, checkpoint, path)
     if not evaluation and not state.initialised:
         warn_of_another_scale(model, checkpoint, path)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,8 +45,22 @@ def load(checkpoint: str | os.PathLike[str], *, cpu: bool | None = None) -> Calc
     from fairchem.core import OCPCalculator
 
     checkpoint_files.read(checkpoint, "cpu")
-    return OCPCalculator(
-        checkpoint_path=os.fspath(checkpoint),
-        cpu=not torch.cuda.is_available() if cpu is None else cpu,
-        seed=0,
-    )
+    with _quiet():
+        return OCPCalculator(
+            checkpoint_path=os.fspath(checkpoint),
+            cpu=not torch.cuda.is_available() if cpu is None else cpu,
+            seed=0,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """fairchem logs the whole config, and torch warns of what :func:`load` has already refused."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
+            yield
+    finally:
+        logging.disable(before)

@@ -62,6 +62,12 @@ def path_of(name: str) -> Path:
     return path
 
 
+def name_of(path: str | Path) -> str | None:
+    """The recipe that a path in a clone of the repository means (``configs/oc22/evaluate.yml``)."""
+    name = Path(path).with_suffix("").as_posix().removeprefix("configs/")
+    return name if name in names() else None
+
+
 def resolved(word: str) -> str:
     """The path of a config: of a recipe, if ``word`` begins with :data:`PREFIX`, else ``word``.
 

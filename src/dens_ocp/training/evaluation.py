@@ -124,7 +124,7 @@ def validate(trainer: HostTrainer, split: str, disable_tqdm: bool) -> dict[str, 
     missing = [name for name in names if name not in metrics]
     if missing and distutils.is_master():
         logging.warning(
-            "dataset.%s: %s: there is nothing to compute it from; fixed atoms do not count "
+            "dataset.%s: %s: there is nothing to compute them from; fixed atoms do not count "
             "unless outputs.forces.eval_on_free_atoms is False",
             split,
             ", ".join(missing),

@@ -334,6 +334,7 @@ class DeNSTrainer(HostTrainer):
     def train(self, disable_eval_tqdm: bool = False) -> None:
         if self.dens.enabled and not self.dens.active:
             logging.warning("optim.dens: p or r is 0, so no structure will be corrupted")
+        logging.info("DeNS: %s", self.dens.in_words)
         super().train(disable_eval_tqdm)
 
     def fitted_checkpoint(
@@ -343,4 +344,5 @@ class DeNSTrainer(HostTrainer):
         model = self._unwrapped_model
         if not isinstance(model, DenoisingModel):
             return checkpoint
-        return checkpoint_states.fitted(model, checkpoint, path, evaluation, TRAINING_STATE)
+        own = self.config["model"]
+        return checkpoint_states.fitted(model, checkpoint, path, evaluation, TRAINING_STATE, own)

@@ -119,6 +119,24 @@ def test_a_training_config_of_another_model(tmp_path):
     assert load_settings(path, TRAINED, []).host["model"]["fast"] is False
 
 
+def test_sizes_of_the_model_are_the_checkpoints(tmp_path, caplog):
+    """A training config whose model was changed on the command line of the training."""
+    bigger = {**SMALL_EQUIFORMER, "num_layers": 12, "fast": False}
+    path = write(tmp_path / "c.yml", {"s2ef": {"id": "a"}}, model=bigger)
+    model = load_settings(path, TRAINED, []).host["model"]
+    assert model == {**SMALL_EQUIFORMER, "fast": False}
+    assert "model.num_layers 2" in caplog.text and "sphere_channels" not in caplog.text
+    model = load_settings(path, TRAINED, ["--model.num_layers=1"]).host["model"]
+    assert model["num_layers"] == 1
+
+
+def test_one_data_set_for_two_splits_of_a_board(tmp_path):
+    twice = {"s2ef": {"id": "data/val", "ood_ads": "./data/val"}}
+    with pytest.raises(DensError, match="evaluation.s2ef.id and evaluation.s2ef.ood_ads are the"):
+        load_settings(write(tmp_path / "c.yml", {"board": "OC20", **twice}), TRAINED, [])
+    load_settings(write(tmp_path / "c.yml", twice), TRAINED, [])  # scores alone
+
+
 @pytest.mark.parametrize("name", ["oc20/evaluate", "oc20/2M/evaluate", "oc22/evaluate"])
 def test_configs_of_the_paper(name):
     settings = load_settings(ROOT / "configs" / f"{name}.yml", TRAINED, [])

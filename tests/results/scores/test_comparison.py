@@ -7,14 +7,14 @@ import pytest
 from dens_ocp.tools.cli import main
 
 
-def write(folder, force, dens, src="data/val", fmax=0.02, **more):
+def write(folder, force, dens, src="data/val", fmax=0.02, split="val", **more):
     folder.mkdir(parents=True)
     numbers = {"structures": 6, "force_mae_meV_per_A": force, **more}
-    scores = {"s2ef": {"val": numbers, "average": numbers}}
+    scores = {"s2ef": {split: numbers, "average": numbers}}
     (folder / "scores.json").write_text(json.dumps({"board": "scores", "scores": scores}))
     described = {
         "dens": dens,
-        "splits": {"val": {"s2ef": {"src": src}, "relax_cell": None}},
+        "splits": {split: {"s2ef": {"src": src}, "relax_cell": None}},
         "jobs": {"relax_cell-val": {"relaxation": {"fmax": fmax, "shards": 1}}, "predict-val": {}},
     }
     (folder / "evaluation.json").write_text(json.dumps(described))
@@ -64,6 +64,8 @@ def test_mistakes(tmp_path, capsys):
             write(tmp_path / "data", 80.0, True, src="other"),
         "evaluation.relaxation.fmax is 0.02 in one and 0.05 in the other":
             write(tmp_path / "fmax", 80.0, True, fmax=0.05),
+        "no split in common: first has val (s2ef); split has test (s2ef)":
+            write(tmp_path / "split", 80.0, True, split="test"),
         "given twice": first,
         "has no scores.json": str(tmp_path),
     }  # fmt: skip

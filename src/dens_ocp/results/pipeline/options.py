@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +129,7 @@ def load_settings(
         DensError: not a config, an unknown key or split, nothing to evaluate, no model.
     """
     given, section = _read(path, overrides)
+    _keep_trained_model(given, checkpoint.get("config") or {}, path, overrides)
     s2ef, is2re, relax_cell = (_sources(task, section) for task in _TASKS)
     relaxation = parsed(CellRelaxation, section.relaxation, "evaluation.relaxation")
     named = _named_references(given.pop("dataset", None))
@@ -180,12 +182,56 @@ def _read(path: Path, overrides: list[str]) -> tuple[dict[str, Any], EvaluationS
                 f"{', '.join(known)}"
             )
     section = EvaluationSection.model_construct(**read(EvaluationSection, block, "evaluation"))
+    if section.board is not None:
+        _check_splits(section)
     if not any(_sources(task, section) for task in _TASKS):
         raise DensError(
             f"--config-yml: {path} names no data to evaluate on; give the paths of the splits in "
             "evaluation.s2ef, evaluation.is2re or evaluation.relax_cell"
         )
     return given, section
+
+
+def _check_splits(section: EvaluationSection) -> None:
+    """Each split of a leaderboard has data of its own.
+
+    Raises:
+        DensError: two have the same; before anything is computed.
+    """
+    for task in _TASKS:
+        seen: dict[str, str] = {}
+        for split, data_set in _sources(task, section).items():
+            place = str(data_set.get("src"))
+            twin = seen.setdefault(os.path.realpath(place), split)
+            if twin != split:
+                raise DensError(
+                    f"evaluation.{task}.{twin} and evaluation.{task}.{split} are the same data "
+                    f"set, {place}; with evaluation.board: {section.board.name} each split needs "
+                    "its own; remove board to compute scores only"
+                )
+
+
+def _keep_trained_model(
+    given: dict[str, Any], trained: dict[str, Any], path: Path, overrides: list[str]
+) -> None:
+    """Options of the model that the file and the checkpoint both have are the checkpoint's, which
+    may have been trained with others than the file's; only the command line overrides them."""
+    options, own = given.get("model"), trained.get("model")
+    if not isinstance(options, dict) or not isinstance(own, dict):
+        return
+    asked = {each.partition("=")[0].removeprefix("--model.").split(".")[0] for each in overrides}
+    other = [
+        name
+        for name, value in options.items()
+        if name in own and name not in (*asked, "name") and own[name] != value
+    ]
+    for name in other:
+        del options[name]
+    if other:
+        logging.warning(
+            "%s: the model has other options in the checkpoint, which are used: %s", path,
+            ", ".join(f"model.{name} {own[name]}" for name in other),
+        )  # fmt: skip
 
 
 def _check_stress(trained: dict[str, Any]) -> None:

@@ -115,14 +115,25 @@ def compared(evaluations: Sequence[Evaluated]) -> list[Row]:
         values = tuple(each.scores.get(task, {}).get(split, {}).get(name) for each in evaluations)
         if sum(value is not None for value in values) > 1:
             found.append(Row(task, split, name, values))
-    if not found:
+    if all(row.split == AVERAGE for row in found):
         raise DensError(
-            "the evaluations have no score in common: "
-            + "; ".join(f"{each.name} has {', '.join(each.scores)}" for each in evaluations)
+            "the evaluations have no split in common: "
+            + "; ".join(f"{each.name} has {_splits_of(each)}" for each in evaluations)
+            + "; evaluate both with the same config"
         )
     # with a single split its average says the same again
     of_task = {task: {row.split for row in found if row.task == task} for task, _, _ in rows}
     return [row for row in found if row.split != AVERAGE or len(of_task[row.task]) > 2]
+
+
+def _splits_of(evaluated: Evaluated) -> str:
+    splits = [
+        f"{split} ({task})"
+        for task, by_split in evaluated.scores.items()
+        for split in by_split
+        if split != AVERAGE
+    ]
+    return ", ".join(splits) or "none"
 
 
 def table(evaluations: Sequence[Evaluated], rows: Sequence[Row]) -> str:

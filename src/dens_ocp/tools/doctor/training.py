@@ -44,12 +44,7 @@ def check_dens(config: Mapping[str, Any]) -> Iterator[Finding]:
         text = "auto: picked from the training set when the run starts"
         yield Finding(OK, check, f"{text} (`dens-ocp data suggest CONFIG` shows the values)")
     else:
-        sigma = options.sigma
-        if not isinstance(sigma, float):
-            sigma = f"{sigma.low} to {sigma.high}"
-        text = f"p {options.p}, r {options.r}, sigma {sigma} Angstrom, coefficient "
-        text += f"{options.coefficient:g}, choice {options.choice}, encode {options.encode}"
-        yield Finding(OK, check, text)
+        yield Finding(OK, check, options.in_words)
 
 
 def check_normalizers(config: Mapping[str, Any]) -> Iterator[Finding]:

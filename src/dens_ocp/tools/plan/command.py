@@ -20,7 +20,7 @@ from dens_ocp.tools.quiet import quiet
     overrides=True,
     help="Estimate memory, steps, time and GPU-hours of a training run on GPUs that this machine "
     "need not have: from exact counts, a short run of the model with one and two blocks on this "
-    "machine (half a minute to a minute on a CPU), and a cost model calibrated with the paper's GPU-hours. "
+    "machine (up to a minute on a CPU), and a cost model calibrated with the paper's GPU-hours. "
     "docs/planning.md explains the method and its limits.",
     epilog="To override a setting of the config, add --section.option=value, as with fairchem "
     "main: dens-ocp plan configs/oc20/2M/equiformer_v2_dens_12_epochs.yml --gpus 16 --gpu a100 "
