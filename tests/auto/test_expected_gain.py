@@ -18,6 +18,12 @@ def test_likeness():
         assert nearest(each.structures, each.epochs, each.parameters)[0] == each
 
 
+def test_what_is_far_says_nothing():
+    assert nearest(9_000, 10, 100_000, [HERE]) == [HERE]
+    assert nearest(11_000, 10, 100_000, [HERE]) == nearest(5_000, 50, 500_000, [HERE]) == []
+    assert "it is not known whether DeNS lowers the errors" in expectation([])
+
+
 @pytest.mark.parametrize(
     ("gains", "said"),
     [
@@ -48,6 +54,19 @@ def test_the_numbers_are_those_of_the_results():
     (long,) = (each for each in MEASURED if (each.data, each.epochs) == ("acetylacetone", 80))
     assert long.gain == pytest.approx(difference["gain_percent"], abs=0.05)
     assert long.error == pytest.approx(100 * difference["error"] / baseline, abs=0.05)
+    slabs = [
+        json.loads(line) for line in (ROOT / "docs/results/slabs_seed_0.jsonl").open().readlines()
+    ]
+    for each in (each for each in MEASURED if each.data.startswith("slabs")):
+        plain, dens = (
+            min(
+                row["forces_mae"]
+                for row in slabs
+                if (row["dens"], row["epochs"]) == (with_dens, each.epochs)
+            )
+            for with_dens in (False, True)
+        )
+        assert each.gain == pytest.approx(100 * (1 - dens / plain), abs=0.05)
     # paper: 20.46, 19.78, 19.42 meV/A without DeNS, 19.09, 18.58, 18.02 with it
     paper = [each.gain for each in MEASURED if each.data == "OC20 2M"]
     pairs = zip((20.46, 19.78, 19.42), (19.09, 18.58, 18.02), strict=True)

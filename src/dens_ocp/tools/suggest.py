@@ -148,11 +148,13 @@ def does_it_pay(structures: int, epochs: float, parameters: int | None) -> str:
          f"{each.gain:g}" + ("" if each.error is None else f" +- {each.error:g}"), each.source]
         for each in found
     ]  # fmt: skip
-    header = ["training", "structures", "epochs", "parameters", "lower force MAE (%)", "source"]
     size = "" if parameters is None else f", {parameters:,} parameters"
+    asked = f"Does DeNS lower the errors with {structures:,} structures, {epochs:g} epochs{size}?"
+    if not found:
+        return f"{asked}\n{expectation(found)}"
+    header = ["training", "structures", "epochs", "parameters", "lower force MAE (%)", "source"]
     return (
-        f"Does DeNS lower the errors with {structures:,} structures, {epochs:g} epochs{size}?\n"
-        f"{expectation(found)}\n\n{tabulate(rows, header, disable_numparse=True)}\n"
+        f"{asked}\n{expectation(found)}\n\n{tabulate(rows, header, disable_numparse=True)}\n"
         "force MAE on unseen structures, with and without DeNS for the same number of epochs; "
         "+-: standard error over seeds, where there are several"
     )
