@@ -109,7 +109,7 @@ def test_two_ranks_count_the_atoms_for_load_balancing(data, tmp_path):
     assert len(list((data / "train").glob("*metadata*"))) == 1
     # validations are dealt out batch by batch, and nobody asks for their numbers of atoms
     assert not list((data / "val").glob("*metadata*"))
-    assert "Atoms of 12 structures, for load balancing: 100%" in done.stderr
+    assert "Counting the atoms of 12 structures, for load balancing: 100%" in done.stderr
 
 
 def test_the_short_name_in_ranks_that_stock_fairchem_starts(data, tmp_path):
