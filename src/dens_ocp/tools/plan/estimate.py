@@ -148,7 +148,7 @@ def speed_measured(flops: float, batch: int, measured: Measured) -> dict[str, An
     seconds, error = offset / batch + slope * flops, max(0.2, 2 * spread)
     return {
         "expected": seconds,
-        "low": seconds * max(0.0, 1 - error),
+        "low": seconds / (1 + error),  # a factor, so that it stays above 0 however noisy
         "high": seconds * (1 + error),
         "basis": f"measured here ({measured.device}), linear in FLOP, deviation "
         f"{100 * spread:.0f} %",
