@@ -115,7 +115,7 @@ def test_an_element_without_a_reference(run, caplog):
             calc.reset()
             calc.get_potential_energy(atoms)
     said = [each for each in caplog.messages if "so it has no reference energy" in each]
-    assert len(said) == 1 and said[0].startswith("N: not in the training set")
+    assert len(said) == 1 and said[0].startswith("N: the training set does not have this element")
 
 
 def test_other_data_sets_have_none(tmp_path):

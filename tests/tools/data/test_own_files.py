@@ -119,7 +119,7 @@ def test_a_model_that_sees_further_than_the_box_allows(tmp_path, asked):
         make_trainer(config, tmp_path)
         return
     with pytest.raises(
-        DensError, match=r"box of 15 Angstrom.* 12 far .*convert them with --cutoff 12"
+        DensError, match=r"box of 15 Angstrom.* a cutoff of 12 .*convert them with --cutoff 12"
     ):
         make_trainer(config, tmp_path)
     config["model"]["max_radius"] = 10.5  # in a box of 15
