@@ -28,5 +28,5 @@ def test_quick_demo(tmp_path, capsys):
         assert main(["submission", "check", str(file), *lmdbs]) == 0
     # what the table says of id is what fairchem's validate says
     ours = float(re.search(r"^id +DeNS +\S+ +(\S+)", shown, re.MULTILINE)[1])
-    theirs = float(re.search(r"own validate, id, DeNS: (\S+) meV/A", shown)[1])
+    theirs = float(re.search(r"own validation, id, DeNS: (\S+) meV/A", shown)[1])
     assert abs(ours - theirs) < 0.2

@@ -122,11 +122,12 @@ def config_findings(
     from dens_ocp.tools.doctor import data, training
 
     register()
-    if "model" not in (given := config_file.read(path, "CONFIG")) and "evaluation" in given:
-        yield from guarded("evaluation", partial(_evaluation_findings, path, overrides))
-        yield from _places({}, run_dir, None)
-        return
     try:
+        given = config_file.read(path)
+        if "model" not in given and "evaluation" in given:
+            yield from guarded("evaluation", partial(_evaluation_findings, path, overrides))
+            yield from _places({}, run_dir, None)
+            return
         config = run_config.read(path, overrides)
         sections = run_config.data_sections(config)
         needed_for_training(config["optim"])

@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 def refused(check: str, error: Exception) -> Finding:
     """The problem that a ``DensError`` tells; such messages end with the fix, after a semicolon."""
     text, _, fix = str(error).rpartition("; ")
-    if fix == "correct the path":
+    if fix == "correct the path" and ": " in text:
         option, _, rest = text.partition(": ")
         fix = f"give --{option}=PATH, or correct it in the config"
         if advice := archives.to_download(rest.partition(" does not exist")[0]):
