@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 project = "dens-ocp"
 author = "dens-ocp contributors"
+copyright = "dens-ocp contributors, MIT license"
 release = version = dens_ocp.__version__
 html_title = f"dens-ocp {release}"
 
