@@ -109,7 +109,7 @@ def test_a_path_of_a_clone_names_the_recipe(mode, tmp_path, monkeypatch, capsys)
     assert main([*mode, "configs/oc22/equiformer_v2_dens.yml"]) == 2
     said = capsys.readouterr()
     assert "the package has it as recipe:oc22/equiformer_v2_dens" in said.out + said.err
-    assert recipes.name_of("mine.yml") is None
+    assert recipes.instead_of("mine.yml") is None
 
 
 def test_scripts_by_name():

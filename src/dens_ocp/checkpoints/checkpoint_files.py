@@ -47,14 +47,16 @@ _UNSUPPORTED = (
 )
 
 
-def read(path: str | os.PathLike[str], map_location: torch.device | str) -> dict[str, Any]:
-    """Read a fairchem, authors' or own checkpoint.
+def read(
+    path: str | os.PathLike[str], map_location: torch.device | str, mmap: bool = False
+) -> dict[str, Any]:
+    """Read a fairchem, authors' or own checkpoint; arguments as of :func:`read_content`.
 
     Raises:
         DensError: no such file, a damaged file, one that is not a checkpoint, or one that could
             run code.
     """
-    checkpoint = read_content(path, map_location)
+    checkpoint = read_content(path, map_location, mmap)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise DensError(
             f"checkpoint: {path} is not a fairchem checkpoint: it has no state_dict; use a "

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 from ase import Atoms
-from ase.constraints import FixAtoms
+from ase.stress import voigt_6_to_full_3x3_stress
 
+from dens_ocp.data.ase_structures import fixed_atoms, known_result
 from dens_ocp.dens.config import DeNSConfig
 from dens_ocp.dens.corruption import corrupt as draw
-from dens_ocp.dens.corruption import step_generator
+from dens_ocp.dens.corruption import corruption_of, step_generator
 from dens_ocp.dens.options import parsed
 from dens_ocp.dens.step_plan import StepPlan, attach, rows_of
 from dens_ocp.errors import DensError
@@ -87,18 +88,16 @@ def _of_ase(atoms: Atoms, config: DeNSConfig, generator: torch.Generator) -> Ato
             "corrupt: the structure has no forces, and max_force_norm and max_net_force look at "
             "them; attach them with ase.calculators.singlepoint.SinglePointCalculator"
         )
-    fixed = np.zeros(len(atoms), dtype=np.int64)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = 1
-    stress = _result(atoms, "stress")
+    stress = known_result(atoms, "stress")
+    if stress is not None and stress.shape == (6,):
+        stress = voigt_6_to_full_3x3_stress(stress)
     corruption = draw(
         pos=torch.from_numpy(atoms.positions),
         forces=torch.from_numpy(np.zeros((len(atoms), 3)) if forces is None else forces),
-        fixed=torch.from_numpy(fixed),
+        fixed=torch.from_numpy(fixed_atoms(atoms)),
         batch=torch.zeros(len(atoms), dtype=torch.long),
         natoms=torch.tensor([len(atoms)]),
-        stress=None if stress is None else torch.from_numpy(_full(stress)),
+        stress=None if stress is None else torch.from_numpy(stress),
         config=config,
         generator=generator,
     )
@@ -120,18 +119,7 @@ def _of_batch(batch: Batch, config: DeNSConfig, generator: torch.Generator) -> B
             f"corrupt: the batch has no {', '.join(missing)}; make it with fairchem's "
             "AtomsToGraphs(r_forces=True, r_fixed=True, ...) and data_list_collater"
         )
-    corruption = draw(
-        pos=batch.pos,
-        forces=batch.forces,
-        fixed=batch.fixed,
-        batch=batch.batch,
-        natoms=batch.natoms,
-        md=batch.get("md", None),
-        skip=batch.get("skip_dens", None),
-        stress=batch.get("stress", None),
-        config=config,
-        generator=generator,
-    )
+    corruption = corruption_of(batch, config, generator)
     noisy, counted = batch.clone(), batch.fixed == 0
     if config.all_atoms:
         counted = counted | corruption.noise_mask
@@ -147,19 +135,5 @@ def _of_batch(batch: Batch, config: DeNSConfig, generator: torch.Generator) -> B
 
 def _forces(atoms: Atoms) -> np.ndarray | None:
     """Of the calculator, if it has them without a calculation, else of the array ``forces``."""
-    forces = _result(atoms, "forces")
+    forces = known_result(atoms, "forces")
     return atoms.arrays.get("forces") if forces is None else forces
-
-
-def _result(atoms: Atoms, name: str) -> np.ndarray | None:
-    if atoms.calc is None or atoms.calc.calculation_required(atoms, [name]):
-        return None
-    return atoms.calc.get_property(name, atoms)
-
-
-def _full(stress: np.ndarray) -> np.ndarray:
-    """(3, 3) of Voigt's six numbers; both are read."""
-    if stress.shape != (6,):
-        return stress
-    xx, yy, zz, yz, xz, xy = stress
-    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ import torch
 from dens_ocp.dens.config import DeNSConfig, MultiScaleSigma
 from dens_ocp.dens.step_plan import Corruption, any_in_structure
 from dens_ocp.errors import DensError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
 
 
 def step_generator(seed: int, rank: int, step: int) -> torch.Generator:
@@ -91,6 +95,23 @@ def corrupt(
         sigmas=sigma_of_atom.to(device, dtype),
         structure_mask=any_in_structure(mask, batch, num_structures).to(device),
         moved=moved,
+    )
+
+
+def corruption_of(batch: Batch, config: DeNSConfig, generator: torch.Generator) -> Corruption:
+    """:func:`corrupt` of a PyG batch, with the fields that it has of ``md`` (All+MD), ``skip_dens``
+    (EquiformerV3) and ``stress``."""
+    return corrupt(
+        pos=batch.pos,
+        forces=batch.forces,
+        fixed=batch.fixed,
+        batch=batch.batch,
+        natoms=batch.natoms,
+        md=batch.get("md", None),
+        skip=batch.get("skip_dens", None),
+        stress=batch.get("stress", None),
+        config=config,
+        generator=generator,
     )
 
 

@@ -45,6 +45,12 @@ class NoiseTarget:
     coefficient: float
     separate: bool = False
 
+    @classmethod
+    def at(cls, config: DeNSConfig, step: int, total_steps: int) -> NoiseTarget:
+        """At training step ``step`` (first step: 1) of ``total_steps``."""
+        coefficient = config.coefficient_at(step, total_steps)
+        return cls(config.noise_scale, coefficient, separate=config.denominator == "separate")
+
 
 def reduced(loss_fn: DDPLoss, loss: torch.Tensor) -> torch.Tensor:
     """Sum, or mean over the elements of all ranks (see the module), as ``loss_fn`` is configured;
@@ -186,14 +192,13 @@ def loss(
         name: scales[name].norm(target) if name in scales else target
         for name, target in (("energy", batch.energy.view(-1, 1)), ("forces", batch.forces))
     }
-    trained = config.energy or not bool(batch.get("denoising_pos_forward", False))
     of_energy = target_loss(
         DDPLoss("mae", "mean"),
         energy,
         prediction=outputs["energy"].view(-1, 1),
         target=targets["energy"],
         natoms=batch.natoms,
-        weight=None if trained else ~corruption.structure_mask,
+        weight=None if config.energy else ~corruption.structure_mask,
     )
     return {"energy": of_energy} | force_and_noise_loss(
         DDPLoss("l2mae", "mean"),
@@ -204,9 +209,5 @@ def loss(
         corruption=corruption,
         counted=rows,
         natoms=batch.natoms,
-        noise_target=NoiseTarget(
-            config.noise_scale,
-            config.coefficient_at(step, total_steps),
-            separate=config.denominator == "separate",
-        ),
+        noise_target=NoiseTarget.at(config, step, total_steps),
     )

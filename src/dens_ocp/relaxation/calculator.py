@@ -44,7 +44,7 @@ def load(checkpoint: str | os.PathLike[str], *, cpu: bool | None = None) -> Calc
     """
     from fairchem.core import OCPCalculator
 
-    checkpoint_files.read(checkpoint, "cpu")
+    checkpoint_files.read(checkpoint, "cpu", mmap=True)  # only to refuse a bad one
     with _quiet():
         return OCPCalculator(
             checkpoint_path=os.fspath(checkpoint),

@@ -37,7 +37,8 @@ def read(path: str | Path, option: str = "") -> dict[str, Any]:
         config, _, twice = load_config(path)
     except FileNotFoundError as error:
         missing = error.filename or path
-        raise DensError(f"{named}{missing} does not exist; {_instead_of(missing)}") from None
+        fix = recipes.instead_of(missing) or "correct the path"
+        raise DensError(f"{named}{missing} does not exist; {fix}") from None
     except yaml.YAMLError as error:
         raise DensError(f"{named}{path} is not valid YAML: {error}") from None
     except (AttributeError, TypeError):  # an empty file
@@ -51,11 +52,6 @@ def read(path: str | Path, option: str = "") -> dict[str, Any]:
     if twice:
         raise DensError(f"{named}{path}: two of its includes contradict each other in {twice}")
     return config
-
-
-def _instead_of(missing: str | Path) -> str:
-    name = recipes.name_of(missing)
-    return "correct the path" if name is None else f"the package has it as {recipes.PREFIX}{name}"
 
 
 def check_needed_data(mode: str, config: Mapping[str, Any]) -> None:

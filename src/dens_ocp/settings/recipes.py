@@ -62,10 +62,11 @@ def path_of(name: str) -> Path:
     return path
 
 
-def name_of(path: str | Path) -> str | None:
-    """The recipe that a path in a clone of the repository means (``configs/oc22/evaluate.yml``)."""
-    name = Path(path).with_suffix("").as_posix().removeprefix("configs/")
-    return name if name in names() else None
+def instead_of(missing: str | Path) -> str | None:
+    """What to write for a path that is there in a clone of the repository only
+    (``configs/oc22/evaluate.yml``); None for any other path."""
+    name = Path(missing).with_suffix("").as_posix().removeprefix("configs/")
+    return f"the package has it as {PREFIX}{name}" if name in names() else None
 
 
 def resolved(word: str) -> str:

@@ -101,9 +101,8 @@ def _check_arguments(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.mode is None:
         raise DensError("--mode is missing; give train, validate, predict or run-relaxations")
     if not Path(args.config_yml).is_file():
-        name = recipes.name_of(args.config_yml)
-        has = f"; the package has it as {recipes.PREFIX}{name}" if name else ""
-        raise DensError(f"--config-yml: {args.config_yml} does not exist{has}")
+        fix = recipes.instead_of(args.config_yml) or "correct the path"
+        raise DensError(f"--config-yml: {args.config_yml} does not exist; {fix}")
     if args.mode != "train" and not args.checkpoint:
         raise DensError(f"--checkpoint is missing: --mode {args.mode} needs a trained model")
     given.check(overrides)

@@ -16,7 +16,7 @@ from fairchem.core.common import distutils, gp_utils
 
 from dens_ocp.auto.resolve import force_coefficient, resolve
 from dens_ocp.dens.config import DeNSConfig, parse_dens_config
-from dens_ocp.dens.corruption import corrupt, step_generator
+from dens_ocp.dens.corruption import corruption_of, step_generator
 from dens_ocp.dens.loss import NoiseTarget, force_and_noise_loss, target_loss
 from dens_ocp.dens.metrics import dens_energy_errors, dens_errors, dens_rows
 from dens_ocp.dens.step_plan import (
@@ -184,26 +184,11 @@ class DeNSTrainer(HostTrainer):
 
     def _corruption_of(self, batch: Any) -> Corruption:
         rank = gp_utils.get_dp_rank() if gp_utils.initialized() else distutils.get_rank()
-        return corrupt(
-            pos=batch.pos,
-            forces=batch.forces,
-            fixed=batch.fixed,
-            batch=batch.batch,
-            natoms=batch.natoms,
-            md=batch.get("md", None),
-            skip=batch.get("skip_dens", None),
-            stress=batch.get("stress", None),
-            config=self.dens,
-            generator=step_generator(self.seed, rank, self.step),
-        )
+        return corruption_of(batch, self.dens, step_generator(self.seed, rank, self.step))
 
     def _noise_target(self) -> NoiseTarget:
         total_steps = 0 if self.train_loader is None else self.last_step
-        return NoiseTarget(
-            self.dens.noise_scale,
-            self.dens.coefficient_at(self.step, total_steps),
-            separate=self.dens.denominator == "separate",
-        )
+        return NoiseTarget.at(self.dens, self.step, total_steps)
 
     def _compute_loss(self, out: dict[str, torch.Tensor], batch: Any) -> torch.Tensor:
         terms = self.loss_terms(out, batch)

@@ -128,12 +128,12 @@ def load_settings(
     Raises:
         DensError: not a config, an unknown key or split, nothing to evaluate, no model.
     """
-    given, section = _read(path, overrides)
-    _keep_trained_model(given, checkpoint.get("config") or {}, path, overrides)
-    s2ef, is2re, relax_cell = (_sources(task, section) for task in _TASKS)
+    given, section, sources = _read(path, overrides)
+    s2ef, is2re, relax_cell = (sources[task] for task in _TASKS)
+    trained = checkpoint.get("config") or {}
+    _keep_trained_model(given, trained, path, overrides)
     relaxation = parsed(CellRelaxation, section.relaxation, "evaluation.relaxation")
     named = _named_references(given.pop("dataset", None))
-    trained = checkpoint.get("config") or {}
     host = _host(given, trained)
     if named:
         host["dataset"] = {"train": named}
@@ -156,16 +156,19 @@ def data_sets(path: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
     Raises:
         DensError: as :func:`load_settings`.
     """
-    _, section = _read(path, overrides)
+    _, _, sources = _read(path, overrides)
     return {
         f"evaluation.{task}.{split}": data_set
-        for task in _TASKS
-        for split, data_set in _sources(task, section).items()
+        for task, of_task in sources.items()
+        for split, data_set in of_task.items()
     }
 
 
-def _read(path: Path, overrides: list[str]) -> tuple[dict[str, Any], EvaluationSection]:
-    """A config without its section ``evaluation``, and that section."""
+def _read(
+    path: Path, overrides: list[str]
+) -> tuple[dict[str, Any], EvaluationSection, dict[str, dict[str, dict[str, Any]]]]:
+    """A config without its section ``evaluation``, that section, and the sections of its data sets
+    by task and split."""
     given = config_file.read(path, "--config-yml")
     given = applied(given, keeping_settings(overrides))
     block = given.pop("evaluation", None)
@@ -182,31 +185,32 @@ def _read(path: Path, overrides: list[str]) -> tuple[dict[str, Any], EvaluationS
                 f"{', '.join(known)}"
             )
     section = EvaluationSection.model_construct(**read(EvaluationSection, block, "evaluation"))
+    sources = {task: _sources(task, section) for task in _TASKS}
     if section.board is not None:
-        _check_splits(section)
-    if not any(_sources(task, section) for task in _TASKS):
+        _check_splits(sources, section.board)
+    if not any(sources.values()):
         raise DensError(
             f"--config-yml: {path} names no data to evaluate on; give the paths of the splits in "
             "evaluation.s2ef, evaluation.is2re or evaluation.relax_cell"
         )
-    return given, section
+    return given, section, sources
 
 
-def _check_splits(section: EvaluationSection) -> None:
+def _check_splits(sources: dict[str, dict[str, dict[str, Any]]], of: Board) -> None:
     """Each split of a leaderboard has data of its own.
 
     Raises:
         DensError: two have the same; before anything is computed.
     """
-    for task in _TASKS:
+    for task, of_task in sources.items():
         seen: dict[str, str] = {}
-        for split, data_set in _sources(task, section).items():
+        for split, data_set in of_task.items():
             place = str(data_set.get("src"))
             twin = seen.setdefault(os.path.realpath(place), split)
             if twin != split:
                 raise DensError(
                     f"evaluation.{task}.{twin} and evaluation.{task}.{split} are the same data "
-                    f"set, {place}; with evaluation.board: {section.board.name} each split needs "
+                    f"set, {place}; with evaluation.board: {of.name} each split needs "
                     "its own; remove board to compute scores only"
                 )
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixAtoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
+from dens_ocp.data.ase_structures import fixed_atoms, known_result
 from dens_ocp.errors import DensError
 
 NOISE, FORCE = "#D55E00", "#0072B2"
@@ -226,15 +226,6 @@ def force_label(longest: float) -> str:
     return f"original force ({longest:.2f} eV/Å is {LONGEST_FORCE:g} Å long)"
 
 
-def fixed_atoms(atoms: Atoms) -> np.ndarray:
-    """(N,) bool: atoms of ``FixAtoms``."""
-    fixed = np.zeros(len(atoms), bool)
-    for constraint in atoms.constraints:
-        if isinstance(constraint, FixAtoms):
-            fixed[constraint.index] = True
-    return fixed
-
-
 def largest(forces: np.ndarray, fixed: np.ndarray) -> float:
     """Length of the largest of (N, 3) forces on a free atom, in their unit."""
     return float(np.linalg.norm(forces, axis=1)[~fixed].max(initial=0))
@@ -242,12 +233,11 @@ def largest(forces: np.ndarray, fixed: np.ndarray) -> float:
 
 def _results(atoms: Atoms, fixed: np.ndarray) -> tuple[float, float]:
     """Energy and largest force; NaN where the calculator would have to compute them."""
-    found = {}
-    for name in ("energy", "forces"):
-        if atoms.calc is not None and not atoms.calc.calculation_required(atoms, [name]):
-            found[name] = atoms.calc.get_property(name, atoms)
-    forces = found.get("forces")
-    return found.get("energy", np.nan), np.nan if forces is None else largest(forces, fixed)
+    energy, forces = known_result(atoms, "energy"), known_result(atoms, "forces")
+    return (
+        np.nan if energy is None else energy,
+        np.nan if forces is None else largest(forces, fixed),
+    )
 
 
 def _thousandths(values: Any) -> np.ndarray:
